@@ -1,3 +1,67 @@
-"""relume: train, monitor, checkpoint, resume, fine-tune and share PyTorch models."""
+"""relume: train, monitor, checkpoint, resume, fine-tune and share PyTorch models.
+
+The two ways in are :class:`relume.Trainer` and :class:`relume.Run`. Names are imported when they are first used, so that
+``relume --help`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from relume.errors import RelumeError, RelumeWarning
+
+if TYPE_CHECKING:
+    from relume import datasets, errors, models
+    from relume.data import Stream
+    from relume.run import Run
+    from relume.seeds import seed_everything
+    from relume.train import Callback, Result, Trainer, accuracy, evaluate, history, predict
 
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Callback": "relume.train",
+    "Result": "relume.train",
+    "Run": "relume.run",
+    "Stream": "relume.data",
+    "Trainer": "relume.train",
+    "accuracy": "relume.train",
+    "evaluate": "relume.train",
+    "history": "relume.train",
+    "predict": "relume.train",
+    "seed_everything": "relume.seeds",
+}
+_MODULES = ("datasets", "errors", "models")
+
+__all__ = [
+    "Callback",
+    "RelumeError",
+    "RelumeWarning",
+    "Result",
+    "Run",
+    "Stream",
+    "Trainer",
+    "__version__",
+    "accuracy",
+    "datasets",
+    "errors",
+    "evaluate",
+    "history",
+    "models",
+    "predict",
+    "seed_everything",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"relume.{name}")
+    if name not in _WHERE:
+        raise AttributeError(f"module 'relume' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(_WHERE[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,247 @@
+"""Datasets that are proven deterministic, kept as stacked tensors and indexed a batch at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import psutil
+import torch
+from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
+
+from relume import tree
+from relume.seeds import fingerprint, isolated
+
+_PROBES = 32
+_PROBE_SECONDS = 0.5
+_BUDGET_SHARE = 0.25
+
+
+class NotEligible(Exception):  # noqa: N818 - a decision, not an error
+    """Why a dataset is not kept in memory."""
+
+
+class Table:
+    """All samples of a dataset as one batch: ``rows`` has the form that ``collate_fn`` gives, with all samples stacked.
+
+    ``present`` says which rows are filled; ``None`` means all of them.
+    """
+
+    def __init__(self, rows: Any, count: int, *, is_filled: bool) -> None:
+        self.rows = rows
+        self.count = count
+        self.present: np.ndarray[Any, np.dtype[np.bool_]] | None = None if is_filled else np.zeros(count, dtype=bool)
+        self._missing = 0 if is_filled else count
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.nelement() * t.element_size() for t in tree.tensors(self.rows))
+
+    def has(self, indices: list[int]) -> bool:
+        return self.present is None or bool(self.present[indices].all())
+
+    def batch(self, indices: list[int]) -> Any:
+        """The rows ``indices`` as a fresh batch (hot path: 30 microseconds for 64 images of 28 x 28)."""
+        index = torch.tensor(indices)
+        return tree.map_tensors(lambda rows: rows.index_select(0, index), self.rows)
+
+    def put(self, indices: list[int], batch: Any) -> None:
+        """Keep a batch that was just fetched.
+
+        Raises:
+            NotEligible: the batch has another form than the ones before it.
+        """
+        if self.present is None:
+            return
+        index = torch.tensor(indices)
+        if self.rows is None:
+            self.rows = tree.map_tensors(lambda t: torch.empty((self.count, *t.shape[1:]), dtype=t.dtype), batch)
+        for rows, values in zip(tree.tensors(self.rows), tree.tensors(batch), strict=False):
+            if values.shape != (len(indices), *rows.shape[1:]) or values.dtype != rows.dtype:
+                raise NotEligible("its samples have different shapes or dtypes")
+            rows[index] = values
+        self._missing -= int((~self.present[np.unique(indices)]).sum())
+        self.present[indices] = True
+        if self._missing == 0:
+            self.present = None
+
+
+_tables: WeakKeyDictionary[Any, Table] = WeakKeyDictionary()
+
+
+def require_plain_loading(loader: DataLoader[Any]) -> None:
+    """Raise NotEligible, with the reason, for a loader that does more than collate what the dataset gives."""
+    if loader.collate_fn is not default_collate:
+        raise NotEligible("its loader has a collate_fn of its own")
+    if loader.batch_sampler is None:
+        raise NotEligible("its loader does no batching")
+    if loader.worker_init_fn is not None and loader.num_workers > 0:
+        raise NotEligible("its loader has a worker_init_fn")
+
+
+def table_for(dataset: Any) -> tuple[Table, str]:
+    """A table for the dataset, shared by all loaders over it, and how it is filled, in words.
+
+    Raises:
+        NotEligible: the dataset is not proven deterministic, or is too large; the message says why.
+    """
+    if not hasattr(dataset, "__len__") or len(dataset) == 0:
+        raise NotEligible("the dataset has no length")
+    _require_determinism(dataset)
+    try:
+        if (known := _tables.get(dataset)) is not None:
+            return known, "kept from before"
+    except TypeError:  # not hashable or not weakly referable: not shared
+        pass
+    rows = _convert(dataset)
+    if rows is not None and _agrees(dataset, Table(rows, len(dataset), is_filled=True)):
+        table, how = Table(rows, len(dataset), is_filled=True), "converted as a whole"
+    else:
+        table, how = Table(None, len(dataset), is_filled=False), "filled as the first epoch goes by"
+        _require_budget(_row_bytes(dataset) * len(dataset))
+    try:
+        _tables[dataset] = table
+    except TypeError:
+        pass
+    return table, how
+
+
+def still_agrees(dataset: Any, table: Table, seed: int, count: int = 4) -> bool:
+    """Whether a few samples, fetched anew, still equal the table bit for bit: done at the start of each epoch."""
+    known = np.arange(table.count) if table.present is None else np.flatnonzero(table.present)
+    if not len(known):
+        return True
+    chosen = np.random.Generator(np.random.PCG64(seed)).choice(known, size=min(count, len(known)), replace=False)
+    return _agrees(dataset, table, [int(i) for i in chosen])
+
+
+def _require_determinism(dataset: Any) -> None:
+    """Fetch some samples twice under different seeds: they must be bit-equal and must not draw from a global generator."""
+    deadline = time.perf_counter() + _PROBE_SECONDS
+    for number, index in enumerate(_spread(len(dataset), _PROBES)):
+        first, second = (_probe(dataset, index, seed) for seed in (1, 2))
+        if not tree.only_tensors(first):
+            raise NotEligible("its samples hold more than tensors and numbers")
+        if not _bit_equal(first, second):
+            raise NotEligible(f"sample {index} differs from one fetch to the next")
+        if number >= 3 and time.perf_counter() > deadline:
+            break
+
+
+def _probe(dataset: Any, index: int, seed: int) -> Any:
+    with isolated(seed):
+        before = fingerprint()
+        try:
+            sample = default_collate([dataset[index]])
+        except Exception as error:
+            raise NotEligible(f"sample {index} could not be probed ({type(error).__name__}: {error})") from None
+        after = fingerprint()
+    for name, old, new in zip(("torch", "random", "numpy"), before, after, strict=True):
+        if old != new:
+            raise NotEligible(f"fetching a sample draws random numbers from {name}")
+    return sample
+
+
+def _bit_equal(first: Any, second: Any) -> bool:
+    pairs = zip(tree.tensors(first), tree.tensors(second), strict=False)
+    return all(a.shape == b.shape and a.dtype == b.dtype and _bytes(a) == _bytes(b) for a, b in pairs)
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def _agrees(dataset: Any, table: Table, indices: list[int] | None = None) -> bool:
+    for index in indices if indices is not None else _spread(len(dataset), _PROBES):
+        try:
+            sample = _probe(dataset, index, 3)
+        except NotEligible:
+            return False
+        if not _bit_equal(sample, table.batch([index])):
+            return False
+    return True
+
+
+def _spread(count: int, probes: int) -> list[int]:
+    return sorted({int(i) for i in np.linspace(0, count - 1, num=min(count, probes))})
+
+
+# --------------------------------------------------------------------------------------------- conversion as a whole
+
+
+def _convert(dataset: Any) -> Any:
+    """All samples at once, in the form that ``default_collate`` gives, for datasets known to be a table; else ``None``.
+
+    A dataset can offer itself: ``relume_rows()`` returns all samples collated into one batch.
+    """
+    if type(dataset) is TensorDataset:
+        return list(dataset.tensors)
+    if type(dataset) is Subset:
+        whole = _convert(dataset.dataset)
+        if whole is None:
+            return None
+        _require_budget(sum(t[:1].nelement() * t.element_size() for t in tree.tensors(whole)) * len(dataset))
+        index = torch.as_tensor(dataset.indices)
+        return tree.map_tensors(lambda rows: rows.index_select(0, index), whole)
+    if callable(getattr(dataset, "relume_rows", None)):
+        _require_budget(_row_bytes(dataset) * len(dataset))
+        return dataset.relume_rows()
+    return _torchvision(dataset)
+
+
+def _torchvision(dataset: Any) -> Any:
+    """MNIST's family and CIFAR with ToTensor, alone or followed by Normalize."""
+    vision = sys.modules.get("torchvision")
+    if vision is None or getattr(dataset, "target_transform", None) is not None:
+        return None
+    kinds = vision.datasets
+    is_grey = type(dataset) in (kinds.MNIST, kinds.FashionMNIST, kinds.KMNIST)
+    if not is_grey and type(dataset) not in (kinds.CIFAR10, kinds.CIFAR100):
+        return None
+    steps = dataset.transform
+    steps = steps.transforms if isinstance(steps, vision.transforms.Compose) else [steps]
+    if not steps or type(steps[0]) is not vision.transforms.ToTensor:
+        return None
+    if any(type(step) is not vision.transforms.Normalize for step in steps[1:]):
+        return None
+    _require_budget(_row_bytes(dataset) * len(dataset))
+    pixels = torch.as_tensor(dataset.data)
+    images_nchw = pixels[:, None] if is_grey else pixels.permute(0, 3, 1, 2)
+    images_nchw = images_nchw.contiguous().to(torch.get_default_dtype()).div_(255)
+    for step in steps[1:]:
+        mean, std = (torch.as_tensor(v, dtype=images_nchw.dtype).view(-1, 1, 1) for v in (step.mean, step.std))
+        images_nchw.sub_(mean).div_(std)
+    return [images_nchw, torch.as_tensor(dataset.targets, dtype=torch.int64)]
+
+
+# ------------------------------------------------------------------------------------------------------------ budget
+
+
+def budget_bytes() -> int:
+    """How much memory one dataset may take: a quarter of what is free, container limits included."""
+    free = psutil.virtual_memory().available
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            allowed = int(Path("/sys/fs/cgroup", limit).read_text()) - int(Path("/sys/fs/cgroup", used).read_text())
+        except (OSError, ValueError):
+            continue
+        free = min(free, max(0, allowed))
+    return int(free * float(os.environ.get("RELUME_MEMORY_SHARE", _BUDGET_SHARE)))
+
+
+def _row_bytes(dataset: Any) -> int:
+    return sum(t.nelement() * t.element_size() for t in tree.tensors(_probe(dataset, 0, 1)))
+
+
+def _require_budget(size_bytes: int) -> None:
+    budget = budget_bytes()
+    if size_bytes > budget:
+        raise NotEligible(f"it needs {size_bytes / 1e6:,.0f} MB and the budget is {budget / 1e6:,.0f} MB")

@@ -1,0 +1,185 @@
+"""metrics.db: an index folded from the journal, for tables and charts. Delete it at any time; it is made again."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relume.monitor.journal import number, read_lines, segments
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE fold (segment INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, damaged INTEGER NOT NULL);
+CREATE TABLE metric (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
+CREATE TABLE value (
+    metric INTEGER NOT NULL, step INTEGER NOT NULL, segment INTEGER NOT NULL, line INTEGER NOT NULL,
+    epoch INTEGER NOT NULL, time REAL NOT NULL, value REAL,
+    PRIMARY KEY (metric, step, segment, line)
+) WITHOUT ROWID;
+CREATE TABLE event (segment INTEGER NOT NULL, line INTEGER NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (segment, line)) WITHOUT ROWID;
+"""
+
+
+@contextmanager
+def index(run_folder: Path) -> Iterator[sqlite3.Connection]:
+    """The run's index, up to date with its journal.
+
+    Where the file cannot be used (a read-only folder, a file system without locks, a damaged index), the journal is folded
+    into memory instead. NaN is stored as NULL, since SQLite has none.
+    """
+    path = run_folder / "metrics.db"
+    try:
+        connection = _open(path)
+        _fold(connection, run_folder)
+    except sqlite3.DatabaseError:
+        connection = _afresh(path, run_folder)
+    with closing(connection):
+        yield connection
+
+
+def fold(run_folder: Path) -> None:
+    """Bring the index up to date."""
+    with index(run_folder):
+        pass
+
+
+def _afresh(path: Path, run_folder: Path) -> sqlite3.Connection:
+    try:
+        path.unlink(missing_ok=True)
+        connection = _open(path)
+        _fold(connection, run_folder)
+        return connection
+    except (OSError, sqlite3.DatabaseError):
+        connection = _open(":memory:")
+        _fold(connection, run_folder)
+        return connection
+
+
+def _open(path: Path | str) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10.0, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA synchronous=OFF")  # it can be made again
+        if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+            connection.execute("BEGIN IMMEDIATE")
+            if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
+                for name in ("fold", "metric", "value", "event"):
+                    connection.execute(f"DROP TABLE IF EXISTS {name}")
+                for statement in _SCHEMA.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={_VERSION}")
+            connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _fold(connection: sqlite3.Connection, run_folder: Path) -> None:
+    try:
+        for path in segments(run_folder):
+            _fold_segment(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _fold_segment(connection: sqlite3.Connection, path: Path) -> None:
+    segment, size = int(path.stem), path.stat().st_size
+    known = connection.execute("SELECT offset FROM fold WHERE segment=?", (segment,)).fetchone()
+    if known is not None and known[0] == size:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    row = connection.execute("SELECT offset, line, damaged FROM fold WHERE segment=?", (segment,)).fetchone()
+    offset, line_number, damaged = row or (0, 0, 0)
+    if offset > size:
+        connection.execute("ROLLBACK")
+        raise sqlite3.DatabaseError("the journal is shorter than its index")
+    names = dict(connection.execute("SELECT name, id FROM metric"))
+    values: list[tuple[Any, ...]] = []
+    for offset, line in read_lines(path, offset):  # noqa: B007 - the last offset is stored
+        line_number += 1
+        if line is None:
+            damaged += 1
+        elif isinstance(line.get("values"), dict):
+            place = (
+                _integer(line.get("step")),
+                segment,
+                line_number,
+                _integer(line.get("epoch")),
+                number(line.get("time")) or 0.0,
+            )
+            for name, value in line["values"].items():
+                if name not in names:
+                    names[name] = connection.execute("INSERT INTO metric (name) VALUES (?)", (name,)).lastrowid
+                values.append((names[name], *place, number(value)))
+        elif "event" in line:
+            content = (segment, line_number, str(line["event"]), json.dumps(line))
+            connection.execute("INSERT OR REPLACE INTO event VALUES (?,?,?,?)", content)
+    connection.executemany(
+        "INSERT OR REPLACE INTO value (metric, step, segment, line, epoch, time, value) VALUES (?,?,?,?,?,?,?)", values
+    )
+    connection.execute("INSERT OR REPLACE INTO fold VALUES (?,?,?,?)", (segment, offset, line_number, damaged))
+    connection.execute("COMMIT")
+
+
+def _integer(value: Any) -> int:
+    return value if isinstance(value, int) and abs(value) < 2**63 else -1
+
+
+def columns(run_folder: Path, metrics: Sequence[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
+    """The run's metrics as columns of equal length, one row a step: ``step``, ``epoch``, ``time`` and each metric.
+
+    A metric that was not logged at a step is NaN there.
+    """
+    with index(run_folder) as connection:
+        names = dict(connection.execute("SELECT id, name FROM metric ORDER BY id"))
+        if metrics is not None:
+            names = {key: name for key, name in names.items() if name in metrics}
+        marks = ",".join("?" * len(names))
+        rows = connection.execute(
+            f"SELECT step, epoch, time, metric, value FROM value WHERE metric IN ({marks}) ORDER BY step, segment, line",
+            list(names),
+        ).fetchall()
+    steps = np.array(sorted({row[0] for row in rows}), dtype=np.int64)
+    place = {int(step): i for i, step in enumerate(steps)}
+    table = {name: np.full(len(steps), np.nan) for name in names.values()}
+    epochs, times = np.zeros(len(steps), dtype=np.int64), np.zeros(len(steps))
+    for step, epoch, seconds, metric, value in rows:
+        i = place[step]
+        epochs[i], times[i] = epoch, seconds
+        table[names[metric]][i] = np.nan if value is None else value
+    return {"step": steps, "epoch": epochs, "time": times, **table}
+
+
+def summary(run_folder: Path) -> dict[str, dict[str, float]]:
+    """For each metric: how often it was logged, its last, smallest and largest value and the steps of these."""
+    with index(run_folder) as connection:
+        found: dict[str, dict[str, float]] = {}
+        for key, name in connection.execute("SELECT id, name FROM metric ORDER BY id").fetchall():
+            count, low, high = connection.execute(
+                "SELECT count(*), min(value), max(value) FROM value WHERE metric=?", (key,)
+            ).fetchone()
+            last = connection.execute(
+                "SELECT value, step, epoch FROM value WHERE metric=? ORDER BY step DESC, segment DESC, line DESC LIMIT 1",
+                (key,),
+            ).fetchone()
+            entry = {"count": count, "last": _nan(last[0]), "step": last[1], "epoch": last[2]}
+            for label, value in (("min", low), ("max", high)):
+                entry[label] = _nan(value)
+                at = connection.execute(
+                    "SELECT step, epoch FROM value WHERE metric=? AND value=? LIMIT 1", (key, value)
+                ).fetchone()
+                entry[f"{label}_step"], entry[f"{label}_epoch"] = at or (-1, -1)
+            found[name] = entry
+    return found
+
+
+def _nan(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,142 @@
+"""Numbers on their way to the journal: read now when they are at hand, later when a device still computes them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from relume.errors import ConfigurationError
+
+Ready = dict[str, float | int]
+
+
+class Arriving:
+    """Device scalars whose copy to the host has been started and not waited for."""
+
+    def __init__(self, names: list[str], scalars: list[torch.Tensor]) -> None:
+        self.names = names
+        dtype = torch.float32 if scalars[0].device.type == "mps" else torch.float64
+        stacked = torch.stack([s.detach().reshape(()).to(dtype) for s in scalars])
+        self._event: Any = None
+        if stacked.device.type == "cuda":
+            self._host = torch.empty(stacked.shape, dtype=dtype, pin_memory=True)
+            self._host.copy_(stacked, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(stacked.device))
+        else:
+            self._host = stacked.cpu()
+
+    def is_ready(self) -> bool:
+        return self._event is None or bool(self._event.query())
+
+    def read(self) -> Ready:
+        """The values; waits for the device when they are not there yet."""
+        if self._event is not None:
+            self._event.synchronize()
+        return dict(zip(self.names, self._host.tolist(), strict=True))
+
+
+def split(values: Mapping[str, Any]) -> tuple[Ready, Arriving | None]:
+    """Plain numbers of ``values``, and the device scalars among them (hot path: 1 microsecond a number).
+
+    Nested mappings become names with slashes: ``{"val": {"loss": 1.0}}`` is ``val/loss``.
+
+    Raises:
+        ConfigurationError: a value that is no number and no tensor with one element; names the key.
+    """
+    ready: Ready = {}
+    names: list[str] = []
+    scalars: list[torch.Tensor] = []
+    for name, value in values.items():
+        kind = type(value)
+        if kind is float or kind is int:
+            ready[name] = value
+        elif isinstance(value, torch.Tensor):
+            if value.numel() != 1:
+                raise ConfigurationError(
+                    f"cannot log {name!r}: a tensor of shape {tuple(value.shape)} is no single number. "
+                    "Log its .mean(), or one name for each element."
+                )
+            if value.device.type == "cpu":
+                ready[name] = value.item()
+            else:
+                names.append(name)
+                scalars.append(value)
+        elif isinstance(value, Mapping):
+            inner, arriving = split({f"{name}/{key}": item for key, item in value.items()})
+            ready.update(inner)
+            if arriving is not None:
+                ready.update(arriving.read())
+        else:
+            ready[name] = _plain(name, value)
+    return ready, Arriving(names, scalars) if scalars else None
+
+
+def _plain(name: str, value: Any) -> float | int:
+    if isinstance(value, (bool, int, np.bool_, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        return float(value.reshape(()))
+    raise ConfigurationError(f"cannot log {name!r}: a {type(value).__name__} is no number ({value!r:.80}).")
+
+
+def is_better_lower(name: str) -> bool:
+    """Whether a smaller value of this metric is better, told from its name.
+
+    Example:
+        >>> is_better_lower("val/loss"), is_better_lower("val/accuracy")
+        (True, False)
+    """
+    last = name.rsplit("/", 1)[-1].lower()
+    higher = (
+        "acc",
+        "auc",
+        "auroc",
+        "f1",
+        "precision",
+        "recall",
+        "score",
+        "iou",
+        "dice",
+        "map",
+        "bleu",
+        "r2",
+        "psnr",
+        "ssim",
+        "top",
+    )
+    lower = (
+        "loss",
+        "error",
+        "err",
+        "mse",
+        "mae",
+        "rmse",
+        "perplexity",
+        "ppl",
+        "nll",
+        "distance",
+        "fid",
+        "wer",
+        "cer",
+        "time",
+        "seconds",
+    )
+    if any(word in last for word in lower):
+        return True
+    return not any(word in last for word in higher)
+
+
+def improves(name: str, value: float, best: float | None) -> bool:
+    """Whether ``value`` is better than ``best``; NaN never is, and anything is better than nothing."""
+    if math.isnan(value):
+        return False
+    if best is None:
+        return True
+    return value < best if is_better_lower(name) else value > best

@@ -1,0 +1,84 @@
+"""Where a run stands, and how it knows: steps are counted by the optimizers themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+
+@dataclass
+class Cursor:
+    """Where a run stands.
+
+    Attributes:
+        epoch: the epoch being trained, counted from 0; after the last one, the number of epochs done.
+        batch: batches of this epoch that are done.
+        step: optimizer updates done, over all epochs.
+        samples: training samples seen, over all epochs.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    samples: int = 0
+
+
+class StepCounter:
+    """Counts real optimizer updates through ``register_step_post_hook``.
+
+    Several optimizers that update between two batches count as one step; several updates of one optimizer between two
+    batches count each. An update that a GradScaler skips is none.
+    """
+
+    def __init__(self, cursor: Cursor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        self._cursor = cursor
+        self._base = cursor.step
+        self._counts: dict[int, int] = {}
+        self._handles = [optimizer.register_step_post_hook(self._hook()) for optimizer in optimizers]
+
+    def _hook(self) -> Callable[..., None]:
+        key = len(self._counts)
+        self._counts[key] = 0
+        counts, cursor = self._counts, self._cursor
+
+        def count(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+            # Hot path: 1 microsecond. A fused optimizer looks at the scaler's verdict itself, so it must be asked.
+            found = getattr(optimizer, "found_inf", None)
+            if found is not None and bool(found):
+                return
+            counts[key] += 1
+            if counts[key] > cursor.step - self._base:
+                cursor.step = self._base + counts[key]
+
+        return count
+
+    def boundary(self) -> None:
+        """A batch is done: what the optimizers do from here on is the next step."""
+        if self._cursor.step != self._base:
+            self._base = self._cursor.step
+            for key in self._counts:
+                self._counts[key] = 0
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def as_named(value: Any, default: str) -> dict[str, Any]:
+    """One object, a list or a mapping of them, as a mapping by name.
+
+    Example:
+        >>> as_named(["a", "b"], "optimizer")
+        {'optimizer0': 'a', 'optimizer1': 'b'}
+    """
+    if value is None:
+        return {}
+    if isinstance(value, Mapping) and not isinstance(value, torch.nn.Module):
+        return dict(value)
+    if isinstance(value, (list, tuple)):
+        return {f"{default}{i}": item for i, item in enumerate(value)} if len(value) != 1 else {default: value[0]}
+    return {default: value}

@@ -1,0 +1,120 @@
+"""Seeds and the process's random number generators (torch, numpy, random)."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+_MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+def derive(seed: int, *path: int | str) -> int:
+    """A 63-bit seed that is a pure function of ``seed`` and ``path``.
+
+    Example:
+        >>> derive(0, "order", 3) == derive(0, "order", 3) != derive(0, "order", 4)
+        True
+    """
+    text = "/".join([str(int(seed)), *map(str, path)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def mix(key: int, index: int) -> int:
+    """The ``index``-th seed of a series, 63 bits (hot path: under 1 microsecond).
+
+    Source: SplitMix64, Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    z = (key + (index + 1) * _GOLDEN) & _MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+def seed_everything(seed: int) -> int:
+    """Seed torch (all devices), numpy's global generator and ``random``; returns ``seed``.
+
+    Changes the state of those generators. Use ``seed=`` of :class:`relume.Run` or :class:`relume.Trainer` for a whole
+    training: it covers the order of the data and the augmentation in worker processes too.
+    """
+    torch.manual_seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
+    return seed
+
+
+def seed_cpu(seed: int) -> None:
+    """Seed the CPU generators only (hot path: 7 microseconds; ``torch.manual_seed`` alone takes 90)."""
+    torch.default_generator.manual_seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    random.seed(seed)
+
+
+class RandomScope:
+    """A second set of global CPU generators that is swapped in and out (hot path: 16 microseconds a round).
+
+    What runs between :meth:`enter` and :meth:`exit` draws from the scope's own generators, and the state they have at
+    the exit is where the next entry goes on. The process's own generators do not notice.
+
+    numpy's generator is exchanged, not copied: getting and setting its state takes 67 microseconds.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._numpy = np.random.MT19937(seed & 0xFFFFFFFF)
+        self._inner: tuple[torch.Tensor, Any] | None = None
+        self._seed = seed
+
+    def enter(self) -> None:
+        self._outer = (torch.default_generator.get_state(), random.getstate(), np.random.get_bit_generator())  # type: ignore[no-untyped-call]
+        np.random.set_bit_generator(self._numpy)  # type: ignore[no-untyped-call]
+        if self._inner is None:
+            seed_cpu(self._seed)
+        else:
+            torch.default_generator.set_state(self._inner[0])
+            random.setstate(self._inner[1])
+
+    def exit(self) -> None:
+        self._inner = (torch.default_generator.get_state(), random.getstate())
+        self._restore()
+
+    def leave(self) -> None:
+        """Exit without keeping the state: for a scope that is seeded anew at each entry."""
+        self._restore()
+
+    def _restore(self) -> None:
+        torch.default_generator.set_state(self._outer[0])
+        random.setstate(self._outer[1])
+        np.random.set_bit_generator(self._outer[2])  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Run a block on CPU generators of its own, seeded with ``seed``; the process's go on afterwards as if nothing was.
+
+    Example:
+        >>> before = torch.rand(1, generator=torch.Generator().manual_seed(0))
+        >>> with isolated(7):
+        ...     first = torch.rand(2)
+        >>> with isolated(7):
+        ...     torch.equal(first, torch.rand(2))
+        True
+    """
+    scope = RandomScope(seed)
+    scope.enter()
+    try:
+        yield
+    finally:
+        scope.leave()
+
+
+def fingerprint() -> tuple[bytes, Any, bytes]:
+    """The present state of the CPU generators, to compare: equal before and after means that nothing was drawn."""
+    state = np.random.get_state(legacy=False)
+    numpy_part = repr((state["state"]["pos"], state["has_gauss"])).encode() + state["state"]["key"].tobytes()  # type: ignore[index, call-overload]
+    return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), numpy_part

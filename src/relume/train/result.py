@@ -1,0 +1,59 @@
+"""What a training gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from relume.monitor import columns, find_run
+
+
+def history(
+    run: str | Path, root: str | Path = "runs", metrics: list[str] | None = None
+) -> dict[str, np.ndarray[Any, Any]]:
+    """The metrics of a run as columns of equal length, while it goes on or afterwards.
+
+    Args:
+        run: a run's name below ``root``, or its path.
+        metrics: only these; all by default.
+
+    Returns:
+        ``{"step": int64, "epoch": int64, "time": float64 (Unix seconds), "train/loss": float64, …}``, one row for each step
+        at which something was logged; NaN where a metric was not. ``pandas.DataFrame`` takes it as it is.
+
+    Raises:
+        UnknownNameError: there is no such run; lists the closest names.
+    """
+    return columns(find_run(run, root), metrics)
+
+
+@dataclass
+class Result:
+    """How a training went.
+
+    Attributes:
+        status: ``"finished"``, ``"interrupted"`` or ``"failed"``.
+        reason: why it ended, in words.
+        epochs, steps: epochs done and optimizer updates made.
+        last, best: newest and best value of each metric; ``best_epoch`` says when (counted from 1).
+        seconds: how long it took.
+        folder: where the run is stored.
+    """
+
+    status: str
+    reason: str
+    epochs: int
+    steps: int
+    seconds: float
+    folder: Path
+    last: dict[str, float] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    best_epoch: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def history(self) -> dict[str, np.ndarray[Any, Any]]:
+        """All that was logged, as columns: see :func:`relume.history`."""
+        return columns(self.folder)

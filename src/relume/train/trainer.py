@@ -1,0 +1,465 @@
+"""The Trainer: the whole loop around an ordinary model, loss and optimizer, written on the public Run."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from relume import tree
+from relume.errors import ConfigurationError, LossError, NonFiniteLossError, RelumeWarning, TargetError
+from relume.run import Run, as_named, check_epochs
+from relume.train.callbacks import Callback, Moments
+from relume.train.checks import check_optimizers
+from relume.train.evaluation import (
+    Loss,
+    call_loss,
+    call_model,
+    describe,
+    evaluate,
+    loss_arity,
+    predict,
+    target_problem,
+)
+from relume.train.metrics import Mean, Metrics, inputs_and_target
+from relume.train.precision import Precision, pick_device
+from relume.train.result import Result
+from relume.train.schedule import Schedules
+
+Step = Callable[["Trainer", Any], Any]
+
+
+class Trainer:
+    """Trains, evaluates and predicts with an ordinary ``nn.Module``.
+
+    Args:
+        model: trained in place; moved to ``device``.
+        loss: ``loss(output, target)`` giving the mean over a batch, such as ``nn.CrossEntropyLoss()``.
+        optimizer: one, or several as a mapping or list (they update together after each backward pass).
+        scheduler: one or several; see ``schedule_every`` and ``monitor``.
+        metrics: names to functions ``metric(output, target)`` or torchmetrics objects, computed at each evaluation.
+        device: ``None`` takes this machine's accelerator, or the CPU.
+        precision: ``"float32"``, ``"bf16"`` or ``"fp16"`` (autocast; fp16 with a GradScaler).
+        accumulate: batches an update. The gradient is the mean over all their samples, also of a last incomplete group.
+        clip_norm: the largest norm of all gradients together, checked before each update.
+        schedule_every: ``"step"`` or ``"epoch"``; by default what fits the scheduler's class.
+        monitor: the metric that ``ReduceLROnPlateau`` follows.
+        compile: run the model through ``torch.compile``.
+        step: replaces forward pass and loss: ``step(trainer, batch)`` gives the loss, or a dict with ``"loss"`` and further
+            numbers to log, or ``None`` when it has done backward pass and update itself.
+        callbacks: see :class:`relume.Callback`.
+        seed: seeds torch, numpy, random and the data of each fit.
+        in_memory: see :class:`relume.Run`.
+        quiet: show nothing.
+
+    Raises:
+        OptimizerError: the optimizer holds none of the model's trainable parameters.
+        ConfigurationError: an argument that makes no sense; names it.
+
+    Example:
+        >>> import tempfile
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> model = nn.Linear(2, 1)
+        >>> loader = DataLoader(TensorDataset(torch.randn(8, 2), torch.zeros(8, 1)), batch_size=4)
+        >>> trainer = Trainer(model, loss=nn.MSELoss(), optimizer=torch.optim.SGD(model.parameters(), lr=0.1), quiet=True)
+        >>> result = trainer.fit(loader, loader, epochs=2, run="line", root=tempfile.mkdtemp())
+        >>> result.steps, result.reason, sorted(result.last)
+        (4, '2 epochs done', ['train/loss', 'train/loss_epoch', 'val/loss'])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        loss: Loss | None = None,
+        optimizer: Any = None,
+        scheduler: Any = None,
+        metrics: Metrics | None = None,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        schedule_every: str | None = None,
+        monitor: str = "val/loss",
+        compile: bool = False,
+        step: Step | None = None,
+        callbacks: Iterable[Callback] = (),
+        seed: int | None = None,
+        in_memory: bool | None = None,
+        quiet: bool = False,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise ConfigurationError(f"model must be an nn.Module, not {type(model).__name__}.")
+        if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+            raise ConfigurationError(f"accumulate must be a whole number of at least 1, not {accumulate!r}.")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ConfigurationError(f"clip_norm must be above 0, not {clip_norm!r}.")
+        self.model = model
+        self.loss_function = loss
+        self.optimizers: dict[str, torch.optim.Optimizer] = as_named(optimizer, "optimizer")
+        self.schedulers = as_named(scheduler, "scheduler")
+        self.metrics = dict(metrics or {})
+        self.device = pick_device(device)
+        self.precision_name = precision
+        self.precision = Precision.named(precision)
+        self.accumulate = accumulate
+        self.clip_norm = clip_norm
+        self.seed = seed
+        self.in_memory = in_memory
+        self.quiet = quiet
+        self.moments = Moments(callbacks)
+        self.scaler = self.precision.scaler(self.device)
+        self.run: Run | None = None
+        self.batch: Any = None
+        self.output: Any = None
+        self.loss: torch.Tensor | None = None
+        self.evaluation: dict[str, float] = {}
+        self._schedules = Schedules(self.schedulers, schedule_every, monitor)
+        self._custom_step = step
+        self._compile = compile
+        self._forward: nn.Module = model
+        self._arity = loss_arity(loss) if loss is not None else 2
+
+    # ------------------------------------------------------------------------------------------------------------ fit
+
+    def fit(
+        self,
+        train_loader: Any,
+        val_loader: Any = None,
+        *,
+        epochs: int,
+        run: str | Run | None = None,
+        root: str | Path = "runs",
+        config: Any = None,
+        track: Mapping[str, Any] | None = None,
+    ) -> Result:
+        """Train for ``epochs`` epochs, evaluate after each, and store everything as a run.
+
+        Args:
+            train_loader, val_loader: see :func:`relume.evaluate` for the batches that are understood.
+            run: the run's name (the model's class by default), or a Run that is open already.
+            root, config, track: see :class:`relume.Run`.
+
+        Logged are ``train/loss`` for each step, ``train/loss_epoch`` (the mean over an epoch's samples) and
+        ``val/loss`` and ``val/<metric>`` for each epoch.
+
+        Raises:
+            NonFiniteLossError: the loss is NaN or infinite; names the step, the batch and the last finite value.
+            TargetError: a target is out of the range of the model's outputs.
+            KeyboardInterrupt: as ever; the run is marked as interrupted.
+        """
+        check_epochs(epochs)
+        self._check_training()
+        if isinstance(run, Run):
+            return self._fit(run, train_loader, val_loader, epochs)
+        name = run if run is not None else _name_of(self.model)
+        opened = Run(
+            name,
+            model=self.model,
+            optimizer=self.optimizers,
+            scheduler=self.schedulers,
+            scaler=self.scaler,
+            track=track,
+            config=self._config(epochs) | (dict(config) if isinstance(config, Mapping) else {}),
+            seed=self.seed,
+            root=root,
+            in_memory=self.in_memory,
+            quiet=self.quiet,
+        )
+        with opened:
+            self._fit(opened, train_loader, val_loader, epochs)
+        return self._result(opened)
+
+    def evaluate(self, loader: Any, prefix: str = "") -> dict[str, float]:
+        """Loss and metrics over ``loader``: :func:`relume.evaluate` with this trainer's settings."""
+        self.model.to(self.device)
+        return evaluate(
+            self._forward,
+            loader,
+            loss=self.loss_function,
+            metrics=self.metrics,
+            prefix=prefix,
+            precision=self.precision_name,
+            in_memory=self.in_memory,
+        )
+
+    def predict(self, loader: Any) -> Any:
+        """The model's outputs for all samples of ``loader``, concatenated, on the CPU. Targets are ignored."""
+        self.model.to(self.device)
+        return predict(self._forward, loader, precision=self.precision_name, in_memory=self.in_memory)
+
+    def stop(self, reason: str) -> None:
+        """End the training after this epoch; for callbacks."""
+        if self.run is not None:
+            self.run.stop(reason)
+
+    def _check_training(self) -> None:
+        if self.loss_function is None and self._custom_step is None:
+            raise ConfigurationError(
+                "training needs loss= (such as nn.CrossEntropyLoss()), or a step= function that gives one."
+            )
+        for text in check_optimizers(self.model, self.optimizers):
+            warnings.warn(text, RelumeWarning, stacklevel=4)
+
+    def _config(self, epochs: int) -> dict[str, Any]:
+        """What the Trainer itself decides, stored with the run."""
+        rates = {f"{name}/lr": o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
+        return {
+            "model": type(self.model).__name__,
+            "loss": type(self.loss_function).__name__
+            if isinstance(self.loss_function, nn.Module)
+            else str(self.loss_function),
+            "optimizer": ", ".join(type(o).__name__ for o in self.optimizers.values()),
+            **(rates if len(rates) != 1 else {"lr": next(iter(rates.values()))}),
+            "epochs": epochs,
+            "precision": self.precision_name,
+            "accumulate": self.accumulate,
+            "clip_norm": self.clip_norm,
+            "device": str(self.device),
+        }
+
+    # ------------------------------------------------------------------------------------------------------- the loop
+
+    def _fit(self, run: Run, train_loader: Any, val_loader: Any, epochs: int) -> Result:
+        self.run = run
+        self.model.to(self.device)
+        _move_state(self.optimizers.values(), self.device)
+        if self._compile:
+            self._forward = torch.compile(self.model)  # type: ignore[assignment]
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        self._last_finite: float | None = None
+        try:
+            self._tell("on_fit_start")
+            for _ in run.epochs(epochs):
+                self._tell("on_epoch_start")
+                self._train_epoch(run, train_loader)
+                if val_loader is not None:
+                    self._evaluate_epoch(run, val_loader)
+                self._schedules.after_epoch(run.last)
+                self._tell("on_epoch_end")
+        finally:
+            self._tell("on_fit_end")
+        return self._result(run)
+
+    def _train_epoch(self, run: Run, loader: Any) -> None:
+        # Hot path: what it adds to the plain loop is measured in bench/loop.py.
+        self.model.train()
+        mean = Mean()
+        group = _Group(self.accumulate)
+        starts, ends = self.moments["on_step_start"], self.moments["on_step_end"]
+        on_cpu = self.device.type == "cpu"
+        autocast = self.precision.autocast(self.device) if self.precision.dtype is not None else None
+        is_first = True
+        for batch in run.batches(loader):
+            self.batch = batch = tree.move(batch, self.device) if not on_cpu else batch
+            samples = tree.samples(batch)
+            if starts and group.is_empty:
+                self._tell("on_step_start")
+            with autocast if autocast is not None else contextlib.nullcontext():
+                loss, values = self._step(batch)
+            if is_first:
+                self._check_first(loss, batch)
+                is_first = False
+            if loss is not None:
+                self.loss = loss.detach()
+                shown: Any = self._finite(self.loss, run) if on_cpu else self.loss
+                mean.add(shown, samples)
+                values["train/loss"] = shown
+                scaled = group.weigh(loss, samples)
+                (self.scaler.scale(scaled) if self.scaler is not None else scaled).backward()  # type: ignore[no-untyped-call]
+                if group.is_full:
+                    self._update(group)
+                    if ends:
+                        self._tell("on_step_end")
+            elif ends:
+                self._tell("on_step_end")
+            if values:
+                run.log(values)
+                if not on_cpu:
+                    self._check_arrived(run)
+        if not group.is_empty:
+            self._update(group)
+            if ends:
+                self._tell("on_step_end")
+        if mean.has_values:
+            average = mean.value()
+            run.log({"train/loss_epoch": average})
+            self._check_arrived(run)
+
+    def _step(self, batch: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        """Forward pass and loss; ``None`` when the user's step function has done everything itself."""
+        if self._custom_step is not None:
+            return self._understand(self._custom_step(self, batch))
+        inputs, named, target = inputs_and_target(batch)
+        self.output = call_model(self._forward, inputs, named, batch)
+        assert self.loss_function is not None
+        return call_loss(self.loss_function, self._arity, self.output, target, batch), {}
+
+    def _understand(self, given: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        if isinstance(given, Mapping):
+            values = {f"train/{name}": v for name, v in given.items() if name != "loss"}
+            return given.get("loss"), values
+        if given is None or isinstance(given, torch.Tensor):
+            return given, {}
+        raise LossError(
+            f"the step function gave a {type(given).__name__}: give the loss, a dict with 'loss' in it, or None."
+        )
+
+    def _update(self, group: _Group) -> None:
+        optimizers = self.optimizers.values()
+        if self.scaler is not None:
+            for optimizer in optimizers:
+                self.scaler.unscale_(optimizer)
+        group.settle(self.model)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        assert self.run is not None
+        before = self.run.cursor.step
+        for optimizer in optimizers:
+            if self.scaler is not None:
+                self.scaler.step(optimizer)
+            else:
+                optimizer.step()
+        if self.scaler is not None:
+            self.scaler.update()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        if self.run.cursor.step != before:
+            self._schedules.after_step()
+
+    def _evaluate_epoch(self, run: Run, loader: Any) -> None:
+        self._tell("on_evaluation_start")
+        self.evaluation = self.evaluate(loader, prefix="val/")
+        run.log(self.evaluation)
+        self._tell("on_evaluation_end")
+
+    # --------------------------------------------------------------------------------------------------------- checks
+
+    def _check_first(self, loss: Any, batch: Any) -> None:
+        """Once an epoch, where a mistake would otherwise show late or not at all."""
+        if loss is None:
+            return
+        if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
+            what = (
+                f"a tensor of shape {tuple(loss.shape)}"
+                if isinstance(loss, torch.Tensor)
+                else f"a {type(loss).__name__}"
+            )
+            raise LossError(
+                f"the loss must be one number, not {what}: take its .mean(), or a loss with reduction='mean'."
+            )
+        if not loss.requires_grad:
+            raise LossError(
+                "the loss does not depend on any trainable parameter: nothing would be learned. Are all parameters frozen, or "
+                "is the output detached?"
+            )
+        if self._custom_step is None and isinstance(self.loss_function, (nn.CrossEntropyLoss, nn.NLLLoss)):
+            problem = target_problem(self.output, inputs_and_target(batch)[2])
+            if problem is not None:
+                raise TargetError(problem)
+
+    def _finite(self, loss: torch.Tensor, run: Run) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            run.log({"train/loss": value})
+            raise self._not_finite(value, run.cursor.step + 1, run.cursor.epoch + 1, run.cursor.batch + 1)
+        self._last_finite = value
+        return value
+
+    def _check_arrived(self, run: Run) -> None:
+        """On a device the loss is looked at when it arrives, some steps later: nothing waits for it."""
+        value = run.last.get("train/loss")
+        if value is None:
+            return
+        if math.isfinite(value):
+            self._last_finite = value
+        else:
+            raise self._not_finite(value, run.cursor.step, run.cursor.epoch + 1, run.cursor.batch + 1)
+
+    def _not_finite(self, value: float, step: int, epoch: int, batch: int) -> NonFiniteLossError:
+        last = (
+            "there was no finite loss before"
+            if self._last_finite is None
+            else f"the last finite loss was {self._last_finite:.6g}"
+        )
+        return NonFiniteLossError(
+            f"the loss is {value} at step {step} (epoch {epoch}, batch {batch} of {describe(self.batch)}); {last}. "
+            "Try a smaller learning rate or clip_norm=1.0, and look for NaN in the data."
+        )
+
+    def _tell(self, moment: str) -> None:
+        for method in self.moments[moment]:
+            method(self)
+
+    def _result(self, run: Run) -> Result:
+        return Result(
+            status=run.status,
+            reason=run.reason,
+            epochs=run.cursor.epoch,
+            steps=run.cursor.step,
+            seconds=time.perf_counter() - run.started,
+            folder=run.folder,
+            last=dict(run.last),
+            best=dict(run.best),
+            best_epoch=dict(run.best_epoch),
+        )
+
+
+class _Group:
+    """The batches that make one update. Their gradients add up to the mean over all their samples."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._count = 0
+        self._first = 0
+        self._samples = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return self._count == 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._count == self._size
+
+    def weigh(self, loss: torch.Tensor, samples: int) -> torch.Tensor:
+        """The batch's share, on the supposition that the group gets full with batches like its first."""
+        self._count += 1
+        self._samples += samples
+        if self._count == 1:
+            self._first = samples
+        if self._size == 1:
+            return loss
+        loss = loss / self._size
+        return loss if samples == self._first else loss * (samples / self._first)
+
+    def settle(self, model: nn.Module) -> None:
+        """Correct the gradients when the supposition was wrong, and begin the next group."""
+        supposed = self._size * self._first
+        if self._size > 1 and self._samples != supposed and self._samples:
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            torch._foreach_mul_(gradients, supposed / self._samples)
+        self._count = self._samples = 0
+
+
+def _move_state(optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
+    """Bring state that an optimizer already has to the device of its parameters."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.dim() and value.device != parameter.device:
+                    state[name] = value.to(parameter.device)
+
+
+def _name_of(model: nn.Module) -> str:
+    """A run's name from a model's class: ``NeuralNetwork`` is ``neural-network``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", type(model).__name__.lstrip("_")).lower() or "run"
