@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+_numpy_random: Any = np.random  # its stubs lack get_bit_generator and set_bit_generator
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
@@ -35,6 +36,11 @@ def mix(key: int, index: int) -> int:
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & _MASK
     return (z ^ (z >> 31)) >> 1
+
+
+def own_numpy_generator() -> None:
+    """Give numpy's global functions a fresh MT19937, whatever generator they had: the only kind that can be seeded."""
+    _numpy_random.set_bit_generator(np.random.MT19937(0))
 
 
 def seed_everything(seed: int) -> int:
@@ -71,8 +77,8 @@ class RandomScope:
         self._seed = seed
 
     def enter(self) -> None:
-        self._outer = (torch.default_generator.get_state(), random.getstate(), np.random.get_bit_generator())  # type: ignore[no-untyped-call]
-        np.random.set_bit_generator(self._numpy)  # type: ignore[no-untyped-call]
+        self._outer = (torch.default_generator.get_state(), random.getstate(), _numpy_random.get_bit_generator())
+        _numpy_random.set_bit_generator(self._numpy)
         if self._inner is None:
             seed_cpu(self._seed)
         else:
@@ -90,7 +96,7 @@ class RandomScope:
     def _restore(self) -> None:
         torch.default_generator.set_state(self._outer[0])
         random.setstate(self._outer[1])
-        np.random.set_bit_generator(self._outer[2])  # type: ignore[no-untyped-call]
+        _numpy_random.set_bit_generator(self._outer[2])
 
 
 @contextmanager
@@ -116,5 +122,5 @@ def isolated(seed: int) -> Iterator[None]:
 def fingerprint() -> tuple[bytes, Any, bytes]:
     """The present state of the CPU generators, to compare: equal before and after means that nothing was drawn."""
     state = np.random.get_state(legacy=False)
-    numpy_part = repr((state["state"]["pos"], state["has_gauss"])).encode() + state["state"]["key"].tobytes()  # type: ignore[index, call-overload]
+    numpy_part = repr((state["state"]["pos"], state["has_gauss"])).encode() + state["state"]["key"].tobytes()
     return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), numpy_part

@@ -6,12 +6,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from relume.data.order import Indices
-from relume.seeds import seed_cpu
+from relume.seeds import own_numpy_generator, seed_cpu
 
 Collate = Callable[[Any], Any]
 
@@ -51,7 +50,7 @@ class WorkerInit:
         self.user_function = user_function
 
     def __call__(self, worker_id: int) -> None:
-        np.random.set_bit_generator(np.random.MT19937(0))  # type: ignore[no-untyped-call]
+        own_numpy_generator()
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, SeededDataset):
             object.__setattr__(info, "dataset", info.dataset.dataset)  # torch forbids plain assignment

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -42,7 +42,7 @@ class Stream:
         True
     """
 
-    def __init__(self, loader: Iterable[Any], seed: int | None = None, *, in_memory: bool | None = None) -> None:
+    def __init__(self, loader: Any, seed: int | None = None, *, in_memory: bool | None = None) -> None:
         self.seed = torch.initial_seed() if seed is None else int(seed)
         self.decision: str | None = None
         self.notes: list[str] = []

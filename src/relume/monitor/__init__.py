@@ -1,13 +1,15 @@
-"""Monitoring: the journal and its index, the run's record and status, the console."""
+"""Monitoring: the journal and its index, the run's record and status, the console.
+
+Nothing here imports torch but ``values``, so that a look at the runs does not wait for it.
+"""
 
 from relume.monitor.console import Reporter, Summary, reporter
-from relume.monitor.index import columns, fold, summary
+from relume.monitor.direction import improves, is_better_lower
+from relume.monitor.index import columns, fold, metric_summary
 from relume.monitor.journal import Journal
 from relume.monitor.record import Process, RunRecord, beat, find_run, jsonable, make_run_folder, runs_in, status_of
-from relume.monitor.values import Arriving, improves, is_better_lower, split
 
 __all__ = [
-    "Arriving",
     "Journal",
     "Process",
     "Reporter",
@@ -21,9 +23,8 @@ __all__ = [
     "is_better_lower",
     "jsonable",
     "make_run_folder",
+    "metric_summary",
     "reporter",
     "runs_in",
-    "split",
     "status_of",
-    "summary",
 ]

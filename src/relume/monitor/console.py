@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import importlib
 import os
 import sys
 import time
@@ -219,15 +220,14 @@ class Notebook:
     """A table in a Jupyter or Colab cell, one row an epoch, with the epoch that is running at its foot."""
 
     def __init__(self) -> None:
-        from IPython.display import HTML, display
-
+        display_module: Any = importlib.import_module("IPython.display")
         self.pace = Pace()
-        self._html = HTML
+        self._html = display_module.HTML
         self._rows: list[tuple[int, float, dict[str, float]]] = []
         self._notes: list[str] = []
         self._foot = ""
         self._next_draw = 0.0
-        self._handle: Any = display(HTML(""), display_id=True)
+        self._handle: Any = display_module.display(self._html(""), display_id=True)
 
     def note(self, text: str) -> None:
         self._notes.append(text)
@@ -259,7 +259,8 @@ class Notebook:
 
     def finish(self, summary: Summary) -> None:
         best = ", ".join(f"{name} {number(value)} (epoch {epoch})" for name, _, value, epoch in summary.metrics)
-        self._foot = f"<b>{html.escape(summary.headline())}</b> Best: {html.escape(best)}<br>Stored in {html.escape(summary.folder)}"
+        head, folder = html.escape(summary.headline()), html.escape(summary.folder)
+        self._foot = f"<b>{head}</b> Best: {html.escape(best)}<br>Stored in {folder}"
         self._draw()
 
     def _draw(self) -> None:
@@ -290,7 +291,7 @@ def reporter(*, quiet: bool = False) -> Reporter:
 
 def _is_notebook() -> bool:
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell: Any = getattr(ipython, "get_ipython", lambda: None)()
     return shell is not None and (hasattr(shell, "kernel") or "google.colab" in sys.modules)
 
 

@@ -103,7 +103,8 @@ def _fold_segment(connection: sqlite3.Connection, path: Path) -> None:
         raise sqlite3.DatabaseError("the journal is shorter than its index")
     names = dict(connection.execute("SELECT name, id FROM metric"))
     values: list[tuple[Any, ...]] = []
-    for offset, line in read_lines(path, offset):  # noqa: B007 - the last offset is stored
+    for behind, line in read_lines(path, offset):
+        offset = behind
         line_number += 1
         if line is None:
             damaged += 1
@@ -158,7 +159,7 @@ def columns(run_folder: Path, metrics: Sequence[str] | None = None) -> dict[str,
     return {"step": steps, "epoch": epochs, "time": times, **table}
 
 
-def summary(run_folder: Path) -> dict[str, dict[str, float]]:
+def metric_summary(run_folder: Path) -> dict[str, dict[str, float]]:
     """For each metric: how often it was logged, its last, smallest and largest value and the steps of these."""
     with index(run_folder) as connection:
         found: dict[str, dict[str, float]] = {}

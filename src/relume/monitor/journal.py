@@ -11,10 +11,12 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from relume.errors import RelumeWarning
-from relume.monitor.values import Arriving, Ready
+
+if TYPE_CHECKING:
+    from relume.monitor.values import Arriving, Ready
 
 VERSION = 1
 _PENDING_LIMIT = 100_000
@@ -52,7 +54,7 @@ class Journal:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_EXCL, 0o666)
         self._position = 0
         self._waiting: deque[bytes] = deque()
-        self._arriving: deque[tuple[dict[str, Any], Arriving]] = deque()
+        self._arriving: deque[tuple[dict[str, Any], Arriving | _Arrived]] = deque()
         self._lock = threading.RLock()
         self._has_warned = False
         self.write({"journal": VERSION, **header, "time": time.time()})
@@ -164,11 +166,8 @@ class Journal:
             )
 
 
-class _Arrived(Arriving):
+class _Arrived:
     """Nothing to wait for, but in line behind something that is."""
-
-    def __init__(self) -> None:
-        pass
 
     def is_ready(self) -> bool:
         return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +24,7 @@ class Arriving:
         if stacked.device.type == "cuda":
             self._host = torch.empty(stacked.shape, dtype=dtype, pin_memory=True)
             self._host.copy_(stacked, non_blocking=True)
-            self._event = torch.cuda.Event()
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self._event.record(torch.cuda.current_stream(stacked.device))
         else:
             self._host = stacked.cpu()
@@ -84,59 +83,3 @@ def _plain(name: str, value: Any) -> float | int:
     if isinstance(value, np.ndarray) and value.size == 1:
         return float(value.reshape(()))
     raise ConfigurationError(f"cannot log {name!r}: a {type(value).__name__} is no number ({value!r:.80}).")
-
-
-def is_better_lower(name: str) -> bool:
-    """Whether a smaller value of this metric is better, told from its name.
-
-    Example:
-        >>> is_better_lower("val/loss"), is_better_lower("val/accuracy")
-        (True, False)
-    """
-    last = name.rsplit("/", 1)[-1].lower()
-    higher = (
-        "acc",
-        "auc",
-        "auroc",
-        "f1",
-        "precision",
-        "recall",
-        "score",
-        "iou",
-        "dice",
-        "map",
-        "bleu",
-        "r2",
-        "psnr",
-        "ssim",
-        "top",
-    )
-    lower = (
-        "loss",
-        "error",
-        "err",
-        "mse",
-        "mae",
-        "rmse",
-        "perplexity",
-        "ppl",
-        "nll",
-        "distance",
-        "fid",
-        "wer",
-        "cer",
-        "time",
-        "seconds",
-    )
-    if any(word in last for word in lower):
-        return True
-    return not any(word in last for word in higher)
-
-
-def improves(name: str, value: float, best: float | None) -> bool:
-    """Whether ``value`` is better than ``best``; NaN never is, and anything is better than nothing."""
-    if math.isnan(value):
-        return False
-    if best is None:
-        return True
-    return value < best if is_better_lower(name) else value > best

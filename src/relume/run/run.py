@@ -31,9 +31,9 @@ from relume.monitor import (
     jsonable,
     make_run_folder,
     reporter,
-    split,
 )
 from relume.monitor.record import check_name
+from relume.monitor.values import split
 from relume.run.cursor import Cursor, StepCounter, as_named
 from relume.seeds import seed_everything
 

@@ -36,13 +36,13 @@ def check_optimizers(model: nn.Module, optimizers: Mapping[str, torch.optim.Opti
     left_out = [n for n, p in trainable.items() if id(p) not in held]
     if len(left_out) == len(trainable):
         raise OptimizerError(
-            f"the optimizer holds none of the {len(trainable)} trainable parameters of {name}. Make it from this model: "
-            f"torch.optim.{type(next(iter(optimizers.values()))).__name__}(model.parameters(), …), and after any change of its layers."
+            f"the optimizer holds none of the {len(trainable)} trainable parameters of {name}. Make it from this model, after "
+            f"any change of its layers: torch.optim.{type(next(iter(optimizers.values()))).__name__}(model.parameters(), …)"
         )
     if left_out:
         shown = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
         return [
-            f"{len(left_out)} of {len(trainable)} trainable parameters of {name} are in no optimizer and will not change: {shown}. "
-            "Add them with optimizer.add_param_group, or freeze them with requires_grad_(False)."
+            f"{len(left_out)} of {len(trainable)} trainable parameters of {name} are in no optimizer and will not change: "
+            f"{shown}. Add them with optimizer.add_param_group, or freeze them with requires_grad_(False)."
         ]
     return []

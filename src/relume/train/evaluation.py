@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -151,7 +152,7 @@ def target_problem(output: Any, target: Any) -> str | None:
     bad = ((target < 0) & (target != -100)) | (target >= classes)  # -100: the ignore_index of torch's losses
     if not bool(bad.any()):
         return None
-    place = bad.flatten().nonzero()[0].item()
+    place = int(bad.flatten().nonzero()[0])
     value = target.flatten()[place].item()
     return (
         f"target {value} at place {place} of the batch is out of range: the model has {classes} outputs, so targets are 0 "
@@ -173,11 +174,8 @@ def loss_arity(loss: Loss) -> int:
 
 def device_of(model: nn.Module) -> torch.device:
     """The device of the first parameter or buffer; the CPU for a model that has none."""
-    for tensor in model.parameters():
-        return tensor.device
-    for tensor in model.buffers():
-        return tensor.device
-    return torch.device("cpu")
+    tensor: torch.Tensor | None = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def describe(batch: Any) -> str:

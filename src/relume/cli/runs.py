@@ -1,0 +1,200 @@
+"""``relume runs`` and ``relume show``: what is stored."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Root = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "failed": "red", "killed": "red"}
+
+
+def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
+    """List the runs below a folder, newest last."""
+    from relume.monitor import runs_in
+
+    found = [_facts(folder) for folder in runs_in(root)]
+    if as_json:
+        _print_json(found)
+    elif not found:
+        _console().print(f"There are no runs in {root}. Try: relume train fashion-mnist")
+    else:
+        _console().print(_runs_table(found))
+
+
+def show(
+    run: Annotated[str, typer.Argument(help="The run's name below the root, or its path.", show_default=False)],
+    root: Root = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show one run: how it went, its metrics by epoch, its configuration."""
+    from relume.monitor import RunRecord, find_run
+
+    folder = find_run(run, root)
+    record = RunRecord.load(folder)
+    facts = _facts(folder)
+    if as_json:
+        _print_json(
+            facts | {"seed": record.seed, "config": record.config, "argv": record.argv, "versions": record.versions}
+        )
+        return
+    console = _console()
+    console.print(_headline(facts))
+    for table in (_epochs_table(folder), _metrics_table(facts), _settings_table(record)):
+        if table is not None:
+            console.print()
+            console.print(table)
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """What both commands tell of a run."""
+    from relume.errors import RelumeError
+    from relume.monitor import RunRecord, is_better_lower, metric_summary, status_of
+
+    try:
+        record = RunRecord.load(folder)
+        status, line = status_of(folder)
+    except RelumeError as error:
+        return {"name": folder.name, "status": "damaged", "reason": str(error), "folder": str(folder), "metrics": {}}
+    metrics = {
+        name: {
+            "last": entry["last"],
+            "best": entry["min" if is_better_lower(name) else "max"],
+            "best_epoch": entry["min_epoch" if is_better_lower(name) else "max_epoch"],
+            "best_step": entry["min_step" if is_better_lower(name) else "max_step"],
+            "count": entry["count"],
+        }
+        for name, entry in metric_summary(folder).items()
+    }
+    now = time.time() if status == "running" else float(line.get("time", record.created))
+    return {
+        "name": record.name,
+        "id": record.id,
+        "status": status,
+        "reason": line.get("reason", ""),
+        "created": record.created,
+        "seconds": round(line.get("seconds", now - record.created), 3),
+        "epoch": line.get("epoch", 0),
+        "step": line.get("step", 0),
+        "folder": str(folder),
+        "metrics": metrics,
+    }
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: it is null there."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def _table(*columns: str) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column, justify="left" if column in ("run", "status", "", "setting", "value") else "right", overflow="fold"
+        )
+    return table
+
+
+def _styled(status: str) -> Any:
+    from rich.text import Text
+
+    return Text(status, style=_COLOURS.get(status, "red"))
+
+
+def _runs_table(found: list[dict[str, Any]]) -> Any:
+    from relume.monitor.console import duration, number
+
+    names = [n for n in dict.fromkeys(n for facts in found for n in facts["metrics"]) if n.startswith("val/")][:3]
+    table = _table("run", "status", "epoch", "step", "time", *[f"best {name}" for name in names], "started")
+    for facts in found:
+        bests = [number(facts["metrics"][n]["best"]) if n in facts["metrics"] else "" for n in names]
+        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["created"])) if "created" in facts else ""
+        seconds = duration(facts["seconds"]) if "seconds" in facts else ""
+        table.add_row(
+            facts["name"],
+            _styled(facts["status"]),
+            str(facts.get("epoch", "")),
+            str(facts.get("step", "")),
+            seconds,
+            *bests,
+            started,
+        )
+    return table
+
+
+def _headline(facts: dict[str, Any]) -> Any:
+    from rich.text import Text
+
+    from relume.monitor.console import duration
+
+    text = Text.assemble((facts["name"], "bold"), "  ", _styled(facts["status"]))
+    if facts["reason"]:
+        text.append(f" ({facts['reason']})", style="dim")
+    if "seconds" in facts:
+        text.append(f"  epoch {facts['epoch']}, step {facts['step']}, {duration(facts['seconds'])}")
+    return text.append(f"\n{facts['folder']}", style="dim")
+
+
+def _epochs_table(folder: Path) -> Any:
+    """Metrics that were logged about once an epoch, a row for each of the last 20 epochs."""
+    import numpy as np
+
+    from relume.monitor import columns
+    from relume.monitor.console import number
+
+    table = columns(folder)
+    epochs = [int(e) for e in dict.fromkeys(table["epoch"].tolist())]
+    names = [
+        n for n in table if n not in ("step", "epoch", "time") and 0 < (~np.isnan(table[n])).sum() <= 2 * len(epochs)
+    ]
+    if not names:
+        return None
+    shown = _table("epoch", "step", *names)
+    for epoch in epochs[-20:]:
+        rows = table["epoch"] == epoch
+        last = [table[n][rows][~np.isnan(table[n][rows])][-1:] for n in names]
+        shown.add_row(str(epoch), str(table["step"][rows][-1]), *[number(float(v[0])) if len(v) else "" for v in last])
+    return shown
+
+
+def _metrics_table(facts: dict[str, Any]) -> Any:
+    from relume.monitor.console import number
+
+    table = _table("", "last", "best", "at epoch", "at step", "values")
+    for name, entry in facts["metrics"].items():
+        places = (str(entry["best_epoch"]), str(entry["best_step"]), f"{entry['count']:,}")
+        table.add_row(name, number(entry["last"]), number(entry["best"]), *places)
+    return table if facts["metrics"] else None
+
+
+def _settings_table(record: Any) -> Any:
+    table = _table("setting", "value")
+    for key, value in {**record.config, "seed": record.seed}.items():
+        table.add_row(key, value if isinstance(value, str) else json.dumps(value))
+    table.add_row("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()))
+    table.add_row("command", " ".join(record.argv))
+    return table

@@ -1,0 +1,173 @@
+"""``relume train``: a known dataset and a known model, from one command."""
+
+from __future__ import annotations
+
+import gc
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class OptimizerName(StrEnum):
+    adam = "adam"
+    adamw = "adamw"
+    sgd = "sgd"
+
+
+class PrecisionName(StrEnum):
+    float32 = "float32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class ScheduleName(StrEnum):
+    none = "none"
+    cosine = "cosine"
+    onecycle = "onecycle"
+
+
+_DATA, _MODEL, _TRAINING, _RUN = "Data", "Model", "Training", "Run"
+
+
+def train(
+    dataset: Annotated[
+        str, typer.Argument(help="fashion-mnist, mnist, cifar10, or a folder of images by class.", show_default=False)
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that holds, or gets, the dataset's files.", rich_help_panel=_DATA, show_default=False
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples a batch.", rich_help_panel=_DATA)] = 64,
+    shuffle: Annotated[
+        bool, typer.Option(help="Shuffle the training samples each epoch.", rich_help_panel=_DATA)
+    ] = True,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load data.", rich_help_panel=_DATA)] = 0,
+    in_memory: Annotated[
+        bool | None,
+        typer.Option(
+            "--in-memory/--no-in-memory",
+            help="Insist on, or forbid, keeping the data in memory; by default it is kept when that is proven to change nothing.",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(min=8, help="Side of the images in pixels; by default the dataset's own.", rich_help_panel=_DATA),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="mlp, cnn, torchvision/NAME or timm/NAME.", rich_help_panel=_MODEL)
+    ] = "mlp",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Run the model through torch.compile.", rich_help_panel=_MODEL)
+    ] = False,
+    epochs: Annotated[int, typer.Option(help="Passes over the training data.", rich_help_panel=_TRAINING)] = 5,
+    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=_TRAINING)] = 1e-3,
+    optimizer: Annotated[
+        OptimizerName, typer.Option(help="Optimizer.", rich_help_panel=_TRAINING)
+    ] = OptimizerName.adam,
+    momentum: Annotated[float, typer.Option(min=0.0, help="Momentum of sgd.", rich_help_panel=_TRAINING)] = 0.0,
+    weight_decay: Annotated[float, typer.Option(min=0.0, help="Weight decay.", rich_help_panel=_TRAINING)] = 0.0,
+    schedule: Annotated[
+        ScheduleName, typer.Option(help="How the learning rate moves.", rich_help_panel=_TRAINING)
+    ] = ScheduleName.none,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches an update.", rich_help_panel=_TRAINING)] = 1,
+    clip_norm: Annotated[
+        float | None, typer.Option(help="Largest norm of the gradients.", rich_help_panel=_TRAINING, show_default=False)
+    ] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="Number format of the forward and backward pass.", rich_help_panel=_TRAINING)
+    ] = PrecisionName.float32,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, … or auto.", rich_help_panel=_TRAINING)] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.", rich_help_panel=_TRAINING)] = 0,
+    name: Annotated[
+        str | None,
+        typer.Option(help="The run's name; by default the dataset's.", rich_help_panel=_RUN, show_default=False),
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder that holds the runs.", rich_help_panel=_RUN)] = Path("runs"),
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but errors.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Train a model on a dataset, evaluate it each epoch, and store the run.
+
+    Example: [bold]relume train fashion-mnist --model cnn --epochs 3[/bold]
+    """
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    import relume
+    from relume.datasets import load
+    from relume.models import make_model
+    from relume.monitor.record import check_name
+    from relume.run import check_epochs
+
+    check_epochs(epochs)
+    run_name = check_name(name if name is not None else Path(dataset).name or dataset)
+    relume.seed_everything(seed)
+    split = load(dataset, root=data, size=image_size, quiet=quiet)
+    network = make_model(model, classes=len(split.classes), channels=split.channels, size=split.size)
+    chosen = _optimizer(network, optimizer.value, lr, momentum, weight_decay)
+    train_loader: Any = DataLoader(
+        split.train, batch_size, shuffle=shuffle, num_workers=workers, persistent_workers=workers > 0
+    )
+    test_loader: Any = DataLoader(split.test, max(batch_size, 500), num_workers=workers, persistent_workers=workers > 0)
+    updates = -(-len(train_loader) // accumulate) * epochs
+    trainer = relume.Trainer(
+        network,
+        loss=nn.CrossEntropyLoss(),
+        optimizer=chosen,
+        scheduler=_scheduler(chosen, schedule.value, lr, updates),
+        schedule_every="step",
+        metrics={"accuracy": relume.accuracy},
+        device=device,
+        precision=precision.value,
+        accumulate=accumulate,
+        clip_norm=clip_norm,
+        compile=compile,
+        seed=seed,
+        in_memory=in_memory,
+        quiet=quiet,
+    )
+    config = {
+        "dataset": dataset,
+        "source": split.source,
+        "model": model,
+        "batch_size": batch_size,
+        "shuffle": shuffle,
+        "workers": workers,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "schedule": schedule.value,
+    }
+    gc.collect()
+    gc.freeze()  # what is imported stays: later collections need not look at it
+    gc.enable()
+    trainer.fit(train_loader, test_loader, epochs=epochs, run=run_name, root=root, config=config)
+
+
+def _optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
+    import torch
+
+    if name == "sgd":
+        return torch.optim.SGD(model.parameters(), lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
+    return kind(model.parameters(), lr, weight_decay=weight_decay, fused=True)
+
+
+def _scheduler(optimizer: torch.optim.Optimizer, name: str, lr: float, updates: int) -> Any:
+    from torch.optim import lr_scheduler
+
+    if name == "cosine":
+        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=updates)
+    if name == "onecycle":
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=updates)
+    return None
