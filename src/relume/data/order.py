@@ -65,10 +65,9 @@ class Order:
     def batches(self, epoch: int, start: int = 0) -> Iterator[Indices]:
         """The index lists of ``epoch`` (from 0) from batch ``start`` on, each with its batch's seed."""
         if self._has_memory:
-            while self._drawn < epoch:
-                for _ in self._draw(self._drawn):
-                    pass
-                self._drawn += 1
+            for before in range(self._drawn, epoch):
+                self._exhaust(self._draw(before))
+        self._drawn = max(self._drawn, epoch + 1)
         key = derive(self._seed, "batch", epoch)
         drawn = self._draw(epoch)
         try:
@@ -76,10 +75,17 @@ class Order:
                 if number >= start:
                     yield Indices(mix(key, number), indices)
         finally:
-            if self._has_memory and hasattr(self._sampler, "__len__"):
-                for _ in drawn:
-                    pass
-            self._drawn = max(self._drawn, epoch + 1)
+            if self._has_memory:
+                self._exhaust(drawn)
+
+    def _exhaust(self, drawn: Iterator[Any]) -> None:
+        """Draw to the end of the epoch; a sampler that does not say where that is may have none."""
+        try:
+            count = len(self)
+        except TypeError:
+            return
+        for _ in itertools.islice(drawn, count):
+            pass
 
     def _draw(self, epoch: int) -> Iterator[Any]:
         scope = RandomScope(derive(self._seed, "order", epoch))

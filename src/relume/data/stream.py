@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -44,21 +45,24 @@ class Stream:
 
     def __init__(self, loader: Any, seed: int | None = None, *, in_memory: bool | None = None) -> None:
         self.seed = torch.initial_seed() if seed is None else int(seed)
-        self.decision: str | None = None
-        self.notes: list[str] = []
+        self._said = _Said()
         self._source: _MapSource | _ReplaySource
         if _is_map_style(loader):
-            self._source = _MapSource(loader, self, in_memory)
+            self._source = _MapSource(loader, self.seed, in_memory, self._said)
         else:
             if in_memory:
                 raise InMemoryError(
                     "in_memory=True needs a DataLoader over a map-style dataset; this one can only be iterated."
                 )
-            self._source = _ReplaySource(loader, self)
+            self._source = _ReplaySource(loader, self.seed, self._said)
 
-    def __len__(self) -> int:
-        """The number of batches in an epoch; ``TypeError`` when the loader does not know it."""
-        return len(self._source)
+    @property
+    def decision(self) -> str | None:
+        return self._said.decision
+
+    @property
+    def notes(self) -> list[str]:
+        return self._said.notes
 
     @property
     def length(self) -> int | None:
@@ -84,9 +88,24 @@ class Stream:
         if not found and start == 0:
             raise EmptyLoaderError(self._source.why_empty(epoch))
 
+    def close(self) -> None:
+        """End workers that are kept alive. The stream can still be used: it starts them again."""
+        self._source.close()
+
     def state_dict(self) -> dict[str, Any] | None:
         """What is needed besides (seed, epoch, batch) to go on from here; ``None`` for all map-style datasets."""
         return self._source.state_dict()
+
+
+@dataclass
+class _Said:
+    """What a source has to say; shared by reference, so that a stream and its source make no reference cycle.
+
+    In a cycle, workers that are kept alive would end in the garbage collector, where torch waits 5 seconds for each.
+    """
+
+    decision: str | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 _streams: WeakKeyDictionary[Any, dict[tuple[int, bool | None], Stream]] = WeakKeyDictionary()
@@ -116,17 +135,18 @@ def _is_map_style(loader: Any) -> bool:
 class _MapSource:
     """A map-style dataset: order, seeds and memory are in relume's hands. Holds no reference to the loader itself."""
 
-    def __init__(self, loader: DataLoader[Any], stream: Stream, in_memory: bool | None) -> None:
-        self.stream = stream
-        self.order = Order(loader, stream.seed)
+    def __init__(self, loader: DataLoader[Any], seed: int, in_memory: bool | None, said: _Said) -> None:
+        self.seed = seed
+        self.said = said
+        self.order = Order(loader, seed)
         self.dataset: Any = loader.dataset
         self.in_memory = in_memory
         self.is_decided = False
-        self.refusal: NotEligible | None = None
+        self.refusal: str | None = None
         try:
             require_plain_loading(loader)
         except NotEligible as reason:
-            self.refusal = reason
+            self.refusal = str(reason)  # not the exception: its traceback holds this object
         self.table: Table | None = None
         self.workers = loader.num_workers
         self.seeded = SeededDataset(loader.dataset, self.order.is_batched)
@@ -134,9 +154,7 @@ class _MapSource:
         self.loader = rebuild(loader, self.seeded, self.feed, self.order.is_batched)
         self.pin = loader.pin_memory and torch.cuda.is_available()
         if getattr(loader, "in_order", True) is False:
-            stream.notes.append(
-                "in_order=False would let the timing of workers decide the order: batches come in order."
-            )
+            said.notes.append("in_order=False would let the timing of workers decide the order: batches come in order.")
 
     def __len__(self) -> int:
         return len(self.order)
@@ -150,6 +168,10 @@ class _MapSource:
 
     def state_dict(self) -> None:
         return None
+
+    def close(self) -> None:
+        if self.loader.num_workers > 0:
+            self.loader._iterator = None
 
     def epoch(self, epoch: int, start: int, state: dict[str, Any] | None) -> Iterator[Any]:
         self._decide(epoch)
@@ -168,20 +190,20 @@ class _MapSource:
                 if self.in_memory is False:
                     raise NotEligible("in_memory=False")
                 if self.refusal is not None:
-                    raise self.refusal
+                    raise NotEligible(self.refusal)
                 self.table, how = table_for(self.dataset)
             except NotEligible as reason:
                 self._drop(str(reason))
             else:
                 size = "" if self.table.present is not None else f", {self.table.size_bytes / 1e6:,.0f} MB"
-                self.stream.decision = f"in memory: {self.table.count:,} samples{size}, proven deterministic, {how}"
-        elif self.table is not None and not still_agrees(self.dataset, self.table, derive(self.stream.seed, epoch)):
+                self.said.decision = f"in memory: {self.table.count:,} samples{size}, proven deterministic, {how}"
+        elif self.table is not None and not still_agrees(self.dataset, self.table, derive(self.seed, epoch)):
             self._drop("a sample fetched again differs from before: the dataset changed or is not deterministic")
-            warnings.warn(f"The data is no longer kept in memory: {self.stream.decision}.", RelumeWarning, stacklevel=4)
+            warnings.warn(f"The data is no longer kept in memory: {self.said.decision}.", RelumeWarning, stacklevel=4)
 
     def _drop(self, reason: str) -> None:
         self.table = None
-        self.stream.decision = f"not in memory: {reason}"
+        self.said.decision = f"not in memory: {reason}"
         if self.in_memory:
             raise InMemoryError(f"in_memory=True was asked for, but {reason}.")
 
@@ -217,10 +239,13 @@ class _MapSource:
                 yield batch
 
         self.feed.source = noting()
-        for number, data in enumerate(self.loader):
-            if self.table is not None:
-                self._keep(sent[number], data)
-            yield data
+        try:
+            for number, data in enumerate(self.loader):
+                if self.table is not None:
+                    self._keep(sent[number], data)
+                yield data
+        finally:
+            self.feed.source = iter(())  # no reference cycle through the generator
 
     def _keep(self, indices: Any, data: Any) -> None:
         if self.table is None:
@@ -241,24 +266,28 @@ class _MapSource:
 class _ReplaySource:
     """Anything that can only be iterated: seeded before each batch, driven by its own state, or replayed."""
 
-    def __init__(self, loader: Any, stream: Stream) -> None:
+    def __init__(self, loader: Any, seed: int, said: _Said) -> None:
         self.loader = loader
-        self.stream = stream
+        self.seed = seed
+        self.said = said
         self.uses_workers = getattr(loader, "num_workers", 0) > 0
         self.holder = self._state_holder()
         self.position = 0
         if self.uses_workers and getattr(loader, "persistent_workers", False):
-            stream.notes.append(
+            said.notes.append(
                 "workers that stay alive carry their random numbers over: a resume in a later epoch differs."
             )
         if iter(loader) is loader if not isinstance(loader, DataLoader) else False:
-            stream.notes.append("an iterator can be read only once: one epoch, and no resume.")
+            said.notes.append("an iterator can be read only once: one epoch, and no resume.")
             self.is_once = True
         else:
             self.is_once = False
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def close(self) -> None:
+        pass
 
     def _state_holder(self) -> Any:
         """The object whose state_dict tells where the reading stands, if there is one."""
@@ -293,7 +322,7 @@ class _ReplaySource:
             self.holder.load_state_dict(state["holder"])
             skip = 0
         elif start:
-            self.stream.notes.append(f"{start} batches were loaded again and discarded to get to batch {start}.")
+            self.said.notes.append(f"{start} batches were loaded again and discarded to get to batch {start}.")
         for part in (self.loader, getattr(self.loader, "sampler", None)):
             if callable(getattr(part, "set_epoch", None)):
                 part.set_epoch(epoch)  # type: ignore[union-attr]
@@ -301,8 +330,8 @@ class _ReplaySource:
 
     def _seeded(self, epoch: int, first: int, skip: int) -> Iterator[Any]:
         """Batches ``first``, ``first + 1``, …, each drawn under its own seed; the first ``skip`` are thrown away."""
-        key = derive(self.stream.seed, "batch", epoch)
-        scope = RandomScope(derive(self.stream.seed, "order", epoch))
+        key = derive(self.seed, "batch", epoch)
+        scope = RandomScope(derive(self.seed, "order", epoch))
         scope.enter()
         try:
             iterator = iter(self.loader)

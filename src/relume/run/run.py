@@ -170,6 +170,8 @@ class Run(AbstractContextManager["Run"]):
             self.status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
         self._keeper.stop()
         self._steps.close()
+        for _, stream in self._streams.values():
+            stream.close()
         for values in self.journal.settle():
             self._note_values(values)
         seconds = time.perf_counter() - self.started

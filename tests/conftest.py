@@ -1,0 +1,44 @@
+"""Shared fixtures: tiny real models and data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from relume.data import memory
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> Iterator[None]:
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _plain_console(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture(autouse=True)
+def _own_tables() -> None:
+    memory._tables.clear()
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def loader() -> DataLoader:
+    """50 samples in 4 batches, the last one short."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(50, 4, generator=generator)
+    return DataLoader(TensorDataset(inputs, inputs.abs().argmax(1).clamp(max=2)), batch_size=16, shuffle=True)
