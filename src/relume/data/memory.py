@@ -42,6 +42,11 @@ class Table:
     def size_bytes(self) -> int:
         return sum(t.nelement() * t.element_size() for t in tree.tensors(self.rows))
 
+    @property
+    def share_present(self) -> float:
+        """The share of the rows that are filled, 0 to 1."""
+        return 1.0 - self._missing / self.count
+
     def has(self, indices: list[int]) -> bool:
         return self.present is None or bool(self.present[indices].all())
 

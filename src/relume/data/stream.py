@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,10 +177,11 @@ class _MapSource:
     def epoch(self, epoch: int, start: int, state: dict[str, Any] | None) -> Iterator[Any]:
         self._decide(epoch)
         batches = self.order.batches(epoch, start)
+        if self.workers > 0 and (self.table is None or self.table.share_present < 0.9):
+            return self._from_workers(batches)
+        self.close()  # workers have nothing more to do
         if self.table is not None and self.table.present is None:
             return self._remembered(self.table, batches)
-        if self.workers > 0 and (self.table is None or epoch == 0 or self.table.rows is None):
-            return self._from_workers(batches)
         return self._in_process(batches)
 
     def _decide(self, epoch: int) -> None:
@@ -230,22 +232,12 @@ class _MapSource:
             yield self._pinned(data)
 
     def _from_workers(self, batches: Iterator[Indices]) -> Iterator[Any]:
-        sent: list[Any] = []
-
-        def noting() -> Iterator[Indices]:
-            for batch in batches:
-                if self.table is not None:
-                    sent.append(batch.indices)
-                yield batch
-
-        self.feed.source = noting()
-        try:
-            for number, data in enumerate(self.loader):
-                if self.table is not None:
-                    self._keep(sent[number], data)
-                yield data
-        finally:
-            self.feed.source = iter(())  # no reference cycle through the generator
+        sent: deque[Any] = deque()
+        self.feed.source = batches if self.table is None else _noting(batches, sent)
+        for data in self.loader:
+            if sent:
+                self._keep(sent.popleft(), data)
+            yield data
 
     def _keep(self, indices: Any, data: Any) -> None:
         if self.table is None:
@@ -261,6 +253,13 @@ class _MapSource:
         from relume import tree
 
         return tree.map_tensors(torch.Tensor.pin_memory, data)
+
+
+def _noting(batches: Iterator[Indices], sent: deque[Any]) -> Iterator[Indices]:
+    """``batches``, with their indices kept in ``sent`` for when the workers' data comes back."""
+    for batch in batches:
+        sent.append(batch.indices)
+        yield batch
 
 
 class _ReplaySource:
