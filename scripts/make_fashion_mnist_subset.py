@@ -2,8 +2,9 @@
 
     python scripts/make_fashion_mnist_subset.py [SOURCE_FOLDER] [TARGET_FOLDER]
 
-Each class gives equally many images, taken at equal distances over the class, in their original order; no random numbers, so
-the same source always gives the same subset. The result is four gzipped IDX files, the format of the source.
+Each class gives equally many images, taken at equal distances over the class, in their original order; no random
+numbers, so the same source always gives the same subset. The result is four gzipped IDX files, the format of the
+source.
 """
 
 from __future__ import annotations
