@@ -75,7 +75,8 @@ def download(name: str, root: Path, quiet: bool) -> None:
                 make(staging, download=True)
             _move(Path(staging), root)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException) as error:
-        raise DownloadError(f"the download broke off: {error}") from error
+        reason = " ".join(str(error).split()).rstrip(".")  # torchvision's has several lines
+        raise DownloadError(f"the download broke off: {reason}") from error
 
 
 def answers(url: str, timeout_seconds: float = _PROBE_SECONDS) -> bool:

@@ -48,12 +48,12 @@ def timm_model(name: str, classes: int, channels: int, size: int, weights: str |
         options["img_size"] = size
     try:
         model: nn.Module = timm.create_model(full_name, pretrained=weights is not None, **options)
-    except (TypeError, AssertionError) as error:
+    except OSError as error:
+        raise _not_downloaded(f"timm/{full_name}", error, "the cache of the Hugging Face Hub ($HF_HOME)") from error
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         native = preset.input_size[-1] if preset is not None else 224
         problem = f"'timm/{name}' cannot be built for images of {size} x {size}"
         raise ConfigurationError(f"{problem} ({error}). It was made for {native} x {native}: size={native}.") from error
-    except (OSError, RuntimeError) as error:
-        raise _not_downloaded(f"timm/{full_name}", error, "the cache of the Hugging Face Hub ($HF_HOME)") from error
     return model
 
 
@@ -101,7 +101,7 @@ def _with_head_of(pretrained: nn.Module, fresh: nn.Module) -> nn.Module:
 
 
 def _adapt_first_convolution(model: nn.Module, channels: int) -> None:
-    """Let the first convolution take ``channels`` instead of three: summed over the colours, as timm does it."""
+    """Let the first convolution take ``channels`` instead of three, its weights changed as timm does it."""
     path, old = next(
         (path, module)
         for path, module in model.named_modules()

@@ -28,9 +28,9 @@ def make_model(
             (torchvision ``"IMAGENET1K_V1"``, timm ``"a1_in1k"``). They are downloaded by the library; a head of another
             number of classes is new.
 
-    For a number of channels other than three, the first convolution's weights are summed over the colours (repeated for
-    more channels), so that a grey image gives exactly what its copy in three channels would give: pretrained weights
-    keep their meaning, new ones their scale.
+    For grey images the first convolution's weights are summed over the colours, so that an image gives exactly what its
+    copy in three channels would give: pretrained weights keep their meaning, new ones their scale. For other numbers of
+    channels the three colours' weights are repeated and scaled by ``3 / channels``.
 
     Returns:
         The model in training mode. It has been tried on one image of zeros, in evaluation mode.
@@ -56,7 +56,7 @@ def make_model(
     elif name in _OWN:
         if weights is not None:
             raise ConfigurationError(f"weights={weights!r}: {name!r} has no pretrained weights.")
-        model = MLP(classes, channels, size) if name == "mlp" else CNN(classes, channels)
+        model = (MLP if name == "mlp" else CNN)(classes, channels, size)
     else:
         forms = "Models of a library are named 'torchvision/NAME' and 'timm/NAME', such as 'torchvision/resnet18'."
         raise UnknownNameError(f"there is no model {name!r}: {closest(name, _OWN)} {forms}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from relume.errors import ConfigurationError
+
 
 class MLP(nn.Module):
     """The ``NeuralNetwork`` of PyTorch's basics tutorial: two hidden layers of 512 units with ReLU.
@@ -41,24 +43,33 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """A small convolutional network: four 3 x 3 convolutions with batch norm, the mean over all places, a linear layer.
+    """A small convolutional network: four 3 x 3 convolutions with batch norm, then one linear layer.
 
-    For images of any size from 4 pixels on. ``features`` is the backbone and ``classifier`` the head.
+    100,000 parameters and 6 million multiplications for an image of Fashion-MNIST, which makes it quick on a CPU.
+    ``features`` is the backbone, ``classifier`` the head.
 
     Args:
         classes: number of outputs.
-        channels: channels of the images.
+        channels, size: channels and side in pixels of the square images; at least 8 pixels.
 
-    Called with float images of shape (n, channels, h, w), it gives logits of shape (n, classes).
+    Called with float images of shape (n, channels, size, size), it gives logits of shape (n, classes).
+
+    Raises:
+        ConfigurationError: ``size`` is below 8.
 
     Example:
         >>> from relume.models import CNN
-        >>> CNN(classes=3, channels=3)(torch.zeros(2, 3, 32, 32)).shape
+        >>> CNN(classes=3, channels=3, size=32)(torch.zeros(2, 3, 32, 32)).shape
         torch.Size([2, 3])
     """
 
-    def __init__(self, classes: int = 10, channels: int = 1) -> None:
+    def __init__(self, classes: int = 10, channels: int = 1, size: int = 28) -> None:
         super().__init__()
+        side = size // 8
+        if side < 1:
+            raise ConfigurationError(
+                f"size={size}: a CNN halves images three times, they need at least 8 pixels a side."
+            )
         self.features = nn.Sequential(
             *_block(channels, 16),
             nn.MaxPool2d(2),
@@ -66,12 +77,12 @@ class CNN(nn.Module):
             nn.MaxPool2d(2),
             *_block(32, 64),
             *_block(64, 128),
+            nn.MaxPool2d(2),
         )
-        self.classifier = nn.Linear(128, classes)
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.25), nn.Linear(128 * side * side, classes))
 
     def forward(self, images_nchw: torch.Tensor) -> torch.Tensor:
-        places_nchw = self.features(images_nchw)
-        logits: torch.Tensor = self.classifier(places_nchw.mean(dim=(2, 3)))
+        logits: torch.Tensor = self.classifier(self.features(images_nchw))
         return logits
 
 
