@@ -194,11 +194,8 @@ def test_an_image_that_cannot_be_read_is_named(pets: Path, damage) -> None:
     path = Path(image_folder(pets, quiet=True).samples[5][0])
     path.write_bytes(damage(path.read_bytes()))
     dataset = image_folder(pets, quiet=True)
-    message = f"{path} cannot be read as an image: .*Replace it or delete it"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=f"{path} cannot be read as an image: .*Replace it or delete it"):
         dataset[5]
-    with pytest.raises(DataError, match=message):
-        list(DataLoader(dataset, num_workers=1))
 
 
 def test_a_size_below_one(pets: Path) -> None:

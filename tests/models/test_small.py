@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,6 +32,15 @@ class NeuralNetwork(nn.Module):
         return self.linear_relu_stack(x)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On a busy machine two threads that wait for each other are many times slower than one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_the_mlp_is_the_tutorials_network_to_the_last_bit() -> None:
     torch.manual_seed(5)
     theirs = NeuralNetwork()
@@ -56,7 +67,7 @@ def test_the_cnn_is_small() -> None:
     assert sum(parameter.numel() for parameter in CNN().parameters()) == 108_922
 
 
-def test_the_cnn_learns() -> None:
+def test_the_cnn_learns(one_thread: None) -> None:
     """Two passes over 1,000 images. On all 60,000 it has 91 percent after four, with Adam and batches of 128."""
     torch.manual_seed(0)
     train, test = (fashion_mnist(train=part, quiet=True) for part in (True, False))

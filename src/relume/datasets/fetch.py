@@ -9,6 +9,7 @@ import io
 import socket
 import tempfile
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,11 +91,13 @@ def answers(url: str, timeout_seconds: float = _PROBE_SECONDS) -> bool:
 
 def _ask(url: str, timeout_seconds: float, heard: threading.Event) -> None:
     request = urllib.request.Request(url, method="HEAD")
-    with (
-        contextlib.suppress(OSError, http.client.HTTPException),
-        urllib.request.urlopen(request, timeout=timeout_seconds),
-    ):
-        heard.set()
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds):
+            heard.set()
+    except urllib.error.HTTPError as error:
+        error.close()
+    except (OSError, http.client.HTTPException):
+        pass
 
 
 @contextlib.contextmanager

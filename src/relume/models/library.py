@@ -50,10 +50,6 @@ def timm_model(name: str, classes: int, channels: int, size: int, weights: str |
         model: nn.Module = timm.create_model(full_name, pretrained=weights is not None, **options)
     except OSError as error:
         raise _not_downloaded(f"timm/{full_name}", error, "the cache of the Hugging Face Hub ($HF_HOME)") from error
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-        native = preset.input_size[-1] if preset is not None else 224
-        problem = f"'timm/{name}' cannot be built for images of {size} x {size}"
-        raise ConfigurationError(f"{problem} ({error}). It was made for {native} x {native}: size={native}.") from error
     return model
 
 

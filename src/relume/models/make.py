@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
-from relume.errors import ConfigurationError, UnknownNameError, closest
+from relume.errors import ConfigurationError, RelumeError, UnknownNameError, closest
 from relume.models import library
 from relume.models.small import CNN, MLP
 
@@ -33,7 +36,7 @@ def make_model(
     channels the three colours' weights are repeated and scaled by ``3 / channels``.
 
     Returns:
-        The model in training mode. It has been tried on one image of zeros, in evaluation mode.
+        The model in training mode. One of a library has been tried on an image of zeros, in evaluation mode.
 
     Raises:
         UnknownNameError: there is no such model, or no such weights; the message lists the closest names.
@@ -52,7 +55,9 @@ def make_model(
             raise ConfigurationError(f"{what}={value}: it is at least 1.")
     source, _, inner = name.partition("/")
     if source in library.MAKERS and inner:
-        model = library.MAKERS[source](inner, classes, channels, size, weights)
+        with _names_the_images(name, channels, size):
+            model = library.MAKERS[source](inner, classes, channels, size, weights)
+            _try(model, channels, size)
     elif name in _OWN:
         if weights is not None:
             raise ConfigurationError(f"weights={weights!r}: {name!r} has no pretrained weights.")
@@ -60,20 +65,26 @@ def make_model(
     else:
         forms = "Models of a library are named 'torchvision/NAME' and 'timm/NAME', such as 'torchvision/resnet18'."
         raise UnknownNameError(f"there is no model {name!r}: {closest(name, _OWN)} {forms}")
-    _try(model, name, channels, size)
     return model
 
 
-def _try(model: nn.Module, name: str, channels: int, size: int) -> None:
+def _try(model: nn.Module, channels: int, size: int) -> None:
     """Find out now whether the model takes such images, rather than from a stack trace in the first batch."""
     model.eval()
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, channels, size, size))
-    except (RuntimeError, ValueError, AssertionError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = "Choose a larger size (size=224 is what most models were made for) or another model."
-        raise ConfigurationError(
-            f"{name!r} cannot take images of {channels} x {size} x {size} ({reason}). {remedy}"
-        ) from error
+    with torch.no_grad():
+        model(torch.zeros(1, channels, size, size))
     model.train()
+
+
+@contextlib.contextmanager
+def _names_the_images(name: str, channels: int, size: int) -> Iterator[None]:
+    """Whatever a library raises while it builds or tries a model, its names being right, is about the images."""
+    try:
+        yield
+    except RelumeError:
+        raise
+    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        problem = f"{name!r} cannot take images of {channels} x {size} x {size} ({reason})"
+        remedy = "Choose another model or another size (size=224 is what most models were made for)."
+        raise ConfigurationError(f"{problem}. {remedy}") from error
