@@ -15,7 +15,8 @@ RelumeError
 │   └── NonFiniteLossError the loss is NaN or infinite: names step, batch and the last finite value
 └── StorageError           files
     ├── RootError          the root of the runs cannot be used
-    └── RunError           a run's files are missing or not understood
+    ├── RunError           a run's files are missing or not understood
+    └── DownloadError      a file from the network did not arrive: says where to put it by hand
 """
 
 from __future__ import annotations
@@ -86,6 +87,10 @@ class RootError(StorageError):
 
 class RunError(StorageError):
     """A run's files are missing or not understood."""
+
+
+class DownloadError(StorageError):
+    """A file from the network did not arrive."""
 
 
 class RelumeWarning(UserWarning):

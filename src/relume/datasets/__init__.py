@@ -1,0 +1,20 @@
+"""Datasets for the command line and for examples; each says where its data came from."""
+
+from relume.datasets.fashion import fashion_mnist
+from relume.datasets.folder import FolderImages, image_folder
+from relume.datasets.idx import IdxImages
+from relume.datasets.load import DataSplit, load
+from relume.datasets.transform import ToTensor
+from relume.datasets.vision import cifar10, mnist
+
+__all__ = [
+    "DataSplit",
+    "FolderImages",
+    "IdxImages",
+    "ToTensor",
+    "cifar10",
+    "fashion_mnist",
+    "image_folder",
+    "load",
+    "mnist",
+]
