@@ -4,7 +4,7 @@ benchmarks use is in this file."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -161,12 +161,11 @@ def evaluate_by_relume(model: nn.Module, loader: DataLoader[Any], loss: nn.Modul
     return {"loss": float(found["val/loss"]), "accuracy": float(found["val/accuracy"])}
 
 
-def stream_batches(loader: DataLoader[Any], epoch: int) -> Callable[[], Any]:
-    """relume's iterator over one epoch of ``loader``, nothing kept in memory."""
+def stream_epochs(loader: DataLoader[Any], *, in_memory: bool) -> Callable[[int], Iterator[Any]]:
+    """relume's batches of ``loader``, as a function of the epoch's number."""
     import relume
 
-    stream = relume.Stream(loader, seed=0, in_memory=False)
-    return lambda: stream.epoch(epoch)
+    return relume.Stream(loader, seed=0, in_memory=in_memory).epoch
 
 
 @dataclass(frozen=True)
