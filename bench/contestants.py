@@ -185,7 +185,7 @@ class Contestant:
 
 
 def _relume(key: str, label: str, train: Callable[[Job, bool | None], None], in_memory: bool | None) -> Contestant:
-    return Contestant(key, f"relume {label}", "relume", lambda job: train(job, in_memory), evaluate_by_relume)
+    return Contestant(key, f"relume {label}", "relume.train", lambda job: train(job, in_memory), evaluate_by_relume)
 
 
 def _peers(setting: str) -> list[Contestant]:

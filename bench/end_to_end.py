@@ -53,6 +53,7 @@ def main() -> None:
             runs[name].append(run | {"round": number})
     console.print(table(runs, options.epochs))
     console.print(f"{options.repeats} repeats. {harness.describe(facts)}", style="dim")
+    console.print(harness.disturbance([run["others"] for of_one in runs.values() for run in of_one]))
     harness.write("end_to_end", {"machine": facts, "options": vars(options), "commands": commands, "runs": runs})
     report_failures(runs)
 
@@ -76,7 +77,7 @@ def measure(command: str, epochs: int, scratch: Path) -> Run:
     with tempfile.TemporaryDirectory(prefix="runs-", dir=scratch) as runs:
         filled = command.format(python=sys.executable, epochs=epochs, runs=runs, bench=harness.BENCH)
         child = harness.spawn(shlex.split(filled), cwd=scratch)
-        run: Run = {"seconds": child.seconds, "peak_bytes": child.peak_bytes}
+        run: Run = {"seconds": child.seconds, "peak_bytes": child.peak_bytes, "others": child.others}
         if child.returncode != 0:
             return run | {"failed": child.stderr or f"exit status {child.returncode}"}
         return run | {"accuracy": printed_accuracy(child.stdout) or journal_accuracy(Path(runs))}

@@ -10,6 +10,7 @@ import tempfile
 import time
 import warnings
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 
 import contestants
@@ -26,11 +27,19 @@ WARMUP_BATCHES = 100
 PARTS = 10
 
 
+Moment = tuple[float, float]
+
+
+def moment() -> Moment:
+    return time.perf_counter(), time.process_time()
+
+
 class Stopwatch(nn.CrossEntropyLoss):
     """The loss of all contestants, which also notes the time at each tenth of an epoch.
 
     Shared machines have slow phases shorter than an epoch. The sum over the tenths of the fastest time of each is
     the time of an epoch without such phases, and needs far fewer repeats than a whole undisturbed epoch does.
+    Each moment is noted twice: the wall clock, and the processor time of this process, all its threads together.
     """
 
     def __init__(self, batches: int) -> None:
@@ -38,26 +47,30 @@ class Stopwatch(nn.CrossEntropyLoss):
         self.batches = batches
         self.every = -(-batches // PARTS)
         self.seen = 0
-        self.epochs: list[list[float]] = []
-        self.times: list[float] = []
+        self.epochs: list[list[Moment]] = []
+        self.times: list[Moment] = []
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         loss = super().forward(input, target)
         self.seen += 1
         if self.seen % self.every == 0 and self.seen < self.batches:
-            self.times.append(time.perf_counter())
+            self.times.append(moment())
         return loss
 
     def start(self) -> None:
-        self.times = [time.perf_counter()]
+        self.times = [moment()]
 
     def epoch_done(self) -> None:
         """An epoch's last moment is the first of the next, so whatever lies between two epochs is counted."""
         if self.seen != self.batches:
             raise RuntimeError(f"{self.seen} batches were trained on in this epoch, expected {self.batches}")
-        self.times.append(time.perf_counter())
-        self.epochs.append([after - before for before, after in zip(self.times, self.times[1:], strict=False)])
+        self.times.append(moment())
+        self.epochs.append(self.times)
         self.times, self.seen = self.times[-1:], 0
+
+    def parts(self, clock: int) -> list[list[float]]:
+        """For each epoch the seconds of its tenths: by the wall (0), or of the processors (1)."""
+        return [[after[clock] - before[clock] for before, after in pairwise(times)] for times in self.epochs]
 
 
 def quickstart_mlp() -> nn.Module:
@@ -111,7 +124,8 @@ def measure(contestant: contestants.Contestant, root: Path, epochs: int, *, eval
         stopwatch.start()
         contestant.train(job)
     result: dict[str, object] = {
-        "epochs": stopwatch.epochs,
+        "epochs": stopwatch.parts(0),
+        "processor": stopwatch.parts(1),
         "weights": fingerprint(model),
         "threads": torch.get_num_threads(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,18 +23,24 @@ from rich.console import Console
 BENCH = Path(__file__).resolve().parent
 RESULTS = BENCH / "results"
 PACKAGES = ("torch", "torchvision", "numpy", "relume", "lightning", "pytorch-ignite", "accelerate")
-console = Console(width=None if sys.stdout.isatty() else 130)
+console = Console(width=None if sys.stdout.isatty() else 140)
 status = Console(stderr=True)
+BUSY = 0.1
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A child process that ended: ``seconds`` from before its start to its end, its own peak of resident memory."""
+    """A child process that ended.
+
+    ``seconds`` from before its start to its end; its own peak of resident memory; ``others``, the share of all
+    processors that other programs (or other guests of the same host) used meanwhile.
+    """
 
     returncode: int
     seconds: float
     peak_bytes: int
+    others: float
     stdout: str
     stderr: str
 
@@ -43,7 +50,7 @@ def spawn(command: Sequence[str | Path], cwd: Path | None = None) -> Finished:
     paths = [os.environ.get("PYTHONPATH"), str(BENCH.parent / "src")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        begin = time.perf_counter()
+        busy, begin = _busy_seconds(), time.perf_counter()
         process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment
         )
@@ -53,10 +60,12 @@ def spawn(command: Sequence[str | Path], cwd: Path | None = None) -> Finished:
             process.kill()
             raise
         seconds = time.perf_counter() - begin
+        used = _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(wait_status)
         texts = [(file.seek(0), file.read().decode(errors="replace"))[1] for file in (out, err)]
     unit = 1 if sys.platform == "darwin" else 1024
-    return Finished(process.returncode, seconds, usage.ru_maxrss * unit, *texts)
+    others = min(max(used / seconds / (os.cpu_count() or 1), 0.0), 1.0)
+    return Finished(process.returncode, seconds, usage.ru_maxrss * unit, others, *texts)
 
 
 def rounds(keys: Sequence[str], repeats: int, measure: Callable[[str], Found]) -> Iterator[tuple[int, str, Found]]:
@@ -100,9 +109,23 @@ def describe(facts: dict[str, Any]) -> str:
     return f"{facts['cpu']}, {facts['cores']} cores; Python {facts['python']}; {versions}"
 
 
+def disturbance(others: Sequence[float]) -> str:
+    """How much the machine had to do besides the measurements, and whether that spoils them."""
+    if not others:
+        return ""
+    middle = statistics.median(others)
+    text = f"Other programs used {middle:.0%} of the processors (median over the measurements)."
+    return text if middle < BUSY else f"[yellow]{text} Measure again on a quiet machine: ratios may be far off.[/]"
+
+
 def last_line(text: str) -> str:
     """The line of a traceback that says what happened."""
     return next((line for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return sum(getattr(times, name, 0.0) for name in ("user", "system", "irq", "softirq", "steal"))
 
 
 def _cpu_model() -> str:

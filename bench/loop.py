@@ -4,9 +4,10 @@ The quickstart's MLP (784-512-512-10), batches of 64 in order, SGD with lr 1e-3,
 fresh process, the contestants take turns, and the smallest time counts. An epoch reaches from the end of the one
 before it (the first: from the call) to its own end; evaluation is not in it.
 
-Columns: ``minimum`` is the fastest epoch, ``median`` the middle one, ``undisturbed`` the sum over the tenths of an
-epoch of the fastest time of each, ``first`` the fastest first epoch, set-up included. ``weights`` says whether the
-trained weights equal the hand-written loop's to the last bit, which shows that all did the same work.
+Columns: ``minimum`` is the fastest epoch and ``median`` the middle one; ``undisturbed`` the sum over the tenths of an
+epoch of the fastest time of each; ``processor`` the same in processor time, all threads together; ``first`` the fastest
+first epoch, set-up included. ``weights`` says whether the trained weights equal the hand-written loop's to the last
+bit, which shows that all did the same work. On a busy machine ``--threads 1`` and ``processor`` tell most.
 
     python bench/loop.py --repeats 5
     python bench/loop.py --only 'tensors/*' --only 'loader/trainer*'
@@ -47,6 +48,7 @@ def main() -> None:
     console.print(
         f"Repeats: {options.repeats}, epochs in each: {options.epochs}. {harness.describe(facts)}", style="dim"
     )
+    console.print(harness.disturbance([run["others"] for of_one in runs.values() for run in of_one if "others" in run]))
     settings = {name: value for name, value in vars(options).items() if name != "only"}
     harness.write("loop", {"machine": facts, "options": settings, "summaries": summaries, "runs": runs})
     report_failures(runs)
@@ -78,7 +80,7 @@ def measure_all(wanted: list[Contestant], root: Path, options: argparse.Namespac
         child = harness.spawn([sys.executable, harness.BENCH / "epoch.py", key, *arguments])
         if child.returncode != 0:
             return {"failed": child.stderr or f"exit status {child.returncode}"}
-        return json.loads(harness.last_line(child.stdout)) | {"peak_bytes": child.peak_bytes}
+        return json.loads(harness.last_line(child.stdout)) | {"peak_bytes": child.peak_bytes, "others": child.others}
 
     for _, key, run in harness.rounds(list(runs), options.repeats, measure):
         if run is not None:
@@ -88,12 +90,12 @@ def measure_all(wanted: list[Contestant], root: Path, options: argparse.Namespac
 
 def summarise(runs: list[Run]) -> dict[str, Any]:
     good = [run for run in runs if "epochs" in run]
-    epochs = [epoch for run in good for epoch in run["epochs"]]
-    seconds = [sum(parts) for parts in epochs]
+    seconds = [sum(parts) for run in good for parts in run["epochs"]]
     return {
         "minimum": min(seconds),
         "median": statistics.median(seconds),
-        "undisturbed": sum(min(part) for part in zip(*epochs, strict=True)),
+        "undisturbed": sum_of_fastest(good, "epochs"),
+        "processor": sum_of_fastest(good, "processor"),
         "first": min(sum(run["epochs"][0]) for run in good),
         "weights": sorted({run["weights"] for run in good}),
         "peak_bytes": min(run["peak_bytes"] for run in good),
@@ -101,11 +103,27 @@ def summarise(runs: list[Run]) -> dict[str, Any]:
     }
 
 
+def sum_of_fastest(runs: list[Run], clock: str) -> float:
+    """Over the tenths of an epoch, the sum of the fastest time of each."""
+    return sum(min(tenth) for tenth in zip(*(epoch for run in runs for epoch in run[clock]), strict=True))
+
+
 def table(title: str, rows: list[Contestant], summaries: dict[str, Any], runs: dict[str, list[Run]]) -> Table:
     """Times in seconds an epoch, and their ratios to the hand-written loop's."""
     made = Table(title=f"Seconds an epoch, {title}", title_justify="left", title_style="bold")
     made.add_column("")
-    for name in ("minimum", "ratio", "undisturbed", "ratio", "median", "first", "peak memory", "weights"):
+    for name in (
+        "minimum",
+        "ratio",
+        "undisturbed",
+        "ratio",
+        "processor",
+        "ratio",
+        "median",
+        "first",
+        "peak",
+        "weights",
+    ):
         made.add_column(name, justify="right")
     is_evaluated = any("evaluation" in summary for summary in summaries.values())
     if is_evaluated:
@@ -119,7 +137,7 @@ def table(title: str, rows: list[Contestant], summaries: dict[str, Any], runs: d
 
 def cells(found: dict[str, Any], hand: dict[str, Any] | None) -> list[str]:
     cells = []
-    for name in ("minimum", "undisturbed"):
+    for name in ("minimum", "undisturbed", "processor"):
         cells += [f"{found[name]:.3f}", f"{found[name] / hand[name]:.3f}" if hand else ""]
     cells += [f"{found['median']:.3f}", f"{found['first']:.3f}", f"{found['peak_bytes'] / 1e6:,.0f} MB"]
     cells.append("" if not hand else "equal" if found["weights"] == hand["weights"] else "[red]differ[/]")

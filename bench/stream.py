@@ -50,11 +50,10 @@ class Case:
 
 def main() -> None:
     options = parse()
-    batches = 20 if options.quick else options.batches
     facts = harness.machine()
-    found = {case.label: measure(case, 1 if options.quick else options.repeats) for case in cases(batches)}
+    found = {case.label: measure(case, options.repeats) for case in cases(options.batches)}
     console.print(table(found))
-    console.print(f"{options.repeats} passes of {batches} batches. {harness.describe(facts)}", style="dim")
+    console.print(f"{options.repeats} passes of {options.batches} batches. {harness.describe(facts)}", style="dim")
     harness.write("stream", {"machine": facts, "options": vars(options), "microseconds": found})
 
 
@@ -63,7 +62,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=20, help="passes of each (20)")
     parser.add_argument("--batches", type=int, default=1000, help="batches in a pass (1000)")
     parser.add_argument("--quick", action="store_true", help="20 batches once: does it run?")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        options.repeats, options.batches = 1, 20
+    return options
 
 
 def cases(batches: int) -> Iterator[Case]:
