@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from relume.errors import RelumeError, RelumeWarning
 
 if TYPE_CHECKING:
-    from relume import datasets, errors, models
+    import relume.datasets as datasets
+    import relume.errors as errors
+    import relume.models as models
     from relume.data import Stream
     from relume.run import Run
     from relume.seeds import seed_everything

@@ -77,13 +77,17 @@ class RandomScope:
         self._seed = seed
 
     def enter(self) -> None:
-        self._outer = (torch.default_generator.get_state(), random.getstate(), _numpy_random.get_bit_generator())
-        _numpy_random.set_bit_generator(self._numpy)
+        self.enter_to_seed()
         if self._inner is None:
             seed_cpu(self._seed)
         else:
             torch.default_generator.set_state(self._inner[0])
             random.setstate(self._inner[1])
+
+    def enter_to_seed(self) -> None:
+        """Enter without setting a state: for a block that seeds the generators first of all."""
+        self._outer = (torch.default_generator.get_state(), random.getstate(), _numpy_random.get_bit_generator())
+        _numpy_random.set_bit_generator(self._numpy)
 
     def exit(self) -> None:
         self._inner = (torch.default_generator.get_state(), random.getstate())

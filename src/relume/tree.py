@@ -88,6 +88,9 @@ def move(tree: Any, device: torch.device) -> Any:
 
 def samples(tree: Any) -> int:
     """How many samples a batch holds: the first axis of its first tensor; 1 when there is none."""
+    first = tree[0] if type(tree) in (list, tuple) and tree else tree  # the usual batch, without a generator
+    if isinstance(first, torch.Tensor):
+        return first.shape[0] if first.dim() else 1
     for tensor in tensors(tree):
         return tensor.shape[0] if tensor.dim() else 1
     return 1

@@ -223,7 +223,7 @@ class _MapSource:
             if table is not None and table.rows is not None and table.has(batch.indices):
                 yield self._pinned(table.batch(batch.indices))
                 continue
-            scope.enter()
+            scope.enter_to_seed()
             try:
                 data = collate(fetch.__getitems__(batch) if self.order.is_batched else fetch[batch])
             finally:
@@ -337,7 +337,7 @@ class _ReplaySource:
         finally:
             scope.leave()
         for number in itertools.count(first):
-            scope.enter()
+            scope.enter_to_seed()
             try:
                 seed_cpu(mix(key, number))
                 batch = next(iterator)
