@@ -126,23 +126,20 @@ def _styled(status: str) -> Any:
 
 
 def _runs_table(found: list[dict[str, Any]]) -> Any:
+    from rich.text import Text
+
     from relume.monitor.console import duration, number
 
     names = [n for n in dict.fromkeys(n for facts in found for n in facts["metrics"]) if n.startswith("val/")][:3]
-    table = _table("run", "status", "epoch", "step", "time", *[f"best {name}" for name in names], "started")
+    table = _table("run", "status", "epoch", "step", "time", *names, "started")
     for facts in found:
         bests = [number(facts["metrics"][n]["best"]) if n in facts["metrics"] else "" for n in names]
-        started = time.strftime("%Y-%m-%d %H:%M", time.localtime(facts["created"])) if "created" in facts else ""
+        started = time.strftime("%b %d %H:%M", time.localtime(facts["created"])) if "created" in facts else ""
         seconds = duration(facts["seconds"]) if "seconds" in facts else ""
-        table.add_row(
-            facts["name"],
-            _styled(facts["status"]),
-            str(facts.get("epoch", "")),
-            str(facts.get("step", "")),
-            seconds,
-            *bests,
-            started,
-        )
+        place = (str(facts.get("epoch", "")), str(facts.get("step", "")))
+        table.add_row(facts["name"], _styled(facts["status"]), *place, seconds, *bests, started)
+    table.caption = Text("metrics: the best value of each run", style="dim") if names else None
+    table.caption_justify = "left"
     return table
 
 

@@ -1,0 +1,46 @@
+"""The package from outside: its names, what importing it loads, its measurements."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import relume
+
+PROJECT = Path(__file__).parent.parent
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(relume.__all__) == [
+        "Callback", "RelumeError", "RelumeWarning", "Result", "Run", "Stream", "Trainer", "__version__", "accuracy",
+        "datasets", "errors", "evaluate", "history", "models", "predict", "seed_everything",
+    ]  # fmt: skip
+    for name in relume.__all__:
+        assert getattr(relume, name) is not None
+    assert set(relume.__all__) == set(dir(relume))
+    with pytest.raises(AttributeError, match="module 'relume' has no attribute 'trainer'"):
+        _ = relume.trainer
+
+
+def test_importing_relume_loads_nothing_heavy() -> None:
+    heavy = ["torchvision", "timm", "torchmetrics", "torch._dynamo", "pandas", "matplotlib", "IPython", "PIL"]
+    code = f"import sys, relume; relume.Trainer; relume.Run; relume.evaluate; relume.datasets; print([m for m in {heavy} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_error_is_in_the_drawn_tree() -> None:
+    drawn = relume.errors.__doc__ or ""
+    for name, kind in vars(relume.errors).items():
+        if isinstance(kind, type) and issubclass(kind, relume.RelumeError):
+            assert name in drawn
+
+
+@pytest.mark.parametrize("script", ["loop", "end_to_end", "stream", "imports"])
+def test_the_benchmarks_run(script: str, tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, str(PROJECT / "bench" / f"{script}.py"), "--quick"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr

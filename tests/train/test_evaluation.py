@@ -1,0 +1,93 @@
+"""evaluate(): right over a short last batch, and without a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torchmetrics
+from torch import nn
+from torch.utils.data import DataLoader
+
+import relume
+from relume.errors import ConfigurationError
+from relume.seeds import fingerprint
+from relume.train.metrics import MetricSet
+
+
+def test_functions_are_weighted_and_torchmetrics_computed_over_all(model, loader) -> None:
+    x, y = loader.dataset.tensors
+    metrics = {
+        "mine": relume.accuracy,
+        "theirs": torchmetrics.classification.MulticlassAccuracy(3, average="micro"),
+        "each": torchmetrics.classification.MulticlassRecall(3, average=None),
+        "constant": lambda output, target: 2.0,
+    }
+    found = relume.evaluate(model, DataLoader(loader.dataset, 16), loss=nn.CrossEntropyLoss(), metrics=metrics, prefix="val/")
+    truth = (model(x).argmax(1) == y).double().mean().item()
+    assert found["val/mine"] == pytest.approx(truth, rel=1e-12) and found["val/theirs"] == pytest.approx(truth)
+    assert found["val/constant"] == 2.0 and {"val/each/0", "val/each/1", "val/each/2"} <= set(found)
+    assert found["val/loss"] == pytest.approx(nn.functional.cross_entropy(model(x), y).item(), rel=1e-6)
+    again = relume.evaluate(model, DataLoader(loader.dataset, 16), metrics=metrics)
+    assert again["theirs"] == pytest.approx(truth)
+
+
+def test_modes_random_numbers_and_gradients_stay_as_they_are(loader) -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    model.train()
+    model[2].eval()
+    before, state = fingerprint(), {k: v.clone() for k, v in model.state_dict().items()}
+
+    def noisy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return torch.rand(())
+
+    first = relume.evaluate(model, loader, loss=nn.CrossEntropyLoss(), metrics={"noise": noisy})
+    assert fingerprint() == before
+    assert [m.training for m in model] == [True, True, False, True] and model.training
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert relume.evaluate(model, loader, loss=nn.CrossEntropyLoss(), metrics={"noise": noisy}) == first
+
+
+def test_an_error_in_the_middle_puts_everything_back(model, loader) -> None:
+    def breaks(output: Any, target: Any) -> Any:
+        raise ZeroDivisionError
+
+    model.train()
+    before = fingerprint()
+    with pytest.raises(ZeroDivisionError):
+        relume.evaluate(model, loader, metrics={"x": breaks})
+    assert model.training and fingerprint() == before
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
+def test_a_metric_that_is_no_mean_is_refused(model, loader) -> None:
+    with pytest.raises(ConfigurationError, match=r"metric 'x' gave a tensor of shape \(16,\)"):
+        relume.evaluate(model, loader, metrics={"x": lambda output, target: output.argmax(1) == target})
+
+
+@pytest.mark.parametrize(
+    ("output", "target", "share"),
+    [
+        ([[2.0, 1.0], [0.0, 3.0]], [0, 0], 0.5),
+        ([0.3, -1.0, 2.0, -0.1], [1, 0, 0, 0], 0.75),
+        ([[0.3], [-1.0]], [[1], [1]], 0.5),
+        ([[2.0, 1.0], [0.0, 3.0]], [[0.9, 0.1], [0.2, 0.8]], 1.0),
+    ],
+)
+def test_accuracy_of_many_and_of_two_classes(output: list, target: list, share: float) -> None:
+    assert relume.accuracy(torch.tensor(output), torch.tensor(target)).item() == share
+
+
+def test_without_metrics_there_is_nothing_to_compute() -> None:
+    assert MetricSet(None, torch.device("cpu")).compute() == {}
+
+
+def test_nested_outputs_are_predicted_in_their_form(loader) -> None:
+    class Two(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict:
+            return {"sum": x.sum(1), "parts": (x, x * 2)}
+
+    found = relume.predict(Two(), DataLoader(loader.dataset, 16))
+    assert found["sum"].shape == (50,) and found["parts"][1].shape == (50, 4)
