@@ -1,6 +1,6 @@
 """The whole job with the Trainer: Fashion-MNIST, a small network, accuracy after each epoch.
 
-    python examples/01_trainer.py
+python examples/01_trainer.py
 """
 
 from torch import nn, optim
@@ -27,4 +27,6 @@ result = trainer.fit(
     run="trainer",
     config={"hidden": 128},
 )
-print(f"best accuracy {result.best['val/accuracy']:.3f} in epoch {result.best_epoch['val/accuracy']}, kept in {result.folder}")
+print(
+    f"best accuracy {result.best['val/accuracy']:.3f} in epoch {result.best_epoch['val/accuracy']}, kept in {result.folder}"
+)

@@ -1,6 +1,6 @@
 """The loop one writes oneself, on a Run: the same exact data, journal and console as with the Trainer.
 
-    python examples/02_own_loop.py
+python examples/02_own_loop.py
 """
 
 from torch import nn, optim

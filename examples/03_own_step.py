@@ -1,6 +1,6 @@
 """A training step of one's own and a callback: mixup, and a stop when the loss no longer falls.
 
-    python examples/03_own_step.py
+python examples/03_own_step.py
 """
 
 import torch
@@ -16,7 +16,9 @@ def mixup(trainer: relume.Trainer, batch: tuple[torch.Tensor, torch.Tensor]) -> 
     share = torch.distributions.Beta(0.2, 0.2).sample()
     other = torch.randperm(len(images))
     output = trainer.model(share * images + (1 - share) * images[other])
-    loss = share * nn.functional.cross_entropy(output, labels) + (1 - share) * nn.functional.cross_entropy(output, labels[other])
+    loss = share * nn.functional.cross_entropy(output, labels) + (1 - share) * nn.functional.cross_entropy(
+        output, labels[other]
+    )
     return {"loss": loss, "share": share}
 
 

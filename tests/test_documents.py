@@ -16,7 +16,9 @@ import pytest
 import relume
 
 PROJECT = Path(__file__).parent.parent
-MODULES = sorted(module.name for module in pkgutil.walk_packages(relume.__path__, "relume.") if not module.name.endswith("__main__"))
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(relume.__path__, "relume.") if not module.name.endswith("__main__")
+)
 EXAMPLES = sorted((PROJECT / "examples").glob("*.py"))
 BLOCKS = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text("utf-8"), flags=re.DOTALL)
 

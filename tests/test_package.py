@@ -27,7 +27,8 @@ def test_the_public_names_are_these() -> None:
 
 def test_importing_relume_loads_nothing_heavy() -> None:
     heavy = ["torchvision", "timm", "torchmetrics", "torch._dynamo", "pandas", "matplotlib", "IPython", "PIL"]
-    code = f"import sys, relume; relume.Trainer; relume.Run; relume.evaluate; relume.datasets; print([m for m in {heavy} if m in sys.modules])"
+    names = "relume.Trainer, relume.Run, relume.evaluate, relume.datasets, relume.models"
+    code = f"import sys, relume; {names}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -41,6 +42,10 @@ def test_every_error_is_in_the_drawn_tree() -> None:
 @pytest.mark.parametrize("script", ["loop", "end_to_end", "stream", "imports"])
 def test_the_benchmarks_run(script: str, tmp_path: Path) -> None:
     ended = subprocess.run(
-        [sys.executable, str(PROJECT / "bench" / f"{script}.py"), "--quick"], capture_output=True, text=True, check=False, cwd=tmp_path
+        [sys.executable, str(PROJECT / "bench" / f"{script}.py"), "--quick"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -58,7 +58,9 @@ def test_programs_get_json(folder: Path) -> None:
 
 def test_the_same_seed_gives_the_same_run(folder: Path) -> None:
     assert relume("train", "fashion-mnist", *QUICK, "--name", "again", "--quiet", cwd=folder).returncode == 0
-    first, again = (json.loads(relume("show", name, "--json", cwd=folder).stdout)["metrics"] for name in ("first", "again"))
+    first, again = (
+        json.loads(relume("show", name, "--json", cwd=folder).stdout)["metrics"] for name in ("first", "again")
+    )
     assert first == again
 
 
@@ -71,7 +73,19 @@ def test_quiet_says_nothing(folder: Path) -> None:
     "options",
     [
         ("--optimizer", "sgd", "--lr", "0.1", "--momentum", "0.9", "--schedule", "onecycle", "--precision", "bf16"),
-        ("--optimizer", "adamw", "--schedule", "cosine", "--accumulate", "4", "--clip-norm", "1", "--no-in-memory", "--workers", "2"),
+        (
+            "--optimizer",
+            "adamw",
+            "--schedule",
+            "cosine",
+            "--accumulate",
+            "4",
+            "--clip-norm",
+            "1",
+            "--no-in-memory",
+            "--workers",
+            "2",
+        ),
     ],
 )
 def test_options_reach_the_training(folder: Path, options: tuple[str, ...]) -> None:
@@ -139,19 +153,35 @@ def test_ctrl_c_ends_cleanly_and_marks_the_run(tmp_path: Path) -> None:
 
 
 def test_help_does_not_wait_for_torch(tmp_path: Path) -> None:
-    code = "import sys; sys.argv=['relume','--help']\nimport relume.cli.app as app\nprint(app._status())\nassert 'torch' not in sys.modules"
+    code = "import sys; sys.argv=['relume','--help']; import relume.cli.app as app; app._status(); assert 'torch' not in sys.modules"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "train" in ended.stdout
     helped = relume("train", "--help", cwd=tmp_path)
-    for option in ("--epochs", "--batch-size", "--lr", "--optimizer", "--model", "--device", "--precision", "--seed", "--name", "--workers"):
+    for option in (
+        "--epochs",
+        "--batch-size",
+        "--lr",
+        "--optimizer",
+        "--model",
+        "--device",
+        "--precision",
+        "--seed",
+        "--name",
+        "--workers",
+    ):
         assert option in helped.stdout
     assert "[default: 5]" in helped.stdout
 
 
 def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
     ended = subprocess.run(
-        f"{sys.executable} -m relume show first --json | head -n 1", shell=True, cwd=folder, capture_output=True, text=True, check=False
+        f"{sys.executable} -m relume show first --json | head -n 1",
+        shell=True,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.stdout == "{\n" and "Traceback" not in ended.stderr
 

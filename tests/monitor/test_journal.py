@@ -50,7 +50,12 @@ def test_a_line_of_metrics_reads_back_exactly(values: dict, step: int) -> None:
         assert read == value or float(read) == value or (math.isnan(value) and read == "NaN")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_every_line_is_strict_json_without_a_line_break(content: object) -> None:
     data = encode({"event": "note", "content": content})
     assert data.count(b"\n") == 1
@@ -58,14 +63,14 @@ def test_every_line_is_strict_json_without_a_line_break(content: object) -> None
 
 
 def test_what_was_logged_survives_a_sigkill(tmp_path: Path) -> None:
-    script = """
+    script = f"""
         import os, signal, sys
         from pathlib import Path
-        sys.path[:0] = {path!r}
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_journal import make, fill
-        fill(make(Path({folder!r})), range(500))
+        fill(make(Path({str(tmp_path)!r})), range(500))
         os.kill(os.getpid(), signal.SIGKILL)
-    """.format(path=[str(Path(__file__).parent)], folder=str(tmp_path))
+    """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False)
     assert ended.returncode == -signal.SIGKILL
     assert [line["step"] for line in lines(tmp_path)[1:]] == list(range(500))
@@ -163,7 +168,12 @@ def test_a_folder_that_cannot_be_written_is_read_all_the_same(tmp_path: Path) ->
 def test_two_readers_at_once_count_no_line_twice(tmp_path: Path) -> None:
     journal = make(tmp_path)
     fill(journal, range(3000))
-    code = "import sys; from pathlib import Path; from relume.monitor.index import columns; print(len(columns(Path(sys.argv[1]))['step']))"
+    code = """
+from pathlib import Path
+import sys
+from relume.monitor.index import columns
+print(len(columns(Path(sys.argv[1]))['step']))
+"""
     readers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) for _ in range(3)]
     assert [int(reader.communicate()[0]) for reader in readers] == [3000] * 3
     assert metric_summary(tmp_path)["loss"]["count"] == 3000
@@ -197,14 +207,26 @@ def test_columns_have_one_row_a_step_and_nan_where_nothing_was_logged(tmp_path: 
 def test_numbers_of_all_kinds_are_logged_as_numbers() -> None:
     numpy = pytest.importorskip("numpy")
     ready, arriving = split(
-        {"a": 1, "b": 2.5, "c": torch.tensor(3), "d": numpy.float32(0.5), "e": True, "f": {"g": torch.tensor([4.0])}, "h": numpy.array(7)}
+        {
+            "a": 1,
+            "b": 2.5,
+            "c": torch.tensor(3),
+            "d": numpy.float32(0.5),
+            "e": True,
+            "f": {"g": torch.tensor([4.0])},
+            "h": numpy.array(7),
+        }
     )
     assert ready == {"a": 1, "b": 2.5, "c": 3, "d": 0.5, "e": 1, "f/g": 4.0, "h": 7.0} and arriving is None
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(torch.ones(2), r"shape \(2,\) is no single number"), ("high", "a str is no number"), (None, "a NoneType is no number")],
+    [
+        (torch.ones(2), r"shape \(2,\) is no single number"),
+        ("high", "a str is no number"),
+        (None, "a NoneType is no number"),
+    ],
 )
 def test_what_is_no_number_is_refused_by_name(value: object, message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"cannot log 'loss': .*{message}"):
@@ -233,7 +255,12 @@ def test_values_that_arrive_late_keep_their_place_in_the_journal(tmp_path: Path)
     first.there = True
     assert list(journal.values(4, 1, {"loss": 4.0}, None)) == [{"loss": 1.0}, {"loss": 2.0}]
     journal.close()  # waits for the third
-    assert [(line["step"], line["values"]["loss"]) for line in lines(tmp_path)[1:]] == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 4.0)]
+    assert [(line["step"], line["values"]["loss"]) for line in lines(tmp_path)[1:]] == [
+        (1, 1.0),
+        (2, 2.0),
+        (3, 3.0),
+        (4, 4.0),
+    ]
 
 
 @pytest.mark.cuda

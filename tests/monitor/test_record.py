@@ -20,7 +20,10 @@ from relume.errors import RootError, RunError, RunNameError, UnknownNameError
 from relume.monitor.record import RunRecord, check_name, find_run, jsonable, make_run_folder, runs_in, status_of
 
 
-@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "a\\b", "/abs", ".hidden", "-x", "a\n", "a\0b", "x" * 101, "end.", "store", "nul"])
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", ".", "..", "a/b", "a\\b", "/abs", ".hidden", "-x", "a\n", "a\0b", "x" * 101, "end.", "store", "nul"],
+)
 def test_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
     with pytest.raises(RunNameError, match="cannot be the name of a run"):
         check_name(name)
@@ -39,7 +42,10 @@ def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
 
 def test_a_root_that_cannot_be_written_says_where_and_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RootError, match=r"cannot be stored in .*file.*Choose another folder with root="), Run("a", root=tmp_path / "file"):
+    with (
+        pytest.raises(RootError, match=r"cannot be stored in .*file.*Choose another folder with root="),
+        Run("a", root=tmp_path / "file"),
+    ):
         pass
     with pytest.raises(RootError, match="cannot be stored in /proc/relume"), Run("a", root="/proc/relume"):
         pass

@@ -59,7 +59,10 @@ def test_stop_ends_after_the_epoch_with_its_reason(tmp_path: Path, model, optimi
 
 def test_an_epoch_count_below_one_is_refused(tmp_path: Path) -> None:
     for wrong in (0, -1, 2.5, True, "3"):
-        with pytest.raises(ConfigurationError, match="epochs must be a whole number of at least 1"), Run("a", root=tmp_path, quiet=True) as run:
+        with (
+            pytest.raises(ConfigurationError, match="epochs must be a whole number of at least 1"),
+            Run("a", root=tmp_path, quiet=True) as run,
+        ):
             next(run.epochs(wrong))
 
 
@@ -122,7 +125,9 @@ def two(model: nn.Module) -> list[torch.optim.Optimizer]:
     ("updates", "steps"),
     [([(0, 1)], 4), ([(0,)], 4), ([(0, 0, 0)], 12), ([(0,), (1,)], 4), ([(0, 1, 1)], 8), ([()], 0)],
 )
-def test_updates_between_two_batches_are_counted_once_an_optimizer(tmp_path: Path, model, loader, updates, steps) -> None:
+def test_updates_between_two_batches_are_counted_once_an_optimizer(
+    tmp_path: Path, model, loader, updates, steps
+) -> None:
     optimizers = two(model)
     with Run("a", model=model, optimizer=optimizers, root=tmp_path, quiet=True) as run:
         for _ in run.epochs(1):
@@ -201,7 +206,9 @@ def test_a_note_is_said_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with Run("a", root=tmp_path) as run:
         run.note("the learning rate was changed")
     assert "the learning rate was changed\n" in capsys.readouterr().out
-    events = [line for _, line in read_lines(run.folder / "journal" / "0001.jsonl") if line and line.get("event") == "note"]
+    events = [
+        line for _, line in read_lines(run.folder / "journal" / "0001.jsonl") if line and line.get("event") == "note"
+    ]
     assert events[0]["text"] == "the learning rate was changed"
 
 

@@ -24,7 +24,9 @@ def test_functions_are_weighted_and_torchmetrics_computed_over_all(model, loader
         "each": torchmetrics.classification.MulticlassRecall(3, average=None),
         "constant": lambda output, target: 2.0,
     }
-    found = relume.evaluate(model, DataLoader(loader.dataset, 16), loss=nn.CrossEntropyLoss(), metrics=metrics, prefix="val/")
+    found = relume.evaluate(
+        model, DataLoader(loader.dataset, 16), loss=nn.CrossEntropyLoss(), metrics=metrics, prefix="val/"
+    )
     truth = (model(x).argmax(1) == y).double().mean().item()
     assert found["val/mine"] == pytest.approx(truth, rel=1e-12) and found["val/theirs"] == pytest.approx(truth)
     assert found["val/constant"] == 2.0 and {"val/each/0", "val/each/1", "val/each/2"} <= set(found)

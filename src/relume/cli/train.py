@@ -105,11 +105,14 @@ def train(
     from torch.utils.data import DataLoader
 
     import relume
+    from relume.cli.startup import without_compiler
     from relume.datasets import load
     from relume.models import make_model
     from relume.monitor.record import check_name
     from relume.run import check_epochs
 
+    if not compile:
+        without_compiler()
     check_epochs(epochs)
     run_name = check_name(name if name is not None else Path(dataset).name or dataset)
     relume.seed_everything(seed)
@@ -148,7 +151,6 @@ def train(
         "weight_decay": weight_decay,
         "schedule": schedule.value,
     }
-    gc.collect()
     gc.freeze()  # what is imported stays: later collections need not look at it
     gc.enable()
     trainer.fit(train_loader, test_loader, epochs=epochs, run=run_name, root=root, config=config)

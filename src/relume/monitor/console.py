@@ -136,11 +136,10 @@ class Terminal:
         self._next_draw = 0.0
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None),
+            BarColumn(bar_width=20),
             _PaceColumn(self.pace),
             console=self.console,
             auto_refresh=False,
-            expand=True,
         )
         self._task = self._progress.add_task("", total=None)
 
@@ -208,7 +207,7 @@ class _PaceColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         pace, left = self.pace, self.pace.seconds_left()
         text = Text(f"{pace.done}/{pace.total}" if pace.total else f"{pace.done}", no_wrap=True, overflow="ellipsis")
-        for name, value in list(pace.shown.items())[:2]:
+        for name, value in list(pace.shown.items())[:1]:
             text.append(f"  {name} ", style="dim").append(number(value), style="cyan")
         text.append(f"  {pace.samples_per_second():,.0f} samples/s", style="dim")
         if left is not None:
