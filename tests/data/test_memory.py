@@ -26,13 +26,13 @@ class Numbers(Dataset):
 
     def __init__(self, count: int = 40) -> None:
         self.values = torch.randn(count, 3)
-        self.fetched = 0
+        self.fetched: list[int] = []
 
     def __len__(self) -> int:
         return len(self.values)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        self.fetched += 1
+        self.fetched.append(index)
         return {
             "x": self.values[index],
             "pair": (index, float(index) / 3),
@@ -74,10 +74,10 @@ def test_each_sample_is_fetched_once_however_many_epochs() -> None:
     data = Numbers()
     stream = Stream(DataLoader(data, 7, shuffle=True), 3)
     list(stream.epoch(0))
-    after_first = data.fetched
+    after_first = len(data.fetched)
     for epoch in range(1, 6):
         list(stream.epoch(epoch))
-    assert data.fetched - after_first == 5 * 4  # the spot check at the start of each epoch
+    assert len(data.fetched) - after_first == 5 * 4  # the spot check at the start of each epoch
 
 
 def test_a_resume_in_the_middle_of_an_epoch_fills_what_is_missing_later() -> None:
@@ -101,6 +101,37 @@ def test_a_batch_can_be_changed_in_place_without_harm() -> None:
     for (x,) in stream.epoch(0):
         x.zero_()
     assert all(bool((x == 1).all()) for (x,) in stream.epoch(1))
+
+
+class OpensLate(Dataset):
+    """Opens its file in the process that asks first, as datasets over HDF5 or LMDB do."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.file: Any = None
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> int:
+        if self.file is None:
+            self.file = self.path.open("rb")
+        self.file.seek(index)
+        return int(self.file.read(1)[0])
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file")  # what the probe opened
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_probe_leaves_no_file_open_for_workers_to_share(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "bytes").write_bytes(bytes(range(64)))
+    data = OpensLate(tmp_path / "bytes")
+    stream = Stream(DataLoader(Subset(data, range(64)), 4, shuffle=True, num_workers=workers), 3)
+    iterator = stream.epoch(0)
+    first = next(iterator)
+    assert (data.file is None) == (workers > 0)
+    assert sorted(torch.cat([first, *iterator]).tolist()) == list(range(64))
+    if data.file is not None:
+        data.file.close()
 
 
 class Drawing(Numbers):

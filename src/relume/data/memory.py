@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -12,7 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import psutil
 import torch
-from torch.utils.data import DataLoader, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
 from relume import tree
 from relume.seeds import fingerprint, isolated
@@ -97,6 +99,11 @@ def table_for(dataset: Any) -> tuple[Table, str]:
     """
     if not hasattr(dataset, "__len__") or len(dataset) == 0:
         raise NotEligible("the dataset has no length")
+    with _untouched(dataset):
+        return _table_for(dataset)
+
+
+def _table_for(dataset: Any) -> tuple[Table, str]:
     _require_determinism(dataset)
     try:
         if (known := _tables.get(dataset)) is not None:
@@ -122,7 +129,8 @@ def still_agrees(dataset: Any, table: Table, seed: int, count: int = 4) -> bool:
     if not len(known):
         return True
     chosen = np.random.Generator(np.random.PCG64(seed)).choice(known, size=min(count, len(known)), replace=False)
-    return _agrees(dataset, table, [int(i) for i in chosen])
+    with _untouched(dataset):
+        return _agrees(dataset, table, [int(i) for i in chosen])
 
 
 def _require_determinism(dataset: Any) -> None:
@@ -150,6 +158,34 @@ def _probe(dataset: Any, index: int, seed: int) -> Any:
         if old != new:
             raise NotEligible(f"fetching a sample draws random numbers from {name}")
     return sample
+
+
+@contextmanager
+def _untouched(dataset: Any) -> Iterator[None]:
+    """Put back the attributes that fetching changes in the dataset, and in the datasets inside it.
+
+    A dataset may open its file when it is first asked for a sample, so that each worker has a handle of its own. A probe
+    in this process must not leave a handle that workers would then share.
+    """
+    before = [(part, dict(vars(part))) for part in _datasets(dataset)]
+    try:
+        yield
+    finally:
+        for part, attributes in before:
+            now = vars(part)
+            if now.keys() != attributes.keys() or any(now[name] is not value for name, value in attributes.items()):
+                now.clear()
+                now.update(attributes)
+
+
+def _datasets(dataset: Any) -> Iterator[Any]:
+    if not hasattr(dataset, "__dict__"):
+        return
+    yield dataset
+    for value in list(vars(dataset).values()):
+        for inner in value if isinstance(value, (list, tuple)) and len(value) <= 100 else (value,):
+            if isinstance(inner, Dataset) and inner is not dataset:
+                yield from _datasets(inner)
 
 
 def _bit_equal(first: Any, second: Any) -> bool:
