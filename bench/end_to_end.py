@@ -37,7 +37,11 @@ Run = dict[str, Any]
 
 def main() -> None:
     options = parse()
-    commands = {"the tutorial's script": TUTORIAL, "relume train": options.command}
+    commands = {
+        "the tutorial's script": TUTORIAL,
+        "relume train": options.command,
+        "relume train, bf16": f"{options.command} --precision bf16",
+    }
     commands |= dict(text.split("=", 1) for text in options.also)
     with tempfile.TemporaryDirectory(prefix="relume-bench-") as folder:
         scratch = Path(folder)

@@ -72,7 +72,7 @@ def load(
 
 def _fashion_mnist(root: Root, size: int | None, quiet: bool) -> tuple[DataSplit, str]:
     found = fashion.find(root, [True, False], quiet)
-    train, test = (found.open(part, _resized(size, 28)) for part in (True, False))
+    train, test = (found.open_idx(part, _resized(size, 28)) for part in (True, False))
     return DataSplit(train, test, list(train.classes), 1, size or 28, found.name), found.hint
 
 
