@@ -253,7 +253,7 @@ def test_values_that_arrive_late_keep_their_place_in_the_journal(tmp_path: Path)
     assert list(journal.values(2, 1, {"loss": 2.0}, None)) == []
     assert list(journal.values(3, 1, {}, third)) == []
     first.there = True
-    assert list(journal.values(4, 1, {"loss": 4.0}, None)) == [{"loss": 1.0}, {"loss": 2.0}]
+    assert list(journal.values(4, 1, {"loss": 4.0}, None)) == [(1, 1, {"loss": 1.0}), (2, 1, {"loss": 2.0})]
     journal.close()  # waits for the third
     assert [(line["step"], line["values"]["loss"]) for line in lines(tmp_path)[1:]] == [
         (1, 1.0),

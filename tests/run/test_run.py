@@ -188,6 +188,15 @@ def test_best_and_last_follow_the_direction_of_the_metric(tmp_path: Path) -> Non
     assert run.last["val/loss"] == 2.0
 
 
+def test_an_observer_sees_each_line_with_its_step_and_epoch(tmp_path: Path) -> None:
+    seen: list = []
+    with Run("a", root=tmp_path, quiet=True) as run:
+        run.observe(lambda step, epoch, values: seen.append((step, epoch, dict(values))))
+        for _ in run.epochs(2):
+            run.log({"x": 1.0}, step=run.cursor.epoch * 10)
+    assert seen == [(0, 1, {"x": 1.0}), (10, 2, {"x": 1.0})]
+
+
 def test_a_step_can_be_given_in_any_order(tmp_path: Path) -> None:
     with Run("a", root=tmp_path, quiet=True) as run:
         for step in (5, 1, 3):

@@ -18,6 +18,8 @@ from relume.errors import RelumeWarning
 if TYPE_CHECKING:
     from relume.monitor.values import Arriving, Ready
 
+    Written = tuple[int, int, Ready]
+
 VERSION = 1
 _PENDING_LIMIT = 100_000
 
@@ -80,28 +82,28 @@ class Journal:
         """The length of what is safely in the file."""
         return self._position
 
-    def values(self, step: int, epoch: int, ready: Ready, arriving: Arriving | None) -> Sequence[Ready]:
-        """Append a line of metrics; returns the values of each line that was written by this call.
+    def values(self, step: int, epoch: int, ready: Ready, arriving: Arriving | None) -> Sequence[Written]:
+        """Append a line of metrics; returns (step, epoch, values) of each line that was written by this call.
 
         A line whose values are still on a device waits for them, and later lines wait behind it, in order.
         """
         with self._lock:
             if arriving is None and not self._arriving:
                 self._put(values_line(step, epoch, time.time(), ready))
-                return (ready,)
+                return ((step, epoch, ready),)
             self._arriving.append((step, epoch, time.time(), ready, arriving if arriving is not None else _Arrived()))
             return self._arrived()
 
-    def _arrived(self, *, wait: bool = False) -> list[Ready]:
-        done: list[Ready] = []
+    def _arrived(self, *, wait: bool = False) -> list[Written]:
+        done: list[Written] = []
         while self._arriving and (wait or self._arriving[0][4].is_ready()):
             step, epoch, moment, ready, arriving = self._arriving.popleft()
             ready.update(arriving.read())
             self._put(values_line(step, epoch, moment, ready))
-            done.append(ready)
+            done.append((step, epoch, ready))
         return done
 
-    def settle(self) -> list[Ready]:
+    def settle(self) -> list[Written]:
         """Wait for all values that are still on a device, and write them."""
         with self._lock:
             return self._arrived(wait=True)

@@ -37,6 +37,7 @@ from relume.monitor.values import split
 from relume.run.cursor import Cursor, StepCounter, as_named
 from relume.seeds import seed_everything
 
+Observer = Callable[[int, int, Mapping[str, float]], None]
 _KEEPER_SECONDS = 2.0
 _FOLD_SECONDS = 10.0
 
@@ -121,6 +122,7 @@ class Run(AbstractContextManager["Run"]):
         self._passes: dict[int, int] = {}
         self._streams: dict[int, tuple[Any, Stream]] = {}
         self._said: set[str] = set()
+        self._observers: list[Observer] = []
 
     # ------------------------------------------------------------------------------------------------ start and end
 
@@ -168,12 +170,12 @@ class Run(AbstractContextManager["Run"]):
             self.status, self.reason = "interrupted", "Ctrl-C"
         else:
             self.status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
+        self._observers = []  # what they could say comes too late
         self._keeper.stop()
         self._steps.close()
         for _, stream in self._streams.values():
             stream.close()
-        for values in self.journal.settle():
-            self._note_values(values)
+        self._settle()
         seconds = time.perf_counter() - self.started
         end = {"event": "end", "status": self.status, "reason": self.reason, "seconds": round(seconds, 3)}
         self.journal.write(end | self._place())
@@ -218,8 +220,7 @@ class Run(AbstractContextManager["Run"]):
             self.reason = f"{count} {'epoch' if count == 1 else 'epochs'} done"
 
     def _epoch_done(self) -> None:
-        for values in self.journal.settle():
-            self._note_values(values)
+        self._settle()
         self.journal.write({"event": "epoch_end", **self._place()})
         values = self._epoch_values
         self.console.epoch_end({n: v for n, v in values.items() if f"{n}_epoch" not in values})
@@ -304,17 +305,32 @@ class Run(AbstractContextManager["Run"]):
         cursor = self.cursor
         epoch = cursor.epoch + 1 if self._in_epochs else cursor.epoch
         for written in self.journal.values(cursor.step if step is None else step, epoch, ready, arriving):
-            self._note_values(written)
+            self._note_values(*written)
 
-    def _note_values(self, values: Mapping[str, float]) -> None:
+    def observe(self, observer: Observer) -> None:
+        """Call ``observer(step, epoch, values)`` with each line of metrics as soon as its values are at hand.
+
+        For what comes from a device that is some steps after :meth:`log`; ``step`` and ``epoch`` (counted from 1) are those
+        of the call.
+        """
+        self._observers.append(observer)
+
+    def _settle(self) -> None:
+        """Wait for what devices still compute."""
+        for written in self.journal.settle():
+            self._note_values(*written)
+
+    def _note_values(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         self.last.update(values)
         self._epoch_values.update(values)
         best = self.best
         for name, value in values.items():
             if improves(name, value, best.get(name)):
                 best[name] = value
-                self.best_epoch[name] = self.cursor.epoch + 1 if self._in_epochs else self.cursor.epoch
+                self.best_epoch[name] = epoch
         self.console.values(values)
+        for observer in self._observers:
+            observer(step, epoch, values)
 
     def note(self, text: str) -> None:
         """Say something on the console and keep it in the journal."""

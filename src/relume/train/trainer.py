@@ -237,6 +237,8 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         self._last_finite: float | None = None
+        if self.device.type != "cpu":
+            run.observe(self._look)
         try:
             self._tell("on_fit_start")
             for _ in run.epochs(epochs):
@@ -253,6 +255,7 @@ class Trainer:
     def _train_epoch(self, run: Run, loader: Any) -> None:
         # Hot path: what it adds to the plain loop is measured in bench/loop.py.
         self.model.train()
+        self._epoch_step = run.cursor.step
         mean = Mean()
         group = _Group(self.accumulate)
         starts, ends = self.moments["on_step_start"], self.moments["on_step_end"]
@@ -284,8 +287,6 @@ class Trainer:
                 self._tell("on_step_end")
             if values:
                 run.log(values)
-                if not on_cpu:
-                    self._check_arrived(run)
         if not group.is_empty:
             self._update(group)
             if ends:
@@ -293,7 +294,6 @@ class Trainer:
         if mean.has_values:
             average = mean.value()
             run.log({"train/loss_epoch": average})
-            self._check_arrived(run)
 
     def _step(self, batch: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
         """Forward pass and loss; ``None`` when the user's step function has done everything itself."""
@@ -371,21 +371,23 @@ class Trainer:
         value = loss.item()
         if not math.isfinite(value):
             run.log({"train/loss": value})
-            raise self._not_finite(value, run.cursor.step + 1, run.cursor.epoch + 1, run.cursor.batch + 1)
+            raise self._not_finite(value, run.cursor.step + 1, run.cursor.epoch + 1)
         self._last_finite = value
         return value
 
-    def _check_arrived(self, run: Run) -> None:
+    def _look(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         """On a device the loss is looked at when it arrives, some steps later: nothing waits for it."""
-        value = run.last.get("train/loss")
+        value = values.get("train/loss")
         if value is None:
             return
-        if math.isfinite(value):
-            self._last_finite = value
-        else:
-            raise self._not_finite(value, run.cursor.step, run.cursor.epoch + 1, run.cursor.batch + 1)
+        if not math.isfinite(value):
+            raise self._not_finite(value, step, epoch)
+        self._last_finite = value
 
-    def _not_finite(self, value: float, step: int, epoch: int, batch: int) -> NonFiniteLossError:
+    def _not_finite(self, value: float, step: int, epoch: int) -> NonFiniteLossError:
+        batch = (step - self._epoch_step - 1) * self.accumulate + 1
+        if self.run is not None and self.device.type == "cpu":
+            batch = self.run.cursor.batch + 1
         last = (
             "there was no finite loss before"
             if self._last_finite is None
