@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import _random
+import ctypes
 import hashlib
 import random
+import sys
+from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -62,8 +66,44 @@ def seed_cpu(seed: int) -> None:
     random.seed(seed)
 
 
+class _PythonRandom:
+    """The state of ``random``'s global generator, saved and put back as 2.5 kB of memory: under 1 microsecond each.
+
+    ``random.getstate`` builds 625 numbers and takes 9 microseconds hot and several times that between training steps.
+    The layout of the C object is CPython's; it is compared with ``getstate`` once, and where it differs ``getstate`` is used.
+    """
+
+    def __init__(self) -> None:
+        self._instance: Any = random.seed.__self__  # type: ignore[attr-defined]
+        self._size = _random.Random.__basicsize__ - object.__basicsize__
+        self._address = id(self._instance) + object.__basicsize__
+        self._is_direct = self._knows_layout()
+
+    def _knows_layout(self) -> bool:
+        if sys.implementation.name != "cpython" or type(self._instance) is not random.Random or self._size < 2500:
+            return False
+        words = array("I", ctypes.string_at(self._address, 2500))
+        state = self._instance.getstate()[1]
+        return bool(words[0] == state[-1] and tuple(words[1:]) == state[:-1])
+
+    def save(self) -> Any:
+        if not self._is_direct:
+            return self._instance.getstate()
+        return ctypes.string_at(self._address, self._size), self._instance.gauss_next
+
+    def restore(self, state: Any) -> None:
+        if not self._is_direct:
+            self._instance.setstate(state)
+            return
+        ctypes.memmove(self._address, state[0], self._size)
+        self._instance.gauss_next = state[1]
+
+
+_python_random = _PythonRandom()
+
+
 class RandomScope:
-    """A second set of global CPU generators that is swapped in and out (hot path: 16 microseconds a round).
+    """A second set of global CPU generators that is swapped in and out (hot path: 8 microseconds a round).
 
     What runs between :meth:`enter` and :meth:`exit` draws from the scope's own generators, and the state they have at
     the exit is where the next entry goes on. The process's own generators do not notice.
@@ -82,15 +122,15 @@ class RandomScope:
             seed_cpu(self._seed)
         else:
             torch.default_generator.set_state(self._inner[0])
-            random.setstate(self._inner[1])
+            _python_random.restore(self._inner[1])
 
     def enter_to_seed(self) -> None:
         """Enter without setting a state: for a block that seeds the generators first of all."""
-        self._outer = (torch.default_generator.get_state(), random.getstate(), _numpy_random.get_bit_generator())
+        self._outer = (torch.default_generator.get_state(), _python_random.save(), _numpy_random.get_bit_generator())
         _numpy_random.set_bit_generator(self._numpy)
 
     def exit(self) -> None:
-        self._inner = (torch.default_generator.get_state(), random.getstate())
+        self._inner = (torch.default_generator.get_state(), _python_random.save())
         self._restore()
 
     def leave(self) -> None:
@@ -99,7 +139,7 @@ class RandomScope:
 
     def _restore(self) -> None:
         torch.default_generator.set_state(self._outer[0])
-        random.setstate(self._outer[1])
+        _python_random.restore(self._outer[1])
         _numpy_random.set_bit_generator(self._outer[2])
 
 

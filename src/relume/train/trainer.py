@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import time
@@ -267,8 +266,11 @@ class Trainer:
             samples = tree.samples(batch)
             if starts and group.is_empty:
                 self._tell("on_step_start")
-            with autocast if autocast is not None else contextlib.nullcontext():
+            if autocast is None:
                 loss, values = self._step(batch)
+            else:
+                with autocast:
+                    loss, values = self._step(batch)
             if is_first:
                 self._check_first(loss, batch)
                 is_first = False
