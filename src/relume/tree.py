@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -38,9 +39,12 @@ def _like_mapping(original: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
     if type(original) is dict:
         return items
     try:
-        return type(original)(items)  # type: ignore[call-arg]
-    except TypeError:
+        made: Any = copy.copy(original)  # a defaultdict keeps its factory
+        made.clear()
+        made.update(items)
+    except (TypeError, AttributeError):
         return items
+    return made
 
 
 def tensors(tree: Any) -> Iterator[torch.Tensor]:
@@ -56,6 +60,17 @@ def tensors(tree: Any) -> Iterator[torch.Tensor]:
     elif dataclasses.is_dataclass(tree) and not isinstance(tree, type):
         for field in dataclasses.fields(tree):
             yield from tensors(getattr(tree, field.name))
+
+
+def form(tree: Any) -> Any:
+    """What a tree is made of, without its tensors: equal for two batches that can be stacked."""
+    if isinstance(tree, torch.Tensor):
+        return torch.Tensor
+    if isinstance(tree, Mapping):
+        return type(tree), tuple((key, form(item)) for key, item in tree.items())
+    if isinstance(tree, (list, tuple)):
+        return type(tree), tuple(form(item) for item in tree)
+    return type(tree)
 
 
 def only_tensors(tree: Any) -> bool:

@@ -13,6 +13,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     RandomSampler,
+    Sampler,
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -26,6 +27,7 @@ _CHUNK = 256
 _STATELESS = (
     BatchSampler,
     RandomSampler,
+    Sampler,
     SequentialSampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
@@ -114,8 +116,10 @@ class Order:
 def _parts(sampler: Any) -> list[Any]:
     """The sampler, and the samplers inside it."""
     parts = [sampler]
-    while (inner := getattr(parts[-1], "sampler", None)) is not None and all(inner is not p for p in parts):
-        parts.append(inner)
+    for part in parts:  # grows as it goes
+        for inner in list(vars(part).values()) if hasattr(part, "__dict__") else []:
+            if isinstance(inner, Sampler) and all(inner is not known for known in parts):
+                parts.append(inner)
     return parts
 
 
