@@ -61,7 +61,8 @@ def _facts(folder: Path) -> dict[str, Any]:
     try:
         record = RunRecord.load(folder)
         status, line = status_of(folder)
-    except RelumeError as error:
+        summary = metric_summary(folder)
+    except (RelumeError, OSError, ValueError, ArithmeticError) as error:  # one run must not hide the others
         return {"name": folder.name, "status": "damaged", "reason": str(error), "folder": str(folder), "metrics": {}}
     metrics = {
         name: {
@@ -71,11 +72,11 @@ def _facts(folder: Path) -> dict[str, Any]:
             "best_step": entry["min_step" if is_better_lower(name) else "max_step"],
             "count": entry["count"],
         }
-        for name, entry in metric_summary(folder).items()
+        for name, entry in summary.items()
     }
     now = time.time() if status == "running" else float(line.get("time", record.created))
     return {
-        "name": record.name,
+        "name": folder.name,
         "id": record.id,
         "status": status,
         "reason": line.get("reason", ""),
@@ -137,7 +138,7 @@ def _runs_table(found: list[dict[str, Any]]) -> Any:
         started = time.strftime("%b %d %H:%M", time.localtime(facts["created"])) if "created" in facts else ""
         seconds = duration(facts["seconds"]) if "seconds" in facts else ""
         place = (str(facts.get("epoch", "")), str(facts.get("step", "")))
-        table.add_row(facts["name"], _styled(facts["status"]), *place, seconds, *bests, started)
+        table.add_row(Text(facts["name"]), _styled(facts["status"]), *place, seconds, *bests, started)
     table.caption = Text("metrics: the best value of each run", style="dim") if names else None
     table.caption_justify = "left"
     return table
@@ -179,19 +180,23 @@ def _epochs_table(folder: Path) -> Any:
 
 
 def _metrics_table(facts: dict[str, Any]) -> Any:
+    from rich.text import Text
+
     from relume.monitor.console import number
 
     table = _table("", "last", "best", "at epoch", "at step", "values")
     for name, entry in facts["metrics"].items():
         places = (str(entry["best_epoch"]), str(entry["best_step"]), f"{entry['count']:,}")
-        table.add_row(name, number(entry["last"]), number(entry["best"]), *places)
+        table.add_row(Text(name), number(entry["last"]), number(entry["best"]), *places)
     return table if facts["metrics"] else None
 
 
 def _settings_table(record: Any) -> Any:
+    from rich.text import Text
+
     table = _table("setting", "value")
     for key, value in {**record.config, "seed": record.seed}.items():
-        table.add_row(key, value if isinstance(value, str) else json.dumps(value))
+        table.add_row(Text(key), Text(value if isinstance(value, str) else json.dumps(value)))
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()))
-    table.add_row("command", " ".join(record.argv))
+    table.add_row("command", Text(" ".join(record.argv)))
     return table

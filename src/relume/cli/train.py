@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,7 +71,7 @@ def train(
         bool, typer.Option("--compile", help="Run the model through torch.compile.", rich_help_panel=_MODEL)
     ] = False,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.", rich_help_panel=_TRAINING)] = 5,
-    lr: Annotated[float, typer.Option(help="Learning rate.", rich_help_panel=_TRAINING)] = 1e-3,
+    lr: Annotated[float, typer.Option(min=0.0, help="Learning rate.", rich_help_panel=_TRAINING)] = 1e-3,
     optimizer: Annotated[
         OptimizerName, typer.Option(help="Optimizer.", rich_help_panel=_TRAINING)
     ] = OptimizerName.adam,
@@ -87,7 +88,10 @@ def train(
         PrecisionName, typer.Option(help="Number format of the forward and backward pass.", rich_help_panel=_TRAINING)
     ] = PrecisionName.float32,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, … or auto.", rich_help_panel=_TRAINING)] = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of weights, order and augmentation.", rich_help_panel=_TRAINING)] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**63 - 1, help="Seed of weights, order and augmentation.", rich_help_panel=_TRAINING),
+    ] = 0,
     name: Annotated[
         str | None,
         typer.Option(help="The run's name; by default the dataset's.", rich_help_panel=_RUN, show_default=False),
@@ -107,6 +111,7 @@ def train(
     import relume
     from relume.cli.startup import without_compiler
     from relume.datasets import load
+    from relume.errors import ConfigurationError
     from relume.models import make_model
     from relume.monitor.record import check_name
     from relume.run import check_epochs
@@ -114,7 +119,9 @@ def train(
     if not compile:
         without_compiler()
     check_epochs(epochs)
-    run_name = check_name(name if name is not None else Path(dataset).name or dataset)
+    if momentum and optimizer is not OptimizerName.sgd:
+        raise ConfigurationError(f"--momentum belongs to --optimizer sgd; {optimizer.value} has its own.")
+    run_name = check_name(name) if name is not None else _name_of(dataset)
     relume.seed_everything(seed)
     split = load(dataset, root=data, size=image_size, quiet=quiet)
     network = make_model(model, classes=len(split.classes), channels=split.channels, size=split.size)
@@ -154,6 +161,11 @@ def train(
     gc.freeze()  # what is imported stays: later collections need not look at it
     gc.enable()
     trainer.fit(train_loader, test_loader, epochs=epochs, run=run_name, root=root, config=config)
+
+
+def _name_of(dataset: str) -> str:
+    """A run's name from a dataset's name or path."""
+    return re.sub(r"[^\w]+", "-", Path(dataset).absolute().name).strip("-_") or "run"
 
 
 def _optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:

@@ -92,7 +92,13 @@ class Plain:
         self.pace = Pace()
 
     def note(self, text: str) -> None:
-        print(text, flush=True)  # noqa: T201
+        """Print; a console that cannot show a letter, or is gone, stops no training."""
+        try:
+            print(text, flush=True)  # noqa: T201
+        except UnicodeEncodeError:
+            print(text.encode("ascii", "backslashreplace").decode(), flush=True)  # noqa: T201
+        except (OSError, ValueError):
+            sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - nobody reads any more
 
     def epoch_start(self, epoch: int, epochs: int, batches: int | None) -> None:
         self.pace.start(epoch, epochs, batches)
@@ -188,7 +194,7 @@ class Terminal:
         for heading in ("last", "best", "at epoch"):
             table.add_column(heading, justify="right")
         for name, last, best, epoch in summary.metrics:
-            table.add_row(name, number(last), Text(number(best), style="bold green"), str(epoch))
+            table.add_row(Text(name), number(last), Text(number(best), style="bold green"), str(epoch))
         style = {"finished": "bold green", "interrupted": "bold yellow"}.get(summary.status, "bold red")
         headline = Text(summary.status, style=style) + Text(summary.headline()[len(summary.status) :])
         self.console.print(headline)
@@ -279,11 +285,11 @@ class Notebook:
 
 def reporter(*, quiet: bool = False) -> Reporter:
     """The reporter that fits where this process runs."""
-    if quiet:
+    if quiet or sys.stdout is None:
         return Quiet()
     if _is_notebook():
         return Notebook()
-    if sys.stdout.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb":
+    if getattr(sys.stdout, "isatty", bool)() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb":
         return Terminal()
     return Plain()
 

@@ -116,7 +116,8 @@ def _fold_segment(connection: sqlite3.Connection, path: Path) -> None:
                 _integer(line.get("epoch")),
                 number(line.get("time")) or 0.0,
             )
-            for name, value in line["values"].items():
+            for logged, value in line["values"].items():
+                name = logged.encode("utf-8", "replace").decode()
                 if name not in names:
                     names[name] = connection.execute("INSERT INTO metric (name) VALUES (?)", (name,)).lastrowid
                 values.append((names[name], *place, number(value)))
@@ -137,7 +138,8 @@ def _integer(value: Any) -> int:
 def columns(run_folder: Path, metrics: Sequence[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
     """The run's metrics as columns of equal length, one row a step: ``step``, ``epoch``, ``time`` and each metric.
 
-    A metric that was not logged at a step is NaN there.
+    A metric that was not logged at a step is NaN there. A metric that is itself called step, epoch or time is found as
+    ``logged/step`` and so on.
     """
     with index(run_folder) as connection:
         names = dict(connection.execute("SELECT id, name FROM metric ORDER BY id"))
@@ -156,7 +158,13 @@ def columns(run_folder: Path, metrics: Sequence[str] | None = None) -> dict[str,
         i = place[step]
         epochs[i], times[i] = epoch, seconds
         table[names[metric]][i] = np.nan if value is None else value
-    return {"step": steps, "epoch": epochs, "time": times, **table}
+    taken = ("step", "epoch", "time")
+    return {
+        "step": steps,
+        "epoch": epochs,
+        "time": times,
+        **{f"logged/{n}" if n in taken else n: c for n, c in table.items()},
+    }
 
 
 def metric_summary(run_folder: Path) -> dict[str, dict[str, float]]:

@@ -35,7 +35,7 @@ def values_line(step: int, epoch: int, moment: float, values: Ready) -> bytes:
             return encode({"step": step, "epoch": epoch, "time": round(moment, 4), "values": values})
         quoted = _quoted.get(name)
         if quoted is None:
-            quoted = _quoted[name] = json.dumps(name)
+            quoted = _quoted[name] = json.dumps(name.encode("utf-8", "replace").decode())
         parts.append(f"{quoted}:{value!r}")
     return f'{{"step":{step},"epoch":{epoch},"time":{moment:.4f},"values":{{{",".join(parts)}}}}}\n'.encode()
 
@@ -197,7 +197,7 @@ class _Arrived:
 
 def segments(run_folder: Path) -> list[Path]:
     """The journal's files, oldest first."""
-    return sorted((run_folder / "journal").glob("[0-9]*.jsonl"))
+    return sorted(path for path in (run_folder / "journal").glob("*.jsonl") if path.stem.isdecimal())
 
 
 def read_lines(path: Path, offset_bytes: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -235,5 +235,5 @@ def number(value: Any) -> float | None:
     """A value as the journal stores it, as a float."""
     try:
         return float(value)  # "NaN" and "Infinity" included
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None

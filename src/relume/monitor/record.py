@@ -114,6 +114,8 @@ def check_name(name: str) -> str:
         )
     if name.lower() in ("store", "con", "nul", "aux", "prn"):
         raise RunNameError(f"{name!r} cannot be the name of a run: the name is reserved.")
+    if len(name.encode()) > 200:
+        raise RunNameError(f"{name!r} cannot be the name of a run: it is longer than 200 bytes.")
     return name
 
 
@@ -209,7 +211,9 @@ def jsonable(value: Any) -> Any:
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
         return [jsonable(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if json.dumps(value) not in ("NaN", "Infinity", "-Infinity") else str(value)

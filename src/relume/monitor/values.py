@@ -52,7 +52,9 @@ def split(values: Mapping[str, Any]) -> tuple[Ready, Arriving | None]:
     scalars: list[torch.Tensor] = []
     for name, value in values.items():
         kind = type(value)
-        if kind is float or kind is int:
+        if type(name) is not str:
+            raise ConfigurationError(f"the name of a metric must be text, not {name!r}.")
+        if kind is float:
             ready[name] = value
         elif isinstance(value, torch.Tensor):
             if value.numel() != 1:
@@ -61,7 +63,7 @@ def split(values: Mapping[str, Any]) -> tuple[Ready, Arriving | None]:
                     "Log its .mean(), or one name for each element."
                 )
             if value.device.type == "cpu":
-                ready[name] = value.item()
+                ready[name] = _plain(name, value.item())
             else:
                 names.append(name)
                 scalars.append(value)
@@ -75,9 +77,16 @@ def split(values: Mapping[str, Any]) -> tuple[Ready, Arriving | None]:
     return ready, Arriving(names, scalars) if scalars else None
 
 
+def _large(name: str, value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigurationError(f"cannot log {name!r}: the number has {len(str(value))} digits.") from None
+
+
 def _plain(name: str, value: Any) -> float | int:
     if isinstance(value, (bool, int, np.bool_, np.integer)):
-        return int(value)
+        return int(value) if abs(int(value)) < 2**63 else _large(name, int(value))
     if isinstance(value, (float, np.floating)):
         return float(value)
     if isinstance(value, np.ndarray) and value.size == 1:

@@ -37,7 +37,11 @@ class StepCounter:
         self._cursor = cursor
         self._base = cursor.step
         self._counts: dict[int, int] = {}
-        self._handles = [optimizer.register_step_post_hook(self._hook()) for optimizer in optimizers]
+        self._handles: list[Any] = []
+        self.add(optimizers)
+
+    def add(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+        self._handles += [optimizer.register_step_post_hook(self._hook()) for optimizer in optimizers]
 
     def _hook(self) -> Callable[..., None]:
         key = len(self._counts)
@@ -56,7 +60,9 @@ class StepCounter:
         return count
 
     def boundary(self) -> None:
-        """A batch is done: what the optimizers do from here on is the next step."""
+        """A batch is done: what the optimizers do from here on is the next step. Without optimizers, batches are steps."""
+        if not self._counts:
+            self._base = self._cursor.step = self._cursor.step + 1
         if self._cursor.step != self._base:
             self._base = self._cursor.step
             for key in self._counts:

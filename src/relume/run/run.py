@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import secrets
 import sys
 import threading
@@ -102,8 +103,8 @@ class Run(AbstractContextManager["Run"]):
         self.schedulers = as_named(scheduler, "scheduler")
         self.scaler = scaler
         self.tracked = dict(track or {})
-        self.config = _config(config)
-        self.seed = torch.initial_seed() if seed is None else int(seed)
+        self.config = as_config(config)
+        self.seed = torch.initial_seed() if seed is None else check_seed(seed)
         self._seeds_process = seed is not None
         self.root = Path(root)
         self.in_memory = in_memory
@@ -141,7 +142,7 @@ class Run(AbstractContextManager["Run"]):
             created=now,
             seed=self.seed,
             config=self.config,
-            argv=list(sys.argv),
+            argv=jsonable(sys.argv),
             versions=_versions(),
             process=Process.current(),
         )
@@ -155,6 +156,7 @@ class Run(AbstractContextManager["Run"]):
         self.console: Reporter = reporter(quiet=self._quiet)
         self._steps = StepCounter(self.cursor, self.optimizers.values())
         self.status = "running"
+        self._process = os.getpid()
         self._keeper = _Keeper(self.folder, self.journal)
         self._keeper.start()
         return self
@@ -162,7 +164,7 @@ class Run(AbstractContextManager["Run"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.status != "running":
+        if self.status != "running" or os.getpid() != self._process:  # a forked child does not end its parent's run
             return
         if kind is None or (kind is SystemExit and not getattr(error, "code", None)):
             self.status, self.reason = "finished", self._stop_reason or self.reason or "all done"
@@ -171,19 +173,19 @@ class Run(AbstractContextManager["Run"]):
         else:
             self.status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
         self._observers = []  # what they could say comes too late
-        self._keeper.stop()
-        self._steps.close()
-        for _, stream in self._streams.values():
-            stream.close()
         self._settle()
         seconds = time.perf_counter() - self.started
         end = {"event": "end", "status": self.status, "reason": self.reason, "seconds": round(seconds, 3)}
         self.journal.write(end | self._place())
         self.journal.close()
+        self._steps.close()
+        for _, stream in self._streams.values():
+            stream.close()
+        self._keeper.stop()
         try:
             fold(self.folder)
-        except OSError:
-            pass  # an index can be made again
+        except Exception:  # an index can be made again
+            pass
         self.console.finish(self._summary(seconds))
 
     def _place(self) -> dict[str, Any]:
@@ -243,13 +245,11 @@ class Run(AbstractContextManager["Run"]):
             epoch = self._passes.get(id(loader), 0)
             self._passes[id(loader)] = epoch + 1
         cursor, console, boundary = self.cursor, self.console, self._steps.boundary
-        iterator = stream.epoch(epoch, cursor.batch if self._in_epochs else 0)
-        first = next(iterator, None)
+        cursor.batch = 0
+        iterator = stream.epoch(epoch)
+        batch = next(iterator)  # raises EmptyLoaderError where there is none
         self._say_decision(stream)
         console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length)
-        if first is None:
-            return
-        batch = first
         while True:
             boundary()
             samples = tree.samples(batch)
@@ -264,6 +264,13 @@ class Run(AbstractContextManager["Run"]):
             except StopIteration:
                 boundary()
                 return
+
+    def count_steps_of(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+        """Count the updates of these optimizers too, for a Run that was opened without them."""
+        known = {id(optimizer) for optimizer in self.optimizers.values()}
+        new = {name: optimizer for name, optimizer in optimizers.items() if id(optimizer) not in known}
+        self.optimizers |= new
+        self._steps.add(new.values())
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
@@ -303,6 +310,8 @@ class Run(AbstractContextManager["Run"]):
         self._require_running()
         ready, arriving = split(values)
         cursor = self.cursor
+        if step is not None:
+            step = _check_step(step)
         epoch = cursor.epoch + 1 if self._in_epochs else cursor.epoch
         for written in self.journal.values(cursor.step if step is None else step, epoch, ready, arriving):
             self._note_values(*written)
@@ -374,13 +383,26 @@ class _Keeper(threading.Thread):
         self.join()
 
 
+def check_seed(seed: Any) -> int:
+    """The seed as a number; raises ConfigurationError unless it is a whole number from 0 to 2**63 - 1."""
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < 2**63:
+        raise ConfigurationError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}.")
+    return int(seed)
+
+
+def _check_step(step: Any) -> int:
+    if isinstance(step, (bool, torch.Tensor)) or not hasattr(step, "__index__") or not 0 <= int(step) < 2**63:
+        raise ConfigurationError(f"step must be a whole number from 0 to 2**63 - 1, not {step!r}.")
+    return int(step)
+
+
 def check_epochs(count: Any) -> None:
     """Raise ConfigurationError unless ``count`` is a whole number of at least 1."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ConfigurationError(f"epochs must be a whole number of at least 1, not {count!r}.")
 
 
-def _config(config: Any) -> dict[str, Any]:
+def as_config(config: Any) -> dict[str, Any]:
     plain = jsonable(config) if config is not None else {}
     if not isinstance(plain, dict):
         raise ConfigurationError(

@@ -13,7 +13,7 @@ from torch import nn
 
 from relume import tree
 from relume.data import stream_of
-from relume.errors import BatchError, TargetError
+from relume.errors import BatchError, LossError, TargetError
 from relume.seeds import derive, isolated
 from relume.train.metrics import Mean, Metrics, MetricSet, inputs_and_target
 from relume.train.precision import Precision
@@ -63,7 +63,12 @@ def evaluate(
         _, _, target = inputs_and_target(batch)
         count = tree.samples(batch)
         if loss is not None:
-            mean.add(call_loss(loss, arity, output, target, batch), count)
+            value = call_loss(loss, arity, output, target, batch)
+            if isinstance(value, torch.Tensor) and value.numel() != 1:
+                raise LossError(
+                    f"the loss must be one number, not a tensor of shape {tuple(value.shape)}: take its .mean()."
+                )
+            mean.add(value.reshape(()) if isinstance(value, torch.Tensor) else value, count)
         if metrics:
             chosen.update(output, target, count)
 
@@ -93,7 +98,7 @@ def for_each_output(
     """Call ``visit(batch, output)`` for each batch (on the model's device), all in evaluation mode without gradients."""
     device = device_of(model)
     stream = stream_of(loader, None, in_memory)
-    with evaluation_mode(model), isolated(derive(stream.seed, "evaluate")), torch.inference_mode():
+    with evaluation_mode(model), isolated(derive(stream.seed, "evaluate")), torch.no_grad():
         for batch in stream.epoch(0):
             batch = tree.move(batch, device)
             inputs, named, _ = inputs_and_target(batch)
@@ -118,12 +123,22 @@ def call_model(model: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any],
     try:
         return model(*inputs, **named)
     except TypeError as error:
-        if "forward()" not in str(error):
+        if "forward()" not in str(error) or _came_into_forward(error):
             raise
         raise BatchError(
             f"{type(model).__name__}.forward does not take what the loader gives: {error}. The batch is {describe(batch)}. "
             "Change the loader, or give the Trainer a step= function that says how to use a batch."
         ) from None
+
+
+def _came_into_forward(error: BaseException) -> bool:
+    """Whether the error comes from inside a ``forward`` method, and not from the call of the outermost one."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_name == "forward":
+            return True
+        trace = trace.tb_next
+    return False
 
 
 def call_loss(loss: Loss, arity: int, output: Any, target: Any, batch: Any) -> torch.Tensor:
@@ -136,20 +151,21 @@ def call_loss(loss: Loss, arity: int, output: Any, target: Any, batch: Any) -> t
     try:
         return loss(output, target)
     except (IndexError, RuntimeError) as error:
-        problem = target_problem(output, target)
+        problem = target_problem(output, target, loss)
         if problem is None:
             raise
         raise TargetError(problem) from error
 
 
-def target_problem(output: Any, target: Any) -> str | None:
+def target_problem(output: Any, target: Any, loss: Loss) -> str | None:
     """What is wrong with class targets, in words, or ``None``. Reads the target's range: waits for the device."""
     if not (isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor)) or output.dim() < 2:
         return None
     if target.is_floating_point() or target.dim() != output.dim() - 1 or not target.numel():
         return None
     classes = output.shape[1]
-    bad = ((target < 0) & (target != -100)) | (target >= classes)  # -100: the ignore_index of torch's losses
+    ignored = getattr(loss, "ignore_index", -100)
+    bad = ((target < 0) | (target >= classes)) & (target != ignored)
     if not bool(bad.any()):
         return None
     place = int(bad.flatten().nonzero()[0])

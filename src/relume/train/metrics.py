@@ -27,7 +27,9 @@ def accuracy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         >>> accuracy(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
         tensor(0.5000)
     """
-    if output.dim() == target.dim() == 1 or (output.shape == target.shape and output.shape[1] == 1):
+    if output.dim() == 2 and output.shape[1] == 1 and target.dim() == 1:
+        output = output.squeeze(1)
+    if output.dim() == target.dim() <= 1 or (output.shape == target.shape and output.shape[1] == 1):
         return ((output > 0) == (target > 0.5)).float().mean()
     if output.shape == target.shape:
         target = target.argmax(1)
@@ -66,8 +68,8 @@ class MetricSet:
         self._functions: dict[str, tuple[Callable[..., Any], Mean]] = {}
         for name, metric in (metrics or {}).items():
             if _is_torchmetric(metric):
-                self._objects[name] = metric.to(device)
-                metric.reset()
+                self._objects[name] = metric.clone().to(device)  # the user's own keeps what it has gathered
+                self._objects[name].reset()
             elif callable(metric):
                 self._functions[name] = (metric, Mean())
             else:
@@ -80,6 +82,8 @@ class MetricSet:
             metric.update(output, target)
         for name, (function, mean) in self._functions.items():
             value = function(output, target)
+            if value is None:
+                raise ConfigurationError(f"metric {name!r} gave None: it must give the batch's mean, one number.")
             if isinstance(value, torch.Tensor) and value.numel() != 1:
                 raise ConfigurationError(
                     f"metric {name!r} gave a tensor of shape {tuple(value.shape)}: it must give the batch's mean, one number."
@@ -91,7 +95,6 @@ class MetricSet:
         found: dict[str, float] = {}
         for name, metric in self._objects.items():
             _flatten(name, metric.compute(), found)
-            metric.reset()
         for name, (_, mean) in self._functions.items():
             found[name] = mean.value()
         return found

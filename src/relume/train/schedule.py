@@ -30,7 +30,8 @@ class Schedules:
         for scheduler in schedulers.values():
             if not callable(getattr(scheduler, "step", None)):
                 raise ConfigurationError(f"a scheduler needs a step() method; {type(scheduler).__name__} has none.")
-            moves_by_step = every == "step" or (
+            follows_metric = isinstance(scheduler, lr_scheduler.ReduceLROnPlateau)
+            moves_by_step = (every == "step" and not follows_metric) or (
                 every is None and isinstance(scheduler, (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR))
             )
             (self._by_step if moves_by_step else self._by_epoch).append(scheduler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 import time
@@ -14,8 +15,8 @@ import torch
 from torch import nn
 
 from relume import tree
-from relume.errors import ConfigurationError, LossError, NonFiniteLossError, RelumeWarning, TargetError
-from relume.run import Run, as_named, check_epochs
+from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
+from relume.run import Run, as_config, as_named, check_epochs
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_optimizers
 from relume.train.evaluation import (
@@ -158,6 +159,15 @@ class Trainer:
         check_epochs(epochs)
         self._check_training()
         if isinstance(run, Run):
+            if config is not None or track is not None or str(root) != "runs":
+                raise ConfigurationError(
+                    "config, track and root belong to the Run that is open already: give them to it."
+                )
+            if self.seed is not None and self.seed != run.seed:
+                raise ConfigurationError(
+                    f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
+                )
+            run.count_steps_of(self.optimizers)
             return self._fit(run, train_loader, val_loader, epochs)
         name = run if run is not None else _name_of(self.model)
         opened = Run(
@@ -167,7 +177,7 @@ class Trainer:
             scheduler=self.schedulers,
             scaler=self.scaler,
             track=track,
-            config=self._config(epochs) | (dict(config) if isinstance(config, Mapping) else {}),
+            config=self._config(epochs) | as_config(config),
             seed=self.seed,
             root=root,
             in_memory=self.in_memory,
@@ -205,6 +215,10 @@ class Trainer:
             raise ConfigurationError(
                 "training needs loss= (such as nn.CrossEntropyLoss()), or a step= function that gives one."
             )
+        if self._custom_step is None and any(isinstance(o, torch.optim.LBFGS) for o in self.optimizers.values()):
+            raise OptimizerError(
+                "LBFGS evaluates the loss several times an update: call optimizer.step(closure) in a step= function."
+            )
         for text in check_optimizers(self.model, self.optimizers):
             warnings.warn(text, RelumeWarning, stacklevel=4)
 
@@ -235,6 +249,9 @@ class Trainer:
             self._forward = torch.compile(self.model)  # type: ignore[assignment]
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
+        self._held = [p for o in self.optimizers.values() for group in o.param_groups for p in group["params"]]
+        held = {id(parameter) for parameter in self._held}
+        self._left_out = [p for p in self.model.parameters() if p.requires_grad and id(p) not in held]
         self._last_finite: float | None = None
         if self.device.type != "cpu":
             run.observe(self._look)
@@ -247,8 +264,11 @@ class Trainer:
                     self._evaluate_epoch(run, val_loader)
                 self._schedules.after_epoch(run.last)
                 self._tell("on_epoch_end")
-        finally:
-            self._tell("on_fit_end")
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong first is what matters
+                self._tell("on_fit_end")
+            raise
+        self._tell("on_fit_end")
         return self._result(run)
 
     def _train_epoch(self, run: Run, loader: Any) -> None:
@@ -271,7 +291,7 @@ class Trainer:
             else:
                 with autocast:
                     loss, values = self._step(batch)
-            if is_first:
+            if is_first or (loss is not None and (not isinstance(loss, torch.Tensor) or loss.dim())):
                 self._check_first(loss, batch)
                 is_first = False
             if loss is not None:
@@ -293,6 +313,10 @@ class Trainer:
             self._update(group)
             if ends:
                 self._tell("on_step_end")
+        if not mean.has_values and run.cursor.step == self._epoch_step:
+            raise LossError(
+                "the step function gave no loss and made no update in a whole epoch: give the loss, or a dict with 'loss' in it."
+            )
         if mean.has_values:
             average = mean.value()
             run.log({"train/loss_epoch": average})
@@ -321,9 +345,9 @@ class Trainer:
         if self.scaler is not None:
             for optimizer in optimizers:
                 self.scaler.unscale_(optimizer)
-        group.settle(self.model)
+        group.settle(self._held)
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            nn.utils.clip_grad_norm_(self._held, self.clip_norm)
         assert self.run is not None
         before = self.run.cursor.step
         for optimizer in optimizers:
@@ -335,6 +359,8 @@ class Trainer:
             self.scaler.update()
         for optimizer in optimizers:
             optimizer.zero_grad()
+        for parameter in self._left_out:
+            parameter.grad = None
         if self.run.cursor.step != before:
             self._schedules.after_step()
 
@@ -365,7 +391,7 @@ class Trainer:
                 "is the output detached?"
             )
         if self._custom_step is None and isinstance(self.loss_function, (nn.CrossEntropyLoss, nn.NLLLoss)):
-            problem = target_problem(self.output, inputs_and_target(batch)[2])
+            problem = target_problem(self.output, inputs_and_target(batch)[2], self.loss_function)
             if problem is not None:
                 raise TargetError(problem)
 
@@ -440,17 +466,17 @@ class _Group:
         self._count += 1
         self._samples += samples
         if self._count == 1:
-            self._first = samples
+            self._first = max(samples, 1)
         if self._size == 1:
             return loss
         loss = loss / self._size
         return loss if samples == self._first else loss * (samples / self._first)
 
-    def settle(self, model: nn.Module) -> None:
+    def settle(self, parameters: list[nn.Parameter]) -> None:
         """Correct the gradients when the supposition was wrong, and begin the next group."""
         supposed = self._size * self._first
         if self._size > 1 and self._samples != supposed and self._samples:
-            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            gradients = [p.grad for p in parameters if p.grad is not None]
             torch._foreach_mul_(gradients, supposed / self._samples)
         self._count = self._samples = 0
 
