@@ -275,3 +275,98 @@ def test_random_augmentation_of_torchvision_is_not_kept(fashion_root: Path) -> N
     data = Subset(vision.datasets.FashionMNIST(fashion_root, train=False, transform=transform), range(64))
     _, stream = epochs(DataLoader(data, 8), None, count=1)
     assert stream.decision == "not in memory: fetching a sample draws random numbers from torch"
+
+
+# ----------------------------------------------------------------------------------- found by attacking it, and mended
+
+
+class Made(Dataset):
+    def __init__(self, count: int, make: Any) -> None:
+        self.count, self.make = count, make
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(index)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda i: {"x": i} if i % 7 == 2 else {"x": i, "z": i * 2},
+        lambda i: {"x": i, "z": i * 2} if i % 7 == 2 else {"x": i},
+        lambda i: [torch.tensor([float(i)])] * (1 + (i % 7 == 2)),
+    ],
+)
+def test_samples_of_different_forms_are_not_kept(make: Any) -> None:
+    data = Made(100, make)
+    kept, stream = epochs(DataLoader(data, 1), None)
+    assert_same(kept, epochs(DataLoader(data, 1), False)[0])
+    assert stream.decision is not None and stream.decision.startswith("not in memory")
+
+
+def test_a_dataset_that_was_changed_before_another_fit_is_taken_anew() -> None:
+    data = Numbers()
+    list(Stream(DataLoader(data, 5), 0).epoch(0))
+    data.values = data.values * 10
+    assert torch.equal(torch.cat([b["x"] for b in Stream(DataLoader(data, 5), 1).epoch(0)]), data.values)
+
+
+def test_labels_that_change_in_place_are_noticed_however_few() -> None:
+    data = TensorDataset(torch.arange(200.0), torch.zeros(200))
+    stream = Stream(DataLoader(data, 20), 0)
+    list(stream.epoch(0))
+    data.tensors[1][77] = 1
+    with pytest.warns(RelumeWarning, match="no longer kept in memory"):
+        assert sum(float(y.sum()) for _, y in stream.epoch(1)) == 1.0
+
+
+class NoisyWhole(Made):
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        values = torch.tensor([float(i) for i in indices])
+        values[torch.rand(len(indices)) < 0.1] *= -1
+        return list(values)
+
+
+class MixedWhole(Made):
+    def __getitems__(self, indices: list[int]) -> list[torch.Tensor]:
+        values = torch.tensor([float(i) for i in indices])
+        return list(values - values.mean())
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(NoisyWhole, "draws random numbers from torch"), (MixedWhole, "depend on the others")]
+)
+def test_getitems_is_what_is_probed(kind: type, reason: str) -> None:
+    _, stream = epochs(DataLoader(kind(64, float), 8), None, count=1)
+    assert stream.decision is not None and reason in stream.decision
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda: DataLoader(TensorDataset(torch.arange(10)), 2, sampler=[-1, -2, 0, 1]),
+        lambda: DataLoader(Subset(TensorDataset(torch.arange(10)), [-1, -2, 3]), 2),
+        lambda: DataLoader(
+            Made(20, lambda i: float(range(20)[i])), 2, sampler=[j for k in range(1, 11) for j in (-k, 20 - k)]
+        ),
+        lambda: DataLoader(TensorDataset(torch.arange(10)), batch_sampler=[torch.tensor([1, 2]), (3, 4)]),
+    ],
+)
+def test_indices_of_all_kinds_agree_with_the_loader(loader: Any) -> None:
+    assert_same(epochs(loader(), None)[0], epochs(loader(), False)[0])
+
+
+def test_a_dataset_that_grows_is_followed() -> None:
+    data = [torch.tensor([float(i)]) for i in range(10)]
+    stream = Stream(DataLoader(data, 2, shuffle=True), 0)  # type: ignore[arg-type]
+    list(stream.epoch(0))
+    data += [torch.tensor([float(i)]) for i in range(10, 20)]
+    with pytest.warns(RelumeWarning, match="no longer kept in memory"):
+        assert sorted(torch.cat(list(stream.epoch(1))).flatten().tolist()) == list(range(20))
+
+
+def test_random_numbers_of_the_datasets_own_are_said_to_be_inexact() -> None:
+    _, stream = epochs(DataLoader(OwnRandom(), 4), None, count=1)
+    assert len(stream.notes) == 1 and "random numbers of its own" in stream.notes[0]

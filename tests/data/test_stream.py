@@ -370,3 +370,24 @@ def test_an_empty_loader_is_an_error_that_counts_the_samples(workers: int) -> No
         batches(short)
     with pytest.raises(EmptyLoaderError, match="yields no batch"):
         batches([])
+
+
+class Wraps(Sampler):
+    """Holds its generator inside another sampler."""
+
+    def __init__(self) -> None:
+        self.base = RandomSampler(range(COUNT), generator=torch.Generator().manual_seed(3))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.base)
+
+    def __len__(self) -> int:
+        return COUNT
+
+
+def test_a_generator_inside_a_sampler_inside_a_sampler_is_found() -> None:
+    stream = Stream(DataLoader(Numbers(), 5, sampler=Wraps()), 0, in_memory=False)
+    first = [b.tolist() for b in stream.epoch(0)]
+    assert [b.tolist() for b in stream.epoch(0)] == first
+    assert [b.tolist() for b in stream.epoch(0, 3)] == first[3:]
+    assert [b.tolist() for b in stream.epoch(1)] != first

@@ -127,3 +127,18 @@ def test_numbers_and_durations_are_short() -> None:
 def test_the_reporter_fits_the_place(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(reporter()) is Plain
     assert type(reporter(quiet=True)).__name__ == "Quiet"
+
+
+def test_a_console_that_is_gone_or_knows_no_umlaut_stops_no_training() -> None:
+    code = TRAIN.replace('"accuracy"', '"größe[/x]"')
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert ended.returncode == 0 and b"gr\\xf6\\xdfe" in ended.stdout, ended.stderr
+    code = textwrap.dedent(code) + "\nimport sys; sys.stderr.write(result.status)"
+    ended = subprocess.run(f"{sys.executable} -c '{code}' | head -n 1", shell=True, capture_output=True, check=False)
+    assert ended.stderr.startswith(b"finished")
+    assert "größe[/x]" in plain(on_terminal(TRAIN.replace('"accuracy"', '"größe[/x]"')))

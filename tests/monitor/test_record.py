@@ -140,3 +140,24 @@ def test_any_config_becomes_json(value: Any, stored: Any, tmp_path: Path) -> Non
     with Run("a", root=tmp_path, config=value, quiet=True) as run:
         pass
     assert RunRecord.load(run.folder).config == stored
+
+
+def test_a_copied_run_is_listed_under_its_own_name_and_a_poisoned_one_hides_no_other(tmp_path: Path) -> None:
+    import shutil
+
+    from relume.cli.runs import _facts
+
+    with Run("a", root=tmp_path, quiet=True) as run:
+        run.log({"x": 1.0})
+    shutil.copytree(run.folder, tmp_path / "b")
+    (tmp_path / "b" / "journal" / "0001.bak.jsonl").write_text("x")
+    with (tmp_path / "b" / "journal" / "0001.jsonl").open("a") as file:
+        file.write('{"step":1,"values":{"c\\ud800":1,"y":1' + "0" * 400 + "}}\n[]\n{}\n")
+    assert [_facts(folder)["name"] for folder in runs_in(tmp_path)] == ["a", "b"]
+    assert _facts(tmp_path / "b")["metrics"]["x"]["last"] == 1.0
+
+
+def test_text_that_cannot_be_encoded_stops_no_run(tmp_path: Path) -> None:
+    with Run("a", root=tmp_path, config={"path": "\udcff"}, quiet=True) as run:
+        pass
+    assert RunRecord.load(run.folder).config == {"path": "\\udcff"}

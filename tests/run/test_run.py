@@ -234,3 +234,84 @@ def test_a_full_disk_does_not_stop_the_training(tmp_path: Path, model, optimizer
     assert run.cursor.step == 4
     table = relume.history("a", root=tmp_path)
     assert table["step"].tolist() == [0, 1, 2, 3, 4] and table["before"][0] == 1.0
+
+
+# ----------------------------------------------------------------------------------- found by attacking it, and mended
+
+
+def test_several_loaders_in_one_epoch_each_begin_at_their_beginning(tmp_path: Path) -> None:
+    first, second = (DataLoader(TensorDataset(torch.arange(n)), 4) for n in (12, 20))
+    with Run("a", root=tmp_path, quiet=True) as run:
+        assert [(len(list(run.batches(first))), len(list(run.batches(second)))) for _ in run.epochs(2)] == [(3, 5)] * 2
+
+
+def test_a_batch_that_is_none_does_not_end_the_epoch(tmp_path: Path) -> None:
+    loader = DataLoader(list(range(8)), 2, collate_fn=lambda items: None if 0 in items else torch.tensor(items))  # type: ignore[arg-type]
+    with Run("a", root=tmp_path, quiet=True) as run:
+        assert [len(list(run.batches(loader))) for _ in run.epochs(1)] == [4]
+
+
+def test_without_optimizers_batches_are_steps(tmp_path: Path) -> None:
+    with Run("a", root=tmp_path, quiet=True) as run:
+        for _ in run.epochs(1):
+            for number, _ in enumerate(run.batches([torch.ones(2)] * 5)):
+                run.log({"x": number})
+    assert relume.history("a", root=tmp_path)["x"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({1: 1.0}, "the name of a metric must be text, not 1"),
+        ({"x": torch.tensor(1 + 2j)}, "cannot log 'x': a complex is no number"),
+        ({"x": 10**400}, "cannot log 'x': the number has 401 digits"),
+    ],
+)
+def test_values_that_would_break_the_journal_are_refused(tmp_path: Path, values: dict, message: str) -> None:
+    with Run("a", root=tmp_path, quiet=True) as run:
+        run.log({"loss": 1.0})
+        with pytest.raises(ConfigurationError, match=message):
+            run.log(values)
+    assert relume.history("a", root=tmp_path)["loss"].tolist() == [1.0]
+
+
+def test_odd_values_and_names_come_back(tmp_path: Path) -> None:
+    with Run("a", root=tmp_path, quiet=True) as run:
+        run.log(
+            {"ok": torch.tensor(True), "big": 2**70, "größe \n\"'": 1.0, "c\ud800": 2.0, "epoch": 3, "time": 4},
+            step=np.int64(7),
+        )
+    table = relume.history("a", root=tmp_path)
+    assert (table["ok"][0], table["big"][0], table["größe \n\"'"][0], table["c?"][0]) == (1.0, 2.0**70, 1.0, 2.0)
+    assert (table["step"][0], table["logged/epoch"][0], table["logged/time"][0]) == (7, 3, 4)
+
+
+@pytest.mark.parametrize("step", [1.5, "3", True, -1, 2**63, torch.tensor(3)])
+def test_a_step_that_is_no_whole_number_is_refused(tmp_path: Path, step: object) -> None:
+    with (
+        Run("a", root=tmp_path, quiet=True) as run,
+        pytest.raises(ConfigurationError, match="step must be a whole number from 0"),
+    ):
+        run.log({"x": 1.0}, step=step)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", ["abc", 1.7, 2**70, -1, True])
+def test_a_seed_that_is_no_whole_number_is_refused(seed: object) -> None:
+    with pytest.raises(ConfigurationError, match="seed must be a whole number from 0"):
+        Run("a", seed=seed)  # type: ignore[arg-type]
+
+
+def test_a_forked_child_does_not_end_its_parents_run(tmp_path: Path) -> None:
+    import os
+
+    from relume.monitor import status_of
+
+    with Run("a", root=tmp_path, quiet=True) as run:
+        child = os.fork()
+        if child == 0:
+            run.__exit__(None, None, None)
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert status_of(run.folder)[0] == "running"
+        run.log({"x": 1.0})
+    assert status_of(run.folder)[0] == "finished"

@@ -93,3 +93,62 @@ def test_nested_outputs_are_predicted_in_their_form(loader) -> None:
 
     found = relume.predict(Two(), DataLoader(loader.dataset, 16))
     assert found["sum"].shape == (50,) and found["parts"][1].shape == (50, 4)
+
+
+# ----------------------------------------------------------------------------------- found by attacking it, and mended
+
+
+def test_a_module_that_fills_a_cache_in_an_evaluation_can_be_trained_afterwards(loader) -> None:
+    class Cached(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.table = nn.Linear(4, 3), None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.table is None:
+                self.table = torch.ones(4) * 2
+            return self.layer(x * self.table)
+
+    model = Cached()
+    relume.evaluate(model, loader, loss=nn.CrossEntropyLoss())
+    model(loader.dataset.tensors[0].requires_grad_()).sum().backward()
+
+
+def test_evaluating_a_part_of_a_dataset_and_training_on_all_of_it_works(tmp_path) -> None:
+    class Slow(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return 20
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            return torch.full((4,), float(index)), 0
+
+    model, data = nn.Linear(4, 3), Slow()
+    relume.evaluate(model, DataLoader(data, 4, sampler=range(12)), loss=nn.CrossEntropyLoss())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    trainer = relume.Trainer(model, loss=nn.CrossEntropyLoss(), optimizer=optimizer, device="cpu", quiet=True)
+    assert trainer.fit(DataLoader(data, 4, shuffle=True), epochs=1, root=tmp_path).steps == 5
+
+
+def test_the_users_torchmetrics_object_keeps_its_state(model, loader) -> None:
+    metric = torchmetrics.MeanMetric()
+    metric.update(3.0)
+    relume.evaluate(
+        model, loader, metrics={"x": torchmetrics.classification.MulticlassAccuracy(3), "y": relume.accuracy}
+    )
+    with pytest.raises(ConfigurationError, match="metric 'z' gave None"):
+        relume.evaluate(model, loader, metrics={"z": lambda output, target: None})
+    assert metric.compute() == 3.0
+
+
+def test_a_changed_dataset_is_evaluated_as_it_is(model) -> None:
+    data = torch.utils.data.TensorDataset(torch.randn(40, 4), torch.zeros(40, dtype=torch.int64))
+    loader = DataLoader(data, 8)
+
+    def share(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return target.float().mean()
+
+    assert relume.evaluate(model, loader, metrics={"share": share}) == {"share": 0.0}
+    data.tensors[1][:10] = 1
+    with pytest.warns(relume.RelumeWarning, match="no longer kept in memory"):
+        relume.evaluate(model, loader, metrics={"share": share})
+    assert relume.evaluate(model, loader, metrics={"share": share}) == {"share": 0.25}

@@ -500,3 +500,103 @@ def test_ctrl_c_marks_the_run_as_interrupted(tmp_path: Path, model, loader) -> N
     from relume.monitor import status_of
 
     assert status_of(tmp_path / "a")[0] == "interrupted"
+
+
+# ----------------------------------------------------------------------------------- found by attacking it, and mended
+
+
+def test_clipping_looks_at_what_the_optimizer_holds(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3))
+    twin = copy.deepcopy(model)
+    loader = DataLoader(TensorDataset(torch.randn(40, 4), torch.randint(0, 3, (40,))), 8)
+    with pytest.warns(RelumeWarning, match="are in no optimizer"):
+        fit(model, loader, tmp_path, epochs=5, optimizer=sgd(model[1], 1.0), clip_norm=0.1)
+    optimizer = sgd(twin[1], 1.0)
+    for _ in range(5):
+        for x, y in loader:
+            nn.functional.cross_entropy(twin(x), y).backward()
+            nn.utils.clip_grad_norm_(twin[1].parameters(), 0.1)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert torch.equal(weights(model), weights(twin))
+
+
+def test_accumulation_corrects_parameters_of_the_loss_too(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            return nn.functional.cross_entropy(output, target) * self.scale
+
+    found = []
+    for accumulate in (1, 4):
+        torch.manual_seed(0)
+        model, loss = nn.Linear(4, 3), Scaled()
+        optimizer = torch.optim.SGD([*model.parameters(), *loss.parameters()], lr=0.1)
+        data = [(torch.ones(8, 4), torch.zeros(8, dtype=torch.int64))]
+        fit(model, data, tmp_path, epochs=1, loss=loss, optimizer=optimizer, accumulate=accumulate)
+        found.append(loss.scale.item())
+    assert found[0] == pytest.approx(found[1], rel=1e-6) != 1.0
+
+
+def test_an_open_run_counts_the_trainers_steps_and_refuses_what_it_would_ignore(tmp_path: Path, model, loader) -> None:
+    with relume.Run("mine", root=tmp_path, quiet=True) as run:
+        trainer = make(model)
+        assert trainer.fit(loader, epochs=2, run=run).steps == 8
+        with pytest.raises(ConfigurationError, match="belong to the Run that is open already"):
+            trainer.fit(loader, epochs=4, run=run, config={"a": 1})
+        with pytest.raises(ConfigurationError, match="the Trainer's seed is 5 and the open Run's is 0"):
+            make(model, seed=5).fit(loader, epochs=4, run=run)
+
+
+def test_a_step_function_that_trains_nothing_is_an_error(tmp_path: Path, model, loader) -> None:
+    with pytest.raises(LossError, match="gave no loss and made no update in a whole epoch"):
+        make(model, loss=None, step=lambda trainer, batch: {"los": torch.ones(())}).fit(
+            loader, epochs=1, run="a", root=tmp_path
+        )
+
+
+def test_a_config_of_any_kind_is_stored(tmp_path: Path, model, loader) -> None:
+    from argparse import Namespace
+
+    from relume.monitor import RunRecord
+
+    result = make(model).fit(loader, epochs=1, run="a", root=tmp_path, config=Namespace(width=8))
+    assert RunRecord.load(result.folder).config["width"] == 8
+
+
+def test_the_ignored_target_of_the_loss_is_no_error(tmp_path: Path, model) -> None:
+    y = torch.tensor([0, 255, 1, 2])
+    assert fit(model, [(torch.ones(4, 4), y)], tmp_path, loss=nn.CrossEntropyLoss(ignore_index=255)).steps == 2
+
+
+def test_a_type_error_inside_the_model_is_the_users_own(tmp_path: Path, loader) -> None:
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = Named()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.inner(x, 1, 2, 3)
+
+    with pytest.raises(TypeError, match=r"forward\(\) takes"):
+        fit(Outer(), loader, tmp_path)
+
+
+def test_the_first_error_is_the_one_that_comes_out(tmp_path: Path, model, loader) -> None:
+    class Breaks(Callback):
+        def on_step_end(self, trainer: Trainer) -> None:
+            raise ZeroDivisionError
+
+        def on_fit_end(self, trainer: Trainer) -> None:
+            raise KeyError("never seen")
+
+    with pytest.raises(ZeroDivisionError):
+        fit(model, loader, tmp_path, callbacks=[Breaks()])
+
+
+def test_lbfgs_says_how_it_is_used(tmp_path: Path, model, loader) -> None:
+    with pytest.raises(OptimizerError, match="LBFGS evaluates the loss several times"):
+        fit(model, loader, tmp_path, optimizer=torch.optim.LBFGS(model.parameters()))
