@@ -1,0 +1,96 @@
+"""Saving in the background: training waits for the snapshot, one thread does the rest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+
+import torch
+
+from relume.checkpoint.layout import CHECKPOINTS, Checkpoint
+from relume.checkpoint.snapshot import Snapshot, Snapshotter
+from relume.checkpoint.store import Store
+
+_logger = logging.getLogger(__name__)
+
+
+class Writer:
+    """Saves checkpoints to a store behind the training's back, one at a time.
+
+    A second save waits for the first. A save that failed is raised at the next call of `save` or `wait`, or at
+    `close`; the store is then as it was before it.
+
+    Example:
+        >>> with Writer(Store(tmp_path)) as writer:
+        ...     future = writer.save({"weight": torch.ones(3)}, label="epoch=1")
+        >>> future.result().name
+        '000001-epoch=1'
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._snapshotter = Snapshotter()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="relume-checkpoint")
+        self._pending: Future[Checkpoint] | None = None
+
+    def save(
+        self,
+        state: object,
+        meta: object = None,
+        *,
+        folder: str = CHECKPOINTS,
+        label: str = "",
+        constant: Iterable[torch.Tensor] = (),
+        verify_constant: bool = False,
+    ) -> Future[Checkpoint]:
+        """Take a snapshot of ``state`` and return; `wait`, or the result of what is returned, says when it is safe.
+
+        Args:
+            state: nested Python state with tensors; see `codec.encode`.
+            meta: a description that can be read without the state; it must not be changed afterwards.
+            folder: ``"checkpoints"`` or ``"<run>/checkpoints"``.
+            label: becomes part of the manifest's name.
+            constant: tensors that nobody changes, such as frozen parameters: neither copied nor, while their address
+                and version counter stay the same, read again.
+            verify_constant: read them all the same, and raise ConstantChangedError when one has changed.
+
+        Raises:
+            UnstorableError: at once; nothing is written.
+            CheckpointError: the save before this one failed; this one was not begun.
+        """
+        self.wait()
+        snapshot = self._snapshotter.take(state, constant=constant, verify_constant=verify_constant)
+        self._pending = self._thread.submit(self._write, snapshot, meta, folder, label)
+        return self._pending
+
+    def wait(self) -> Checkpoint | None:
+        """Wait until nothing is being written; the checkpoint that was, if any. Raises what went wrong with it."""
+        pending, self._pending = self._pending, None
+        return pending.result() if pending else None
+
+    def close(self) -> None:
+        """Finish what is being written, and end the thread. Raises what went wrong."""
+        try:
+            self.wait()
+        finally:
+            self._thread.shutdown()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(self, snapshot: Snapshot, meta: object, folder: str, label: str) -> Checkpoint:
+        try:
+            checkpoint = self.store.commit(snapshot, meta, folder=folder, label=label)
+        except BaseException as error:
+            self._snapshotter.forget()
+            _logger.error("a checkpoint was not saved: %s", error)
+            raise
+        self._snapshotter.remember(snapshot)
+        return checkpoint
