@@ -61,8 +61,10 @@ class _SkipFills(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__name__", "") in _FILLS and isinstance(args[0], torch.Tensor) and args[0].is_meta:
-            return args[0]
+        if getattr(func, "__name__", "") in _FILLS:
+            target = args[0] if args else (kwargs or {}).get("tensor")
+            if isinstance(target, torch.Tensor) and target.is_meta:
+                return target
         return func(*args, **(kwargs or {}))
 
 

@@ -191,8 +191,8 @@ def _hash(leaf: Leaf) -> None:
     if leaf.hash and leaf.hash != found:
         raise ConstantChangedError(
             f"{leaf.source.path} was said to be constant, and its bytes are not those of the last save: something "
-            "wrote to it past its version counter (through .data or numpy, perhaps). Nothing was committed; the next save "
-            "stores it as it is now. Leave it out of `constant` when it is meant to change."
+            "wrote to it past its version counter (through .data or numpy, perhaps). Nothing was committed; the next "
+            "save stores it as it is now. Leave it out of `constant` when it is meant to change."
         )
     leaf.hash = found
 
