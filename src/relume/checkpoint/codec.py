@@ -124,7 +124,11 @@ class _Encoder:
         if handler is not None:
             return handler(self, value, path, depth + 1)
         if isinstance(value, np.generic):
-            return {"$": "scalar", "dtype": _array_dtype(value.dtype, path), "hex": value.tobytes().hex()}
+            return {
+                "$": "scalar",
+                "dtype": _array_dtype(value.dtype, path),
+                "hex": value.tobytes()[: value.dtype.itemsize].hex(),
+            }
         raise _unstorable(value, path)
 
     def items(self, values: Iterable[Any], path: str, depth: int) -> list[Json]:

@@ -16,7 +16,7 @@ import torch
 
 from relume.checkpoint.codec import Json, encode
 from relume.checkpoint.hashing import hash_bytes
-from relume.checkpoint.tensors import Source, as_buffer, as_bytes
+from relume.checkpoint.tensors import Source, as_buffer, as_bytes, flat_bytes
 from relume.errors import ConstantChangedError
 
 _ALIGNMENT_BYTES = 64
@@ -161,7 +161,7 @@ class _Arena:
             return slot.copy_(as_bytes(value))
         value = value.resolve_conj().resolve_neg()
         if value.is_contiguous():
-            return slot.copy_(value.reshape(-1).view(torch.uint8), non_blocking=True)
+            return slot.copy_(flat_bytes(value), non_blocking=True)
         slot.view(value.dtype).view(value.shape).copy_(value, non_blocking=value.is_cuda)
         return slot
 

@@ -88,7 +88,13 @@ def as_bytes(value: torch.Tensor | np.ndarray[Any, Any] | bytes) -> torch.Tensor
         return torch.from_numpy(np.array(value, order="C").reshape(-1).view(np.uint8))
     if value.numel() == 0:
         return _empty()
-    return value.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    return flat_bytes(value.cpu().resolve_conj().resolve_neg().contiguous())
+
+
+def flat_bytes(value: torch.Tensor) -> torch.Tensor:
+    """The memory of a contiguous tensor, with elements, as a flat uint8 tensor."""
+    # Not reshape(-1): a tensor with one element may have any stride, and view refuses all but 1.
+    return value.as_strided((value.numel(),), (1,)).view(torch.uint8)
 
 
 def as_buffer(flat: torch.Tensor) -> memoryview:
@@ -103,8 +109,6 @@ def from_bytes(flat: torch.Tensor, dtype: str, shape: Sequence[int]) -> torch.Te
     if dtype.startswith(ARRAY_DTYPE):
         kind = array_dtype(dtype.removeprefix(ARRAY_DTYPE))
         return flat.numpy().view(kind).reshape(shape) if flat.numel() else np.zeros(shape, kind)
-    if not flat.numel():
-        return torch.empty(tuple(shape), dtype=torch_dtype(dtype))
     return flat.view(torch_dtype(dtype)).view(tuple(shape))
 
 
