@@ -59,18 +59,18 @@ class Faults:
 
     def replace(self, source: Path, target: Path) -> None:
         self._boundary("rename")
-        os.replace(source, target)
+        source.replace(target)
         if source in self._unsafe_content:
             self._unsafe_content.add(target)
         self._unsafe_names.append(("rename", source, target))
 
     def unlink(self, path: Path) -> None:
         self._boundary("unlink")
-        os.unlink(path)
+        path.unlink()
 
     def mkdir(self, path: Path) -> None:
         self._boundary("mkdir")
-        os.mkdir(path)
+        path.mkdir()
         self._unsafe_names.append(("mkdir", path, path))
 
     def take_back_what_is_unsafe(self) -> None:
@@ -78,11 +78,11 @@ class Faults:
         for kind, source, target in reversed(self._unsafe_names):
             with contextlib.suppress(OSError):
                 if kind == "rename":
-                    os.replace(target, source)
+                    target.replace(source)
                 elif kind == "mkdir":
-                    os.rmdir(target)
+                    target.rmdir()
                 else:
-                    os.unlink(target)
+                    target.unlink()
 
     def empty_what_is_unsafe(self) -> None:
         """The other thing it may do: the name is there, and half of the content."""

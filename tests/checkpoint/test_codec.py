@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import enum
 import pathlib
 import warnings
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:ComplexHalf support is experimen
 
 TORCH_DTYPES = [
     torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex32, torch.complex64, torch.complex128,
-    torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64, torch.uint64, torch.bool,
-    torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
+    torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32, torch.uint32, torch.int64, torch.uint64,
+    torch.bool, torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz,
 ]  # fmt: skip
 
 
@@ -190,9 +191,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-kinds = st.sampled_from(
-    ["data", "int", "float", "complex", "bytes", "scalar", "dtype", "device", "Size", "dict", "tuple", "set", "frozenset", "deque", "OrderedDict", "defaultdict", "Counter", "__import__", "tensor"]
-)
+KINDS = """data int float complex bytes scalar dtype device Size dict tuple set frozenset deque OrderedDict defaultdict
+    Counter __import__ tensor"""
+kinds = st.sampled_from(KINDS.split())
 nodes = st.fixed_dictionaries(
     {"$": kinds | json_values},
     optional={
@@ -206,10 +207,8 @@ trees = st.recursive(json_values | nodes, lambda inner: st.lists(inner, max_size
 @settings(max_examples=600, deadline=None)
 @given(tree=trees)
 def test_any_json_is_decoded_or_refused_with_our_error(tree: object) -> None:
-    try:
+    with contextlib.suppress(ManifestError):
         decode(tree, lambda place: [torch.zeros(1)][place])
-    except ManifestError:
-        pass
 
 
 def test_a_tree_nested_without_end_is_refused() -> None:

@@ -99,6 +99,16 @@ def places(tree: Json) -> list[int]:
     return list(found)
 
 
+def members(tree: Json) -> dict[Any, Json] | list[Json]:
+    """What a container holds, still as JSON; nothing where ``tree`` is none. Only plain keys are among them."""
+    while isinstance(tree, dict) and "$" in tree:
+        kind, tree = tree["$"], tree.get("items")
+        if kind == "dict":
+            pairs = [pair for pair in tree if isinstance(pair, list) and len(pair) == 2]
+            return {key: item for key, item in pairs if isinstance(key, (str, int, float))}
+    return tree if isinstance(tree, (dict, list)) else {}
+
+
 class _Encoder:
     """Hot path: training waits for it (measured 4 microseconds a tensor)."""
 
@@ -192,7 +202,7 @@ class _Encoder:
             )  # fmt: skip
         source = Source(
             path=path,
-            value=value.detach(),
+            value=value if value.is_inference() else value.detach(),  # which shares the version counter
             dtype=str(value.dtype).removeprefix("torch."),
             shape=tuple(value.shape),
             is_parameter=isinstance(value, torch.nn.Parameter),

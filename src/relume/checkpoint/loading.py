@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from relume.checkpoint.codec import Json, decode, places
+from relume.checkpoint.codec import Json, decode, members, places
 from relume.checkpoint.index import Index
 from relume.checkpoint.layout import Checkpoint
 from relume.checkpoint.manifest import Entry, Manifest, Piece
@@ -70,13 +70,13 @@ def decode_meta(manifest: Manifest) -> Any:
 
 def _part(tree: Json, part: Sequence[str | int], checkpoint: Checkpoint) -> Json:
     for depth, key in enumerate(part):
-        items = tree["items"] if isinstance(tree, dict) and "$" in tree and "items" in tree else tree
+        known = members(tree)
         try:
-            tree = items[key]
+            tree = known[key]  # type: ignore[index]
         except (KeyError, IndexError, TypeError):
-            known = ", ".join(map(str, items)) if isinstance(items, dict) else f"{len(items or ())} items"
+            names = ", ".join(map(str, known)) if isinstance(known, dict) else f"{len(known)} items"
             raise ManifestError(
-                f"{checkpoint.path} has no {'.'.join(map(str, part[: depth + 1]))!r}. There are: {known:.500}."
+                f"{checkpoint.path} has no {'.'.join(map(str, part[: depth + 1]))!r}. There are: {names:.500}."
             ) from None
     return tree
 
