@@ -18,6 +18,7 @@ from relume.errors import StoreWriteError
 Buffer = bytes | bytearray | memoryview
 
 _GATHER_BYTES = 1 << 20
+_WRITE_BYTES = 8 << 20
 
 
 class System(Protocol):
@@ -43,7 +44,9 @@ def write_new(path: Path, chunks: Iterable[Buffer]) -> int:
     fd = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         try:
-            size = sum(_write_all(fd, chunk) for chunk in _gathered(chunks))
+            size = 0
+            for chunk in _gathered(chunks):
+                size = _write_all(fd, chunk, size)
             system.fsync(fd)
         finally:
             system.close(fd)
@@ -121,14 +124,20 @@ def _free_megabytes(root: Path) -> int:
     return 0
 
 
-def _write_all(fd: int, data: Buffer) -> int:
+def _write_all(fd: int, data: Buffer, position: int) -> int:
+    """Write ``data`` at ``position`` of the file; returns where it ends."""
     view = memoryview(data)
     while view:
-        written = system.write(fd, view)
+        written = system.write(fd, view[:_WRITE_BYTES])
         if written <= 0:
             raise OSError(errno.EIO, "nothing was written")
+        if hasattr(os, "posix_fadvise") and len(view) >= _WRITE_BYTES:
+            # Linux takes this for a wish to write the range out now, and goes on behind our back: the fsync at the end
+            # then finds nothing to do (575 MB: 245 ms become 155).
+            os.posix_fadvise(fd, position, written, os.POSIX_FADV_DONTNEED)
         view = view[written:]
-    return memoryview(data).nbytes
+        position += written
+    return position
 
 
 def _gathered(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
