@@ -114,6 +114,36 @@ def test_an_unstorable_object_is_found_at_the_call(tmp_path: pathlib.Path) -> No
         writer.save({"hook": print})
 
 
+def test_meta_is_that_of_the_call(tmp_path: pathlib.Path) -> None:
+    metrics = {"loss": 1.0}
+    with Writer(Store(tmp_path)) as writer:
+        writer.save({}, {"metrics": metrics})
+        metrics["loss"] = 2.0
+    assert Store(tmp_path).meta(1) == {"metrics": {"loss": 1.0}}
+
+
+def test_what_the_manifest_refers_to_is_made_safe_before_it(tmp_path: pathlib.Path) -> None:
+    seen = []
+    with Writer(Store(tmp_path)) as writer:
+
+        def before_commit() -> None:
+            seen.append((len(list(tmp_path.rglob("*.safetensors"))), len(writer.store.list())))
+
+        writer.save({"w": torch.ones(3)}, before_commit=before_commit)
+    assert seen == [(1, 0)]
+
+
+def test_a_failure_before_the_commit_commits_nothing(tmp_path: pathlib.Path) -> None:
+    def before_commit() -> None:
+        raise RuntimeError("the journal is not safe")
+
+    writer = Writer(Store(tmp_path))
+    writer.save({"w": torch.ones(3)}, before_commit=before_commit)
+    with pytest.raises(RuntimeError, match="the journal is not safe"):
+        writer.close()
+    assert not Store(tmp_path).list()
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_snapshot_of_a_device_is_that_of_its_moment(tmp_path: pathlib.Path) -> None:

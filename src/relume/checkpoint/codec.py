@@ -80,7 +80,16 @@ def decode(tree: Json, data: Callable[[int], object]) -> Any:
     """
     try:
         return _Decoder(data).value(tree, 0)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError, MemoryError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        OverflowError,
+        RecursionError,
+        MemoryError,
+        struct.error,
+    ) as error:
         raise ManifestError(f"the state in the manifest is not understood: {_reason(error)}") from error
 
 

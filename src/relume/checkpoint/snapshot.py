@@ -17,7 +17,7 @@ import torch
 from relume.checkpoint.codec import Json, encode
 from relume.checkpoint.hashing import hash_bytes
 from relume.checkpoint.tensors import Source, as_buffer, as_bytes, flat_bytes
-from relume.errors import ConstantChangedError
+from relume.errors import ConstantChangedError, UnstorableError
 
 _ALIGNMENT_BYTES = 64
 
@@ -53,10 +53,11 @@ class Leaf:
 
 @dataclass
 class Snapshot:
-    """A state at one moment: its tree as JSON, and its tensors."""
+    """A state at one moment: its tree as JSON, its tensors, and the description as JSON."""
 
     tree: Json
     leaves: list[Leaf]
+    meta: Json = None
     verify_constant: bool = False
     _events: list[torch.cuda.Event] = field(default_factory=list)
 
@@ -88,11 +89,19 @@ class Snapshotter:
         self._arenas = {False: _Arena(pinned=False), True: _Arena(pinned=True)}
         self._constants: dict[str, _Constant] = {}
 
-    def take(self, state: object, *, constant: Iterable[torch.Tensor] = (), verify_constant: bool = False) -> Snapshot:
+    def take(
+        self,
+        state: object,
+        meta: object = None,
+        *,
+        constant: Iterable[torch.Tensor] = (),
+        verify_constant: bool = False,
+    ) -> Snapshot:
         """Copy what may change of ``state``.
 
         Args:
             state: see `codec.encode`.
+            meta: a description that can be read without the state; it holds no tensors.
             constant: tensors that nobody changes, such as frozen parameters. They are read where they lie, and
                 not at all while their address and version counter stay the same.
             verify_constant: read them all the same: a change that passed by the version counter is then found.
@@ -100,11 +109,12 @@ class Snapshotter:
         Raises:
             UnstorableError: the path to an object that cannot be stored.
         """
+        description = _encode_meta(meta)
         encoded = encode(state)
         addresses = {(tensor.data_ptr(), tensor.nbytes) for tensor in constant}
         leaves = [self._leaf(source, addresses) for source in encoded.sources]
         events = self._copy([leaf for leaf in leaves if leaf.copy is None and _may_change(leaf)])
-        return Snapshot(encoded.tree, leaves, verify_constant, events)
+        return Snapshot(encoded.tree, leaves, description, verify_constant, events)
 
     def remember(self, snapshot: Snapshot) -> None:
         """Note what is in the store now, so that it need not be read again."""
@@ -180,10 +190,18 @@ def _private_memory(size: int) -> mmap.mmap:
     return memory
 
 
-def live_snapshot(state: object) -> Snapshot:
+def live_snapshot(state: object, meta: object = None) -> Snapshot:
     """A snapshot that copies nothing, for a caller who changes nothing until it is written."""
+    description = _encode_meta(meta)
     encoded = encode(state)
-    return Snapshot(encoded.tree, [Leaf(source) for source in encoded.sources])
+    return Snapshot(encoded.tree, [Leaf(source) for source in encoded.sources], description)
+
+
+def _encode_meta(meta: object) -> Json:
+    encoded = encode(meta, root="meta")
+    if encoded.sources:
+        raise UnstorableError(f"{encoded.sources[0].path} is data for the state: meta is read without any pack.")
+    return encoded.tree
 
 
 def _hash(leaf: Leaf) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ import torch
 
 from relume.checkpoint import files
 from relume.checkpoint.checking import VerifyReport, check
-from relume.checkpoint.codec import encode
 from relume.checkpoint.garbage import GcReport, collect, sweep
 from relume.checkpoint.index import Index
 from relume.checkpoint.layout import CHECKPOINTS, Checkpoint, Layout, temporary
@@ -30,7 +29,7 @@ from relume.checkpoint.pack import Blob, write_pack
 from relume.checkpoint.reader import Verify, damaged
 from relume.checkpoint.snapshot import Leaf, Snapshot, live_snapshot
 from relume.checkpoint.tensors import as_buffer
-from relume.errors import CheckpointError, PackError, StoreLockedError, UnknownCheckpointError, UnstorableError
+from relume.errors import CheckpointError, PackError, StoreLockedError, UnknownCheckpointError
 
 
 @dataclass(frozen=True)
@@ -86,17 +85,32 @@ class Store:
             UnstorableError: the path to an object that cannot be stored.
             StoreWriteError: the disk is full, read-only or fails; the store is as it was.
         """
-        return self.commit(live_snapshot(state), meta, folder=folder, label=label)
+        self.check_name(folder, label)
+        return self.commit(live_snapshot(state, meta), folder=folder, label=label)
+
+    def check_name(self, folder: str, label: str) -> None:
+        """Raise StorageError when no checkpoint can be called so."""
+        self.layout.manifests(folder)
+        file_name(0, label)
 
     def commit(
-        self, snapshot: Snapshot, meta: object = None, *, folder: str = CHECKPOINTS, label: str = ""
+        self,
+        snapshot: Snapshot,
+        *,
+        folder: str = CHECKPOINTS,
+        label: str = "",
+        before_commit: Callable[[], None] | None = None,
     ) -> Checkpoint:
-        """Write a snapshot; see `save`. Raises ConstantChangedError, too."""
+        """Write a snapshot; see `save`.
+
+        Args:
+            before_commit: called when the tensors are safe and the manifest is not yet written: the place to make
+                safe what the manifest refers to. What it raises ends the save.
+
+        Raises:
+            ConstantChangedError: a constant tensor is not what it was; names it. The store is as it was.
+        """
         manifests = self.layout.manifests(folder)
-        file_name(0, label)  # a label that is no name is found before anything is written
-        encoded_meta = encode(meta, root="meta")
-        if encoded_meta.sources:
-            raise UnstorableError(f"{encoded_meta.sources[0].path} is data for the state, and meta holds none.")
         snapshot.hash()
         with files.explained("saving a checkpoint", self.root):
             self.layout.make()
@@ -106,7 +120,9 @@ class Store:
                 placed, stored_bytes = self._place(snapshot.leaves)
                 for leaf in snapshot.leaves:
                     leaf.ensure_unchanged()
-                document = _manifest(snapshot, encoded_meta.tree, placed, stored_bytes)
+                if before_commit is not None:
+                    before_commit()
+                document = _manifest(snapshot, placed, stored_bytes)
                 with self._commit_lock.exclusive():
                     return self._publish(document, folder, label)
 
@@ -283,7 +299,7 @@ class Store:
         return Checkpoint(folder, sequence, label, path)
 
 
-def _manifest(snapshot: Snapshot, meta: Any, placed: dict[str, str], stored_bytes: int) -> dict[str, Any]:
+def _manifest(snapshot: Snapshot, placed: dict[str, str], stored_bytes: int) -> dict[str, Any]:
     packs = sorted(set(placed.values()))
     numbers = {pack_id: number for number, pack_id in enumerate(packs)}
     entries = []
@@ -304,7 +320,7 @@ def _manifest(snapshot: Snapshot, meta: Any, placed: dict[str, str], stored_byte
         "format": FORMAT,
         "version": VERSION,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        "meta": meta,
+        "meta": snapshot.meta,
         "stored_bytes": stored_bytes,
         "total_bytes": sum({leaf.hash: leaf.source.size_bytes for leaf in snapshot.leaves}.values()),
         "packs": packs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -44,25 +44,28 @@ class Writer:
         label: str = "",
         constant: Iterable[torch.Tensor] = (),
         verify_constant: bool = False,
+        before_commit: Callable[[], None] | None = None,
     ) -> Future[Checkpoint]:
         """Take a snapshot of ``state`` and return; `wait`, or the result of what is returned, says when it is safe.
 
         Args:
             state: nested Python state with tensors; see `codec.encode`.
-            meta: a description that can be read without the state; it must not be changed afterwards.
+            meta: a description that can be read without the state; it holds no tensors.
             folder: ``"checkpoints"`` or ``"<run>/checkpoints"``.
             label: becomes part of the manifest's name.
             constant: tensors that nobody changes, such as frozen parameters: neither copied nor, while their address
                 and version counter stay the same, read again.
             verify_constant: read them all the same, and raise ConstantChangedError when one has changed.
+            before_commit: called by the background thread when the tensors are safe, before the manifest is written.
 
         Raises:
             UnstorableError: at once; nothing is written.
             CheckpointError: the save before this one failed; this one was not begun.
         """
         self.wait()
-        snapshot = self._snapshotter.take(state, constant=constant, verify_constant=verify_constant)
-        self._pending = self._thread.submit(self._write, snapshot, meta, folder, label)
+        self.store.check_name(folder, label)
+        snapshot = self._snapshotter.take(state, meta, constant=constant, verify_constant=verify_constant)
+        self._pending = self._thread.submit(self._write, snapshot, folder, label, before_commit)
         return self._pending
 
     def wait(self) -> Checkpoint | None:
@@ -85,9 +88,11 @@ class Writer:
     ) -> None:
         self.close()
 
-    def _write(self, snapshot: Snapshot, meta: object, folder: str, label: str) -> Checkpoint:
+    def _write(
+        self, snapshot: Snapshot, folder: str, label: str, before_commit: Callable[[], None] | None
+    ) -> Checkpoint:
         try:
-            checkpoint = self.store.commit(snapshot, meta, folder=folder, label=label)
+            checkpoint = self.store.commit(snapshot, folder=folder, label=label, before_commit=before_commit)
         except BaseException as error:
             self._snapshotter.forget()
             _logger.error("a checkpoint was not saved: %s", error)
