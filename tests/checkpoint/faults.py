@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,14 +75,17 @@ class Faults:
         path.mkdir()
         self._unsafe_names.append(("mkdir", path, path))
 
-    def take_back_what_is_unsafe(self) -> None:
-        """What a power cut may do: names that no fsync of their folder made safe, and content, are gone."""
+    def take_back_what_is_unsafe(self, keep_newest: bool) -> None:
+        """What a power cut may do: names that no fsync of their folder made safe are gone, or all but the newest."""
+        newest = {target.parent for _, _, target in self._unsafe_names[-1:]} if keep_newest else set()
         for kind, source, target in reversed(self._unsafe_names):
+            if target.parent in newest:
+                continue
             with contextlib.suppress(OSError):
                 if kind == "rename":
                     target.replace(source)
                 elif kind == "mkdir":
-                    target.rmdir()
+                    shutil.rmtree(target)  # with all that is in it
                 else:
                     target.unlink()
 
@@ -96,18 +101,15 @@ class Faults:
             self._act(self, kind)
 
 
-def kill(faults: Faults, kind: str) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+Damage = Callable[[Faults], None]
 
-
-def power_cut_without_names(faults: Faults, kind: str) -> None:
-    faults.take_back_what_is_unsafe()
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def power_cut_without_content(faults: Faults, kind: str) -> None:
-    faults.empty_what_is_unsafe()
-    os.kill(os.getpid(), signal.SIGKILL)
+ENDS: dict[str, Damage] = {
+    "kill": lambda faults: None,
+    "power cut, names lost": lambda faults: faults.take_back_what_is_unsafe(keep_newest=False),
+    "power cut, older names lost": lambda faults: faults.take_back_what_is_unsafe(keep_newest=True),
+    "power cut, content lost": lambda faults: faults.empty_what_is_unsafe(),
+}
+"""What the end of a process leaves on the disk."""
 
 
 def failing(number: int) -> Callable[[Faults, str], None]:
@@ -126,18 +128,22 @@ def installed(faults: Faults) -> Iterator[Faults]:
         files.system = os
 
 
-def run_in_child(work: Callable[[], None], faults: Faults) -> bool:
-    """Fork, do ``work`` on the faulty layer in the child; whether it came to the end (and was not killed)."""
+def run_in_child(work: Callable[[], None], boundary: int, damage: Damage) -> bool:
+    """Fork and do ``work`` in the child until the boundary, or to its end, and then the damage; whether it ended."""
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            with installed(faults):
+
+            def end(faults: Faults, kind: str) -> None:
+                damage(faults)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            with installed(Faults(boundary, end)) as layer:
                 work()
+                damage(layer)
             status = 0
         except BaseException:
-            import traceback
-
             traceback.print_exc()
         finally:
             os._exit(status)

@@ -17,7 +17,7 @@ from relume.checkpoint import Store, Writer, files, garbage
 from relume.errors import CheckpointError, StoreWriteError
 
 from . import faults
-from .faults import Faults, installed, run_in_child
+from .faults import ENDS, Faults, installed, run_in_child
 from .same import same
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -94,11 +94,6 @@ SCENARIOS: dict[str, tuple[Callable[[pathlib.Path], dict[str, Any]], Callable[[i
     "gc": (_three_of_five, lambda seed: _gc),
     "delete and gc": (_three, lambda seed: _delete_and_gc),
 }
-ENDS = {
-    "kill": faults.kill,
-    "power cut, names lost": faults.power_cut_without_names,
-    "power cut, content lost": faults.power_cut_without_content,
-}
 
 
 def _check(root: pathlib.Path, committed: dict[str, dict[str, Any]], seed: int, deletes: bool) -> None:
@@ -131,7 +126,9 @@ def _crashes(tmp_path: pathlib.Path, scenario: str, end: str, pick: Callable[[in
             continue
         root = tmp_path / "copy"
         shutil.copytree(original, root)
-        finished = run_in_child(lambda: make_work(seed)(Store(root)), Faults(boundary, ENDS[end]))  # noqa: B023
+        finished = run_in_child(lambda: make_work(seed)(Store(root)), boundary, ENDS[end])  # noqa: B023
+        if finished and scenario.endswith("save"):
+            assert len(Store(root).list()) == len(committed) + 1, "a save that returned is there for good"
         _check(root, committed, seed, deletes=scenario.startswith("delete"))
         shutil.rmtree(root)
         if finished:
