@@ -31,6 +31,7 @@ from torch import nn
 from relume.checkpoint import Store, Writer, restore_module, without_values
 
 Build = Callable[[], nn.Module]
+RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 class Way:
@@ -333,13 +334,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, action="append", help="all of them unless given")
     parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path.cwd(), help="on the disk to be measured")
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "results" / "checkpoint.json"
-    )
+    parser.add_argument("--folder", type=pathlib.Path, default=RESULTS, help="on the disk to be measured")
+    parser.add_argument("--out", type=pathlib.Path, default=RESULTS / "checkpoint.json")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     console = Console()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "torch": torch.__version__,

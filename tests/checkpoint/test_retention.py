@@ -78,7 +78,7 @@ def test_a_name_that_does_not_tell_needs_a_mode(name: str) -> None:
     ("arguments", "message"),
     [
         ({"last": 0}, "the newest checkpoint must stay"),
-        ({"best": 1}, "needs the metric"),
+        ({"best": 2}, "needs the metric"),
         ({"best": -1}, "count checkpoints"),
         ({"every": 0}, "count checkpoints"),
         ({"monitor": "loss", "mode": "down"}, "it is 'min' or 'max'"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import mmap
 import os
 from collections.abc import Iterator, Sequence
@@ -31,20 +33,20 @@ def damaged(pack: Pack, names: Sequence[str], verify: Verify) -> set[str]:
     Raises:
         PackError: the pack is gone, cut short, or cannot be read.
     """
-    with _opened(pack) as fd:
+    with _opened(pack) as file:
         if not verify:
             return set()
         long = [name for name in names if pack.spans[name].checksum and verify != "hash"]
         short = [name for name in names if name not in set(long)]
-        bad = {name for name in short if _hash(fd, pack, pack.spans[name]) != name}
-        found = _checksums(fd, pack, [pack.spans[name] for name in long])
+        bad = {name for name in short if _hash(file, pack, pack.spans[name]) != name}
+        found = _checksums(pack, [pack.spans[name] for name in long])
         return bad | {name for name, value in zip(long, found, strict=True) if value != pack.spans[name].checksum}
 
 
 def map_pack(pack: Pack) -> mmap.mmap:
     """The whole pack as memory of this process: what is written to it stays here and never reaches the file."""
-    with _opened(pack) as fd:
-        return mmap.mmap(fd, pack.size_bytes, access=mmap.ACCESS_COPY)
+    with _opened(pack) as file:
+        return mmap.mmap(file.fileno(), pack.size_bytes, access=mmap.ACCESS_COPY)
 
 
 def mapped(memory: mmap.mmap, span: Span) -> torch.Tensor:
@@ -56,47 +58,38 @@ def read(pack: Pack, span: Span) -> torch.Tensor:
     """The bytes of one piece, in fresh memory."""
     flat = torch.empty(span.size_bytes, dtype=torch.uint8)
     view = as_buffer(flat)
-    with _opened(pack) as fd:
-        _fill(fd, view, span.offset, pack.path)
+    with _opened(pack) as file:
+        _fill(file, view, span.offset, pack.path)
     return flat
 
 
-class _opened:  # noqa: N801 - reads as a verb where it is used
+@contextlib.contextmanager
+def _opened(pack: Pack) -> Iterator[io.FileIO]:
     """An open pack, whose length is still what its header promises."""
-
-    def __init__(self, pack: Pack) -> None:
-        self._pack = pack
-
-    def __enter__(self) -> int:
-        try:
-            self._fd = os.open(self._pack.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise PackError(f"{self._pack.path} cannot be read: {error.strerror}.") from error
-        size = os.fstat(self._fd).st_size
-        if size != self._pack.size_bytes:
-            os.close(self._fd)
-            raise PackError(
-                f"{self._pack.path} has {size} bytes where {self._pack.size_bytes} were written: it was cut."
-            )
-        return self._fd
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+    try:
+        file = io.FileIO(pack.path)
+    except OSError as error:
+        raise PackError(f"{pack.path} cannot be read: {error.strerror}.") from error
+    with file:
+        size = os.fstat(file.fileno()).st_size
+        if size != pack.size_bytes:
+            raise PackError(f"{pack.path} has {size} bytes where {pack.size_bytes} were written: it was cut.")
+        yield file
 
 
-def _hash(fd: int, pack: Pack, span: Span) -> str:
-    return hash_parts(_parts(fd, pack.path, span), span.size_bytes)
+def _hash(file: io.FileIO, pack: Pack, span: Span) -> str:
+    return hash_parts(_parts(file, pack.path, span), span.size_bytes)
 
 
-def _parts(fd: int, path: Path, span: Span) -> Iterator[memoryview]:
+def _parts(file: io.FileIO, path: Path, span: Span) -> Iterator[memoryview]:
     buffer = memoryview(bytearray(min(_READ_BYTES, span.size_bytes)))
     for start in range(0, span.size_bytes, len(buffer)):
         part = buffer[: min(len(buffer), span.size_bytes - start)]
-        _fill(fd, part, span.offset + start, path)
+        _fill(file, part, span.offset + start, path)
         yield part
 
 
-def _checksums(fd: int, pack: Pack, spans: list[Span]) -> list[str]:
+def _checksums(pack: Pack, spans: list[Span]) -> list[str]:
     """The checksums of several pieces, block by block on several cores (575 MB: 21 ms on two)."""
     blocks = [
         (span.offset + start, min(BLOCK_BYTES, span.size_bytes - start))
@@ -108,9 +101,10 @@ def _checksums(fd: int, pack: Pack, spans: list[Span]) -> list[str]:
     def sums(worker: int) -> list[int]:
         buffer = memoryview(bytearray(BLOCK_BYTES))
         found = []
-        for offset, size in blocks[worker::workers]:
-            _fill(fd, buffer[:size], offset, pack.path)
-            found.append(block_sum(buffer[:size]))
+        with _opened(pack) as file:
+            for offset, size in blocks[worker::workers]:
+                _fill(file, buffer[:size], offset, pack.path)
+                found.append(block_sum(buffer[:size]))
         return found
 
     totals = [0] * len(blocks)
@@ -121,13 +115,14 @@ def _checksums(fd: int, pack: Pack, spans: list[Span]) -> list[str]:
     return [seal(next(parts) for _ in range(0, span.size_bytes, BLOCK_BYTES)) for span in spans]
 
 
-def _fill(fd: int, view: memoryview, offset: int, path: Path) -> None:
+def _fill(file: io.FileIO, view: memoryview, offset: int, path: Path) -> None:
     done = 0
+    file.seek(offset)
     while done < len(view):
         try:
-            count = os.preadv(fd, [view[done:]], offset + done)
+            count = file.readinto(view[done:])
         except OSError as error:
             raise PackError(f"{path} cannot be read at byte {offset + done}: {error.strerror}.") from error
-        if count == 0:
+        if not count:
             raise PackError(f"{path} ends at byte {offset + done}, before what its header promises: it was cut.")
         done += count

@@ -40,7 +40,7 @@ class Keep:
 
     Args:
         last: how many of the newest; at least one.
-        best: how many of the best by ``monitor``.
+        best: how many of the best, where ``monitor`` is given.
         monitor: the metric that says how good a checkpoint is. One that lacks it, or has NaN, is never among the best.
         mode: whether ``"min"`` or ``"max"`` is good; None infers it from the metric's name.
         every: keep the checkpoints of every n-th epoch for good.
@@ -52,7 +52,7 @@ class Keep:
     """
 
     last: int = 2
-    best: int = 0
+    best: int = 1
     monitor: str | None = None
     mode: Mode | None = None
     every: int | None = None
@@ -66,7 +66,7 @@ class Keep:
             raise ConfigurationError(
                 f"Keep(best={self.best!r}, every={self.every!r}): these count checkpoints and epochs."
             )
-        if self.best and self.monitor is None:
+        if self.best > 1 and self.monitor is None:
             raise ConfigurationError(f"Keep(best={self.best}) needs the metric that tells: monitor='val/loss', say.")
         if self.monitor is not None:
             object.__setattr__(self, "mode", infer_mode(self.monitor, self.mode))

@@ -171,7 +171,7 @@ class _Arena:
             return slot.copy_(as_bytes(value))
         value = value.resolve_conj().resolve_neg()
         if value.is_contiguous():
-            return slot.copy_(flat_bytes(value), non_blocking=True)
+            return slot.copy_(flat_bytes(value), non_blocking=value.is_cuda)
         slot.view(value.dtype).view(value.shape).copy_(value, non_blocking=value.is_cuda)
         return slot
 

@@ -66,7 +66,7 @@ class Store:
     """
 
     def __init__(self, root: str | os.PathLike[str], *, lock_timeout_seconds: float = 60.0) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
         self.layout = Layout(self.root)
         self._lock = FileLock(self.layout.lock, lock_timeout_seconds)
         self._commit_lock = FileLock(self.layout.commit_lock, lock_timeout_seconds)

@@ -70,8 +70,13 @@ class Writer:
 
     def wait(self) -> Checkpoint | None:
         """Wait until nothing is being written; the checkpoint that was, if any. Raises what went wrong with it."""
-        pending, self._pending = self._pending, None
-        return pending.result() if pending else None
+        if self._pending is None:
+            return None
+        try:
+            return self._pending.result()
+        finally:
+            if self._pending.done():  # and not when Ctrl-C ended the wait
+                self._pending = None
 
     def close(self) -> None:
         """Finish what is being written, and end the thread. Raises what went wrong."""
