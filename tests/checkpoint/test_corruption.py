@@ -186,6 +186,8 @@ def test_a_manifest_of_the_future_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(FutureFormatError, match=r"format version 99, .* reads up to 1.*pip install -U relume"):
         store.load(checkpoint)
     assert store.gc(dry_run=False).unreadable
+    with pytest.raises(FutureFormatError):  # and not an older one, which would lose work
+        store.load_newest()
 
 
 def test_unknown_fields_are_named_on_read_and_kept_out_on_write(tmp_path: pathlib.Path) -> None:

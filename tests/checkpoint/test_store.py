@@ -6,6 +6,7 @@ import pathlib
 import stat
 from typing import Any
 
+import portalocker
 import pytest
 import torch
 from safetensors import safe_open
@@ -184,6 +185,19 @@ def test_a_read_only_disk_says_so(tmp_path: pathlib.Path) -> None:
         store.save({"w": torch.zeros(3)})
 
 
+def test_a_drive_without_locks_loads_and_says_why_it_cannot_save(tmp_path: pathlib.Path, monkeypatch: Any) -> None:
+    store = Store(tmp_path)
+    checkpoint = store.save({"w": torch.ones(3)})
+
+    def no_locks(*arguments: object) -> None:
+        raise portalocker.LockException(OSError(errno.ENOLCK, "No locks available"))
+
+    monkeypatch.setattr(portalocker, "lock", no_locks)
+    assert store.load(checkpoint)["w"].sum() == 3
+    with pytest.raises(StoreLockedError, match=r"cannot be locked: .*Put the root on a local disk"):
+        store.save({"w": torch.zeros(3)})
+
+
 def test_gc_shows_before_it_frees(tmp_path: pathlib.Path) -> None:
     store = Store(tmp_path)
     for seed in (1, 2, 3):
@@ -233,8 +247,11 @@ def test_gc_waits_for_those_who_save_and_says_so(tmp_path: pathlib.Path) -> None
         store.save({"w": torch.ones(4)})
         with pytest.raises(StoreLockedError, match=r"locked by another process, still after 0\.02 s"):
             store.gc(dry_run=False)
-    with FileLock(store.layout.lock).exclusive(), pytest.raises(StoreLockedError):
-        store.save({"w": torch.ones(5)})
+    with FileLock(store.layout.lock).exclusive():
+        with pytest.raises(StoreLockedError):
+            store.save({"w": torch.ones(5)})
+        with pytest.raises(StoreLockedError):  # and not an older one
+            store.load_newest()
     assert len(store.list()) == 2
 
 

@@ -16,6 +16,10 @@ from relume.errors import StoreLockedError
 _POLL_SECONDS = 0.005
 
 
+class _NoLocksError(StoreLockedError):
+    """The file system has no locks."""
+
+
 class FileLock:
     """A lock that many may hold shared or one exclusively, between processes and between threads.
 
@@ -45,7 +49,7 @@ class FileLock:
     def for_reading(self) -> Iterator[None]:
         """Hold the lock shared where there is one: a store on a read-only disk has no writers to wait for."""
         with contextlib.ExitStack() as stack:
-            with contextlib.suppress(FileNotFoundError, PermissionError):
+            with contextlib.suppress(FileNotFoundError, PermissionError, _NoLocksError):
                 stack.enter_context(self._held(portalocker.LockFlags.SHARED, self.timeout_seconds, "r"))
             yield
 
@@ -75,4 +79,9 @@ def _try_lock(file: IO[str], flags: portalocker.LockFlags) -> bool:
         portalocker.lock(file, flags | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.AlreadyLocked:
         return False
+    except portalocker.LockException as error:
+        raise _NoLocksError(
+            f"{file.name} cannot be locked: {error!s:.200}. Some network and mounted drives have no locks. "
+            "Put the root on a local disk, and copy from there."
+        ) from error
     return True

@@ -29,7 +29,7 @@ from relume.checkpoint.pack import Blob, write_pack
 from relume.checkpoint.reader import Verify, damaged
 from relume.checkpoint.snapshot import Leaf, Snapshot, live_snapshot
 from relume.checkpoint.tensors import as_buffer
-from relume.errors import CheckpointError, PackError, StoreLockedError, UnknownCheckpointError
+from relume.errors import CheckpointError, FutureFormatError, PackError, StoreLockedError, UnknownCheckpointError
 
 
 @dataclass(frozen=True)
@@ -169,11 +169,14 @@ class Store:
 
         Raises:
             CheckpointError: there are checkpoints, and none can be used.
+            FutureFormatError, StoreLockedError: the newest may well be whole, and cannot be read now.
         """
         skipped: list[tuple[Checkpoint, CheckpointError]] = []
         for checkpoint in reversed(self.list(folder)):
             try:
                 state = self.load(checkpoint, verify=verify, device=device, mmap=mmap, part=part)
+            except (StoreLockedError, FutureFormatError):
+                raise  # it is whole, and going back to an older one would lose work
             except CheckpointError as error:
                 skipped.append((checkpoint, error))
             else:
@@ -191,6 +194,8 @@ class Store:
         """The newest checkpoint that is whole, and the newer ones that are not, with the reasons."""
         try:
             loaded = self.load_newest(folder, verify=verify)
+        except (StoreLockedError, FutureFormatError):
+            raise
         except CheckpointError:
             return None, [
                 (checkpoint, _failure(self, checkpoint, verify)) for checkpoint in reversed(self.list(folder))
