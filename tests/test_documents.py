@@ -24,8 +24,9 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text("u
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_docstring_examples_run(name: str) -> None:
-    found = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+def test_docstring_examples_run(name: str, tmp_path: Path) -> None:
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    found = doctest.testmod(importlib.import_module(name), extraglobs={"tmp_path": tmp_path}, optionflags=flags)
     assert found.failed == 0
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import relume.datasets as datasets
     import relume.errors as errors
     import relume.models as models
+    from relume.checkpoint import Store
     from relume.data import Stream
     from relume.run import Run
     from relume.seeds import seed_everything
@@ -26,6 +27,7 @@ _WHERE = {
     "Callback": "relume.train",
     "Result": "relume.train",
     "Run": "relume.run",
+    "Store": "relume.checkpoint",
     "Stream": "relume.data",
     "Trainer": "relume.train",
     "accuracy": "relume.train",
@@ -42,6 +44,7 @@ __all__ = [
     "RelumeWarning",
     "Result",
     "Run",
+    "Store",
     "Stream",
     "Trainer",
     "__version__",

@@ -16,7 +16,18 @@ RelumeError
 └── StorageError           files
     ├── RootError          the root of the runs cannot be used
     ├── RunError           a run's files are missing or not understood
-    └── DownloadError      a file from the network did not arrive: says where to put it by hand
+    ├── DownloadError      a file from the network did not arrive: says where to put it by hand
+    └── CheckpointError    a checkpoint cannot be written or read
+        ├── ManifestError          a manifest that is damaged or not understood
+        │   └── FutureFormatError  it was written by a newer relume
+        ├── PackError              a pack file is missing, cut short or not a pack
+        │   └── CorruptionError    bytes in a pack are not the bytes that were saved
+        ├── UnknownCheckpointError no such checkpoint: lists those there are
+        ├── UnstorableError        an object that no checkpoint can hold: names the path to it
+        ├── MismatchError          tensors that do not fit the module: names them all
+        ├── ConstantChangedError   a tensor that was said to be constant has changed: names it
+        ├── StoreLockedError       another process holds the store
+        └── StoreWriteError        the store cannot be written: read-only, full, failing disk
 """
 
 from __future__ import annotations
@@ -91,6 +102,50 @@ class RunError(StorageError):
 
 class DownloadError(StorageError):
     """A file from the network did not arrive."""
+
+
+class CheckpointError(StorageError):
+    """A checkpoint cannot be written or read."""
+
+
+class ManifestError(CheckpointError):
+    """A manifest is damaged or not understood."""
+
+
+class FutureFormatError(ManifestError):
+    """A manifest was written by a newer relume."""
+
+
+class PackError(CheckpointError):
+    """A pack file is missing, cut short or not a pack."""
+
+
+class CorruptionError(PackError):
+    """Bytes in a pack are not the bytes that were saved."""
+
+
+class UnknownCheckpointError(CheckpointError):
+    """No such checkpoint."""
+
+
+class UnstorableError(CheckpointError, TypeError):
+    """An object that no checkpoint can hold."""
+
+
+class MismatchError(CheckpointError, ValueError):
+    """Tensors that do not fit the module they are loaded into."""
+
+
+class ConstantChangedError(CheckpointError):
+    """A tensor that was said to be constant has changed."""
+
+
+class StoreLockedError(CheckpointError):
+    """Another process holds the store's lock."""
+
+
+class StoreWriteError(CheckpointError):
+    """The store cannot be written: it is read-only, the disk is full or fails."""
 
 
 class RelumeWarning(UserWarning):

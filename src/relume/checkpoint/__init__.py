@@ -1,0 +1,34 @@
+"""Checkpoints on disk: what only changed is written, what was committed stays, nothing is executed.
+
+This package knows tensors and files, and nothing of training.
+"""
+
+from relume.checkpoint.checking import VerifyReport
+from relume.checkpoint.codec import decode, encode
+from relume.checkpoint.garbage import GcReport
+from relume.checkpoint.layout import Checkpoint
+from relume.checkpoint.manifest import Manifest
+from relume.checkpoint.restore import restore_module, without_values
+from relume.checkpoint.retention import Candidate, Keep, infer_mode
+from relume.checkpoint.snapshot import Snapshot, Snapshotter
+from relume.checkpoint.store import Loaded, Store
+from relume.checkpoint.writer import Writer
+
+__all__ = [
+    "Candidate",
+    "Checkpoint",
+    "GcReport",
+    "Keep",
+    "Loaded",
+    "Manifest",
+    "Snapshot",
+    "Snapshotter",
+    "Store",
+    "VerifyReport",
+    "Writer",
+    "decode",
+    "encode",
+    "infer_mode",
+    "restore_module",
+    "without_values",
+]
