@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from relume.datasets import IdxImages, fashion_mnist
+from relume.datasets import IdxImages, load
 from relume.errors import ConfigurationError
 from relume.models import CNN, MLP
 
@@ -70,7 +70,8 @@ def test_the_cnn_is_small() -> None:
 def test_the_cnn_learns(one_thread: None) -> None:
     """Two passes over 1,000 images. On all 60,000 it has 91 percent after four, with Adam and batches of 128."""
     torch.manual_seed(0)
-    train, test = (fashion_mnist(train=part, quiet=True) for part in (True, False))
+    split = load("fashion-mnist", quiet=True)
+    train, test = split.train, split.test
     assert isinstance(train, IdxImages) and isinstance(test, IdxImages)
     images, labels = (rows[:1000] for rows in train.relume_rows() or [])
     model = CNN()

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
+from relume.direction import Mode, mode_of
 from relume.errors import ConfigurationError
-
-Mode = Literal["min", "max"]
-
-_SMALLER_IS_BETTER = {"loss", "error", "err", "mae", "mse", "rmse", "nll", "perplexity", "ppl", "wer", "cer", "fid"}
-_LARGER_IS_BETTER = {
-    "accuracy", "acc", "auc", "auroc", "f1", "precision", "recall", "map", "iou", "miou", "dice", "bleu", "rouge",
-    "r2", "score", "psnr", "ssim", "ap", "top1", "top5",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -113,10 +104,9 @@ def infer_mode(monitor: str, mode: Mode | None = None) -> Mode:
         if mode not in ("min", "max"):
             raise ConfigurationError(f"mode={mode!r} for the metric {monitor!r}: it is 'min' or 'max'.")
         return mode
-    words = set(re.split(r"[^a-z0-9]+", monitor.lower()))
-    is_smaller, is_larger = bool(words & _SMALLER_IS_BETTER), bool(words & _LARGER_IS_BETTER)
-    if is_smaller == is_larger:
+    inferred = mode_of(monitor)
+    if inferred is None:
         raise ConfigurationError(
             f"whether a small {monitor!r} is good cannot be told from its name: give mode='min' or 'max'."
         )
-    return "min" if is_smaller else "max"
+    return inferred

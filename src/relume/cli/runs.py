@@ -55,8 +55,9 @@ def show(
 
 def _facts(folder: Path) -> dict[str, Any]:
     """What both commands tell of a run."""
+    from relume.direction import mode_of
     from relume.errors import RelumeError
-    from relume.monitor import RunRecord, is_better_lower, metric_summary, status_of
+    from relume.monitor import RunRecord, metric_summary, status_of
 
     try:
         record = RunRecord.load(folder)
@@ -67,9 +68,9 @@ def _facts(folder: Path) -> dict[str, Any]:
     metrics = {
         name: {
             "last": entry["last"],
-            "best": entry["min" if is_better_lower(name) else "max"],
-            "best_epoch": entry["min_epoch" if is_better_lower(name) else "max_epoch"],
-            "best_step": entry["min_step" if is_better_lower(name) else "max_step"],
+            "best": entry[mode_of(name) or "min"],
+            "best_epoch": entry[f"{mode_of(name) or 'min'}_epoch"],
+            "best_step": entry[f"{mode_of(name) or 'min'}_step"],
             "count": entry["count"],
         }
         for name, entry in summary.items()

@@ -4,7 +4,6 @@ Nothing here imports torch but ``values``, so that a look at the runs does not w
 """
 
 from relume.monitor.console import Reporter, Summary, reporter
-from relume.monitor.direction import improves, is_better_lower
 from relume.monitor.index import columns, fold, metric_summary
 from relume.monitor.journal import Journal
 from relume.monitor.record import Process, RunRecord, beat, find_run, jsonable, make_run_folder, runs_in, status_of
@@ -19,8 +18,6 @@ __all__ = [
     "columns",
     "find_run",
     "fold",
-    "improves",
-    "is_better_lower",
     "jsonable",
     "make_run_folder",
     "metric_summary",

@@ -19,6 +19,7 @@ import torch
 
 from relume import tree
 from relume.data import Stream, stream_of
+from relume.direction import improves
 from relume.errors import ConfigurationError, RootError
 from relume.monitor import (
     Journal,
@@ -28,7 +29,6 @@ from relume.monitor import (
     Summary,
     beat,
     fold,
-    improves,
     jsonable,
     make_run_folder,
     reporter,
