@@ -12,8 +12,6 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from relume.data.order import Indices
 from relume.seeds import own_numpy_generator, seed_cpu
 
-Collate = Callable[[Any], Any]
-
 
 class SeededDataset(Dataset[Any]):
     """A dataset that seeds torch, numpy and random for each batch before it asks the user's dataset for it.

@@ -108,14 +108,15 @@ class Table:
 _tables: WeakKeyDictionary[Any, Table] = WeakKeyDictionary()
 
 
-def require_plain_loading(loader: DataLoader[Any]) -> None:
-    """Raise NotEligible, with the reason, for a loader that does more than collate what the dataset gives."""
+def loading_obstacle(loader: DataLoader[Any]) -> str | None:
+    """Why a loader does more than collate what the dataset gives, or ``None``."""
     if loader.batch_sampler is None:
-        raise NotEligible("its loader does no batching")
+        return "its loader does no batching"
     if loader.collate_fn is not default_collate:
-        raise NotEligible("its loader has a collate_fn of its own")
+        return "its loader has a collate_fn of its own"
     if loader.worker_init_fn is not None and loader.num_workers > 0:
-        raise NotEligible("its loader has a worker_init_fn")
+        return "its loader has a worker_init_fn"
+    return None
 
 
 def table_for(dataset: Any) -> tuple[Table, str]:

@@ -13,8 +13,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from relume import tree
 from relume.data.fetch import Feed, SeededDataset, rebuild
-from relume.data.memory import NotDeterministic, NotEligible, Table, require_plain_loading, still_agrees, table_for
+from relume.data.memory import NotDeterministic, NotEligible, Table, loading_obstacle, still_agrees, table_for
 from relume.data.order import Indices, Order
 from relume.errors import DataError, EmptyLoaderError, InMemoryError, RelumeWarning
 from relume.seeds import RandomScope, derive, mix, seed_cpu
@@ -144,11 +145,7 @@ class _MapSource:
         self.in_memory = in_memory
         self.is_decided = False
         self.checks = 0
-        self.refusal: str | None = None
-        try:
-            require_plain_loading(loader)
-        except NotEligible as reason:
-            self.refusal = str(reason)  # not the exception: its traceback holds this object
+        self.obstacle = "in_memory=False" if in_memory is False else loading_obstacle(loader)
         self.table: Table | None = None
         self.workers = loader.num_workers
         self.seeded = SeededDataset(loader.dataset, self.order.is_batched)
@@ -176,22 +173,20 @@ class _MapSource:
             self.loader._iterator = None
 
     def epoch(self, epoch: int, start: int, state: dict[str, Any] | None) -> Iterator[Any]:
-        self._decide(epoch)
+        self._decide()
         batches = self.order.batches(epoch, start)
         if self.workers > 0 and (self.table is None or self.table.share_present < 0.9):
             return self._from_workers(batches)
         self.close()  # workers have nothing more to do
         return self._in_process(batches)
 
-    def _decide(self, epoch: int) -> None:
+    def _decide(self) -> None:
         """Keep the dataset in memory? Decided once; then a few samples are compared at the start of each epoch."""
         if not self.is_decided:
             self.is_decided = True
             try:
-                if self.in_memory is False:
-                    raise NotEligible("in_memory=False")
-                if self.refusal is not None:
-                    raise NotEligible(self.refusal)
+                if self.obstacle is not None:
+                    raise NotEligible(self.obstacle)
                 self.table, how = table_for(self.dataset)
             except NotEligible as reason:
                 if isinstance(reason, NotDeterministic):
@@ -260,8 +255,6 @@ class _MapSource:
     def _pinned(self, data: Any) -> Any:
         if not self.pin:
             return data
-        from relume import tree
-
         return tree.map_tensors(torch.Tensor.pin_memory, data)
 
 

@@ -60,6 +60,10 @@ class Pace:
         self.done = self.samples = 0
         self.started = time.perf_counter()
 
+    def count(self, samples: int) -> None:
+        self.done += 1
+        self.samples += samples
+
     def samples_per_second(self) -> float:
         return self.samples / max(1e-9, time.perf_counter() - self.started)
 
@@ -105,8 +109,7 @@ class Plain:
 
     def batch(self, samples: int) -> None:
         pace = self.pace
-        pace.done += 1
-        pace.samples += samples
+        pace.count(samples)
         if pace.done % _PLAIN_EVERY == 0:
             total = f"/{pace.total}" if pace.total else ""
             left = pace.seconds_left()
@@ -162,8 +165,7 @@ class Terminal:
 
     def batch(self, samples: int) -> None:
         pace = self.pace
-        pace.done += 1
-        pace.samples += samples
+        pace.count(samples)
         if time.perf_counter() >= self._next_draw:
             self._draw()
 
@@ -243,8 +245,7 @@ class Notebook:
 
     def batch(self, samples: int) -> None:
         pace = self.pace
-        pace.done += 1
-        pace.samples += samples
+        pace.count(samples)
         if time.perf_counter() >= self._next_draw:
             left = pace.seconds_left()
             self._foot = (

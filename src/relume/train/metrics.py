@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from relume import tree
 from relume.errors import ConfigurationError
 
 Metrics = Mapping[str, Any]
@@ -135,7 +134,3 @@ def inputs_and_target(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]
     if isinstance(batch, (tuple, list)) and len(batch) == 1:
         return (batch[0],), {}, None
     return (batch,), {}, None
-
-
-def batch_samples(batch: Any) -> int:
-    return tree.samples(batch)

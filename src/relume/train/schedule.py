@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from torch.optim import lr_scheduler
 
 from relume.errors import ConfigurationError, closest
-
-Every = Literal["step", "epoch"]
 
 
 class Schedules:
