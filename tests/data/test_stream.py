@@ -28,7 +28,7 @@ from torch.utils.data import (
 
 from relume import Stream
 from relume.errors import DataError, EmptyLoaderError
-from relume.seeds import fingerprint
+from relume.generators import fingerprint
 
 COUNT, SIZE = 103, 8
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 import relume
 from relume.errors import ConfigurationError
-from relume.seeds import fingerprint
+from relume.generators import fingerprint
 from relume.train.metrics import MetricSet
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from relume.data.order import Indices
-from relume.seeds import own_numpy_generator, seed_cpu
+from relume.generators import own_numpy_generator, seed_cpu
 
 
 class SeededDataset(Dataset[Any]):
@@ -31,10 +31,14 @@ class SeededDataset(Dataset[Any]):
 
     def __getitems__(self, batch: Indices) -> list[Any]:
         seed_cpu(batch.seed)
+        return self.samples(batch.indices)
+
+    def samples(self, indices: Any) -> list[Any]:
+        """The user's samples, under whatever state the generators have."""
         if self._whole is not None:
-            return self._whole(batch.indices)  # type: ignore[no-any-return]
+            return self._whole(indices)  # type: ignore[no-any-return]
         dataset = self.dataset
-        return [dataset[index] for index in batch.indices]
+        return [dataset[index] for index in indices]
 
     def __getitem__(self, batch: Indices) -> Any:
         seed_cpu(batch.seed)

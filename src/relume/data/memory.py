@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default
 
 from relume import tree
 from relume.errors import ConfigurationError
-from relume.seeds import fingerprint, isolated
+from relume.generators import fingerprint, isolated
 
 _PROBES = 32
 _PROBE_SECONDS = 0.5

@@ -20,7 +20,8 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
-from relume.seeds import RandomScope, derive, mix
+from relume.generators import RandomScope
+from relume.seeds import derive, mix
 
 # Drawn at once: swapping the generators costs 16 microseconds, so each batch bears a 256th of it.
 _CHUNK = 256

@@ -18,7 +18,8 @@ from relume.data.fetch import Feed, SeededDataset, rebuild
 from relume.data.memory import NotDeterministic, NotEligible, Table, loading_obstacle, still_agrees, table_for
 from relume.data.order import Indices, Order
 from relume.errors import DataError, EmptyLoaderError, InMemoryError, RelumeWarning
-from relume.seeds import RandomScope, derive, mix, seed_cpu
+from relume.generators import FetchScope, RandomScope, seed_cpu
+from relume.seeds import derive, mix
 
 
 class Stream:
@@ -83,11 +84,12 @@ class Stream:
         Raises:
             EmptyLoaderError: the epoch has no batch at all.
         """
-        found = False
-        for batch in self._source.epoch(epoch, start, state):
-            found = True
+        batches = self._source.epoch(epoch, start, state)
+        for batch in batches:
             yield batch
-        if not found and start == 0:
+            yield from batches
+            return
+        if start == 0:
             raise EmptyLoaderError(self._source.why_empty(epoch))
 
     def close(self) -> None:
@@ -149,6 +151,7 @@ class _MapSource:
         self.table: Table | None = None
         self.workers = loader.num_workers
         self.seeded = SeededDataset(loader.dataset, self.order.is_batched)
+        self.fetcher = FetchScope()
         self.feed = Feed(self.order.__len__)
         self.loader = rebuild(loader, self.seeded, self.feed, self.order.is_batched)
         self.pin = loader.pin_memory and torch.cuda.is_available()
@@ -215,8 +218,8 @@ class _MapSource:
     def _in_process(self, batches: Iterator[Indices]) -> Iterator[Any]:
         # Hot path: 6 microseconds a batch over the plain DataLoader (bench/stream.py), and from memory 35 for 64 small
         # images, against 2,600 through the dataset.
-        scope = RandomScope(0)
-        collate, fetch = self.loader.collate_fn, self.seeded
+        fetch = self.fetcher.fetch
+        load = self._load if self.order.is_batched else self._load_one
         for batch in batches:
             table = self.table
             if table is not None and table.rows is not None:
@@ -228,13 +231,16 @@ class _MapSource:
                     if table.has(places):
                         yield self._pinned(table.batch(places))
                         continue
-            scope.enter_to_seed()
-            try:
-                data = collate(fetch.__getitems__(batch) if self.order.is_batched else fetch[batch])
-            finally:
-                scope.leave()
-            self._keep(batch.indices, data)
-            yield self._pinned(data)
+            data = fetch(batch.seed, load, batch.indices)
+            if table is not None:
+                self._keep(batch.indices, data)
+            yield self._pinned(data) if self.pin else data
+
+    def _load(self, indices: Any) -> Any:
+        return self.loader.collate_fn(self.seeded.samples(indices))
+
+    def _load_one(self, index: Any) -> Any:
+        return self.loader.collate_fn(self.dataset[index])
 
     def _from_workers(self, batches: Iterator[Indices]) -> Iterator[Any]:
         sent: deque[Any] = deque()

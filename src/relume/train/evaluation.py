@@ -14,7 +14,8 @@ from torch import nn
 from relume import tree
 from relume.data import stream_of
 from relume.errors import BatchError, LossError, TargetError
-from relume.seeds import derive, isolated
+from relume.generators import isolated
+from relume.seeds import derive
 from relume.train.metrics import Mean, Metrics, MetricSet, inputs_and_target
 from relume.train.precision import Precision
 
