@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import secrets
@@ -250,7 +251,7 @@ class Run(AbstractContextManager["Run"]):
         batch = next(iterator)  # raises EmptyLoaderError where there is none
         self._say_decision(stream)
         console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length)
-        while True:
+        for batch in itertools.chain((batch,), iterator):
             boundary()
             samples = tree.samples(batch)
             yield batch
@@ -259,11 +260,7 @@ class Run(AbstractContextManager["Run"]):
             console.batch(samples)
             if self._stop_reason is not None and not self._in_epochs:
                 return
-            try:
-                batch = next(iterator)
-            except StopIteration:
-                boundary()
-                return
+        boundary()
 
     def count_steps_of(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
         """Count the updates of these optimizers too, for a Run that was opened without them."""
