@@ -166,13 +166,15 @@ class _Load:
 
     def states(self) -> dict[Any, Any]:
         """The state by position, as the live optimizer counts."""
-        known, positional = set(self.saved_names), {}
+        known = set(self.saved_names)
+        positional: dict[Any, Any] = {}
         shapes = self.state.get("shapes", {})
-        new, reshaped = [], []
+        new: list[str] = []
+        reshaped: list[str] = []
         is_whole = not isinstance(self.optimizer, torch.optim.LBFGS) or self.flat_names == self.saved_names
         if not is_whole:
             self.notes.append(f"{self.what}: the parameters are not those of the checkpoint: LBFGS starts afresh")
-        memo: dict[int, torch.Tensor] = {}
+        memo: dict[Any, torch.Tensor] = {}
         seen: set[str] = set()
         for position, (name, parameter) in enumerate(zip(self.flat_names, self.parameters, strict=True)):
             if name in seen:  # the same parameter twice in a group: torch counts the first
@@ -205,14 +207,12 @@ class _Load:
         changes: dict[str, list[int]] = {}
         for index, (own, options) in enumerate(zip(self.names, script, strict=True)):
             counterpart = self._counterpart(index, own)
-            live = _options(self.optimizer.param_groups[index])
+            live = _without(self.optimizer.param_groups[index], _NOT_OPTIONS)
             chosen = live
             if counterpart is not None:
-                saved = _options(self.state["groups"][counterpart])
-                saved = rejoined(saved, live, f"{self.what} group {index}", self.notes)
-                written = _at(self.state.get("initial"), counterpart)
-                choice = _Choice(saved, dict(options), written, override)
-                chosen = live | choice.options()
+                saved = _without(self.state["groups"][counterpart], ("names",))
+                choice = _Choice(saved, dict(options), _at(self.state.get("initial"), counterpart), override)
+                chosen = live | rejoined(choice.options(), live, f"{self.what} group {index}", self.notes)
                 for change in choice.changes:
                     changes.setdefault(change, []).append(index)
             made.append(
@@ -238,7 +238,7 @@ class _Load:
             )
             return None
         best = min(counts, key=lambda i: (-counts[i], i))
-        differing = [i for i in counts if not equal(_plain(saved[i]), _plain(saved[best]))]
+        differing = [i for i in counts if not equal(saved[i] | {"names": 0}, saved[best] | {"names": 0})]
         if differing:
             self.notes.append(
                 f"{self.what}: the parameters of group {index} were in groups {', '.join(map(str, sorted(counts)))} with "
@@ -318,7 +318,6 @@ class _Choice:
 
     def _scaled(self) -> Any:
         """The learning rate that the schedule has reached, with the script's new base."""
-        assert self.written is not None
         lr, before, now = self.saved["lr"], self.saved["initial_lr"], self.script["initial_lr"]
         if equal(lr, before):
             return now
@@ -326,11 +325,11 @@ class _Choice:
 
 
 def _options(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: storable(value) for key, value in group.items() if key not in (*_NOT_OPTIONS, "names")}
+    return {key: storable(value) for key, value in _without(group, (*_NOT_OPTIONS, "names")).items()}
 
 
-def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in group.items() if key != "names"}
+def _without(group: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in group.items() if key not in keys}
 
 
 def _at(options: Any, index: int) -> Mapping[str, Any] | None:
@@ -357,22 +356,26 @@ def _shapes(optimizer: Optimizer, names: list[list[str]]) -> dict[str, list[int]
     return {name: list(parameter.shape) for name, parameter in pairs if not is_uninitialized(parameter)}
 
 
-def _fitted(value: Any, parameter: torch.Tensor, memo: dict[int, torch.Tensor]) -> Any:
+def _fitted(value: Any, parameter: torch.Tensor, memo: dict[Any, torch.Tensor]) -> Any:
     """A copy of one parameter's state: tensors of its shape in its layout, in memory of their own."""
     if isinstance(value, dict):
-        return {
-            key: item.detach().cpu().clone() if key == "step" and isinstance(item, torch.Tensor) else _fitted(item, parameter, memo)
-            for key, item in value.items()
-        }  # fmt: skip
+        return {key: _fitted_entry(key, item, parameter, memo) for key, item in value.items()}
 
     def leaf(item: Any) -> Any:
         if not isinstance(item, torch.Tensor):
             return copied(item)
-        if id(item) not in memo:
-            memo[id(item)] = _tensor_like(item.detach(), parameter)
-        return memo[id(item)]
+        key = id(item), parameter.device
+        if key not in memo:
+            memo[key] = _tensor_like(item.detach(), parameter)
+        return memo[key]
 
     return map_leaves(leaf, value)
+
+
+def _fitted_entry(key: Any, item: Any, parameter: torch.Tensor, memo: dict[Any, torch.Tensor]) -> Any:
+    if key == "step" and isinstance(item, torch.Tensor):
+        return item.detach().cpu().clone()  # torch moves it to the device where the options ask for that
+    return _fitted(item, parameter, memo)
 
 
 def _tensor_like(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
@@ -404,7 +407,10 @@ def _uncast(loaded: Any, wanted: Any, dtype: torch.dtype) -> Any:
             return wanted.to(loaded.device)
         return loaded
     if isinstance(wanted, dict) and isinstance(loaded, dict):
-        return {key: _uncast(item, wanted[key], dtype) if key in wanted else item for key, item in loaded.items()}
+        return {
+            key: _uncast(item, wanted[key], dtype) if key in wanted and key != "step" else item
+            for key, item in loaded.items()
+        }
     if isinstance(wanted, (list, tuple)) and type(loaded) is type(wanted) and len(loaded) == len(wanted):
         return type(wanted)([_uncast(one, other, dtype) for one, other in zip(loaded, wanted, strict=True)])
     if isinstance(wanted, (int, float, bool, type(None))):
