@@ -40,6 +40,7 @@ class StepCounter:
     def __init__(self, cursor: Cursor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         self._cursor = cursor
         self._base = cursor.step
+        self._was_updated = False
         self._counts: dict[int, int] = {}
         self._gradients: dict[int, tuple[Any, Any]] = {}
         self._handles: list[Any] = []
@@ -72,6 +73,7 @@ class StepCounter:
         if not self._counts:
             self._base = self._cursor.step = self._cursor.step + 1
         self.batch_done()
+        self._was_updated = False
 
     @property
     def gradients_are_spent(self) -> bool:
@@ -80,7 +82,7 @@ class StepCounter:
         So it is when an update was made in this batch and each update before found newly made gradients: the training
         clears them in between, and a checkpoint need not hold them.
         """
-        if not self._counts or self._cursor.step == self._base:
+        if not self._counts or not (self._was_updated or self._cursor.step != self._base):
             return False
         for before, now in self._gradients.values():
             if now is None or now() is None:
@@ -91,7 +93,8 @@ class StepCounter:
 
     def batch_done(self) -> None:
         """What the optimizers do from here on is the next step."""
-        if self._cursor.step != self._base:
+        self._was_updated = self._cursor.step != self._base
+        if self._was_updated:
             self._base = self._cursor.step
             for key in self._counts:
                 self._counts[key] = 0
