@@ -22,7 +22,7 @@ def model_state(model: nn.Module) -> dict[str, Any]:
     Tied weights stay views of one memory. Parameters of lazy modules that have no shape yet are left out. As in every
     state_dict, buffers registered with ``persistent=False`` are not in it.
 
-    Cost: 0.4 ms for the 122 tensors of a ResNet-18, 0.1 ms for the 38 of a VGG-19; nothing is copied.
+    Cost: 0.4 ms for the 122 tensors of a ResNet-18, 0.2 ms for the 38 of a VGG-19; nothing is copied.
     """
     inner = unwrap(model)
     rename = canonical_in(inner)
@@ -57,9 +57,10 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], *, what: str = 
     full._metadata = _versions(inner, state, live)  # type: ignore[attr-defined]
     waiting = {rename(name) for name, value in live.items() if is_uninitialized(value)}
     try:
-        missing, unexpected = inner.load_state_dict(full, strict=False)
+        outcome = inner.load_state_dict(full, strict=False)
     except RuntimeError as error:  # a hook of the module's own has made something else of the state
         raise MismatchError(f"{what}: {type(inner).__name__} does not take its state: {error}") from error
+    missing, unexpected = outcome or ((), ())  # a module's own load_state_dict may give nothing
     kept = [rename(name) for name in missing if rename(name) not in waiting]
     return _notes(what, [rename(name) for name in unexpected], kept)
 
@@ -119,7 +120,7 @@ def _notes(what: str, unexpected: list[str], kept: list[str]) -> list[str]:
 def gradients(models: Mapping[str, nn.Module]) -> dict[str, Any]:
     """The gradients that there are, live, by ``"<model>.<parameter>"``; a sparse one as its indices and values.
 
-    A checkpoint in the middle of gradient accumulation needs them. Cost: 1 microsecond a parameter.
+    A checkpoint in the middle of gradient accumulation needs them. Cost: 0.4 ms for a ResNet-18, most of it for the names.
     """
     return {name: _grad_state(p.grad) for name, p in _distinct(models) if p.grad is not None}
 
@@ -188,7 +189,7 @@ def constants(models: Mapping[str, nn.Module]) -> list[torch.Tensor]:
     out that have a trainable twin (``target.0.weight`` beside ``online.0.weight``), those of an ``AveragedModel``, and
     those of a model that trains nothing at all. Anything left out only costs its copy at each checkpoint.
 
-    Cost: 4 microseconds a parameter.
+    Cost: 0.6 ms for a ResNet-18.
     """
     averaged = _averaged(models)
     twins: set[Any] = set()

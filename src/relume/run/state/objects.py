@@ -50,7 +50,7 @@ def object_state(name: str, thing: Any, *, initial: Mapping[str, Any] | None = N
     Raises:
         ConfigurationError: it has no such methods, or its ``state_dict`` fails.
 
-    Cost: 10 microseconds for a scheduler.
+    Cost: 0.1 ms for a scheduler.
     """
     state = {"class": type(thing).__name__, "state": _capture(name, thing, 0)}
     return state if initial is None else state | {"initial": dict(initial)}
@@ -259,19 +259,26 @@ def _is_code(value: Any) -> bool:
 
 def _fitted_groups(name: str, thing: LRScheduler, saved: Any, notes: list[str]) -> Any:
     """The state for as many groups as the optimizer has now: those that were added keep the script's values."""
+    if "_schedulers" in saved:
+        parts = zip(getattr(thing, "_schedulers", ()), saved["_schedulers"], strict=False)
+        saved = saved | {"_schedulers": [_fitted_groups(name, *part, notes) for part in parts]}
     live = thing.state_dict()
-    count, before = len(live.get("base_lrs", ())), len(saved.get("base_lrs", ()))
+    count, before = len(live.get("_last_lr", ())), len(saved.get("_last_lr", ()))
     if count == before or not count or not before:
         return saved
     notes.append(f"{name}: it was saved for {counted(before, 'group')} and has {count}: the first ones go on")
-    return {
-        key: value[:count] + live[key][before:]
-        if isinstance(value, list)
-        and isinstance(live.get(key), list)
-        and (len(value), len(live[key])) == (before, count)
-        else value
-        for key, value in saved.items()
-    }
+
+    def fitted(key: str, value: Any) -> Any:
+        present = live.get(key)
+        if (
+            not isinstance(value, list)
+            or not isinstance(present, list)
+            or (len(value), len(present)) != (before, count)
+        ):
+            return value
+        return value[:count] + copied(present[before:])
+
+    return {key: fitted(key, value) for key, value in saved.items()}
 
 
 def _set_torch(generator: torch.Generator, state: torch.Tensor) -> None:

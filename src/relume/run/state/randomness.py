@@ -21,7 +21,7 @@ def random_state() -> dict[str, Any]:
 
     numpy's and ``random``'s waiting normal numbers are in it. A device that nothing has used yet is not.
 
-    Cost: 0.1 ms.
+    Cost: 0.2 ms.
     """
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "numpy": numpy_state(), "python": python_state(random)}
     for kind in _DEVICES:
@@ -47,25 +47,27 @@ def load_random_state(state: Mapping[str, Any]) -> list[str]:
 
 
 def _load_devices(kind: str, states: list[torch.Tensor]) -> list[str]:
-    module = getattr(torch, kind, None)
-    count = module.device_count() if module is not None and module.is_available() else 0
-    for index, state in enumerate(states[:count]):
-        module.set_rng_state(_bytes(state), index)  # type: ignore[union-attr]
-    if count == len(states) or (not states and not _is_used(kind)):
+    if not states and not _is_used(kind):
         return []
-    label = _DEVICES[kind]
-    rest = f"{kind}:{min(count, len(states))} and up " if min(count, len(states)) else "they "
+    module = getattr(torch, kind)
+    count = module.device_count() if module.is_available() else 0
+    for index, state in enumerate(states[:count]):
+        module.set_rng_state(_bytes(state), index)
+    if count == len(states):
+        return []
+    common = min(count, len(states))
+    rest = f"those from {kind}:{common} on " if common else "they "
     use = "keep the script's seed" if count > len(states) else "are left out"
     return [
-        f"random numbers: the checkpoint has {counted(len(states), f'{label} device')}, this machine {count}: {rest}{use}, "
-        "and what is drawn there is not what it would have been"
+        f"random numbers: the checkpoint has {counted(len(states), f'{_DEVICES[kind]} device')}, this machine {count}: "
+        f"{rest}{use}, and what is drawn there is not what it would have been"
     ]
 
 
 def _is_used(kind: str) -> bool:
     """Whether the process has begun to use that kind of device: asking for its generators would make it begin."""
     module = getattr(torch, kind, None)
-    return module is not None and module.is_available() and bool(module.is_initialized())
+    return module is not None and bool(module.is_initialized())
 
 
 def _bytes(state: torch.Tensor) -> torch.Tensor:
