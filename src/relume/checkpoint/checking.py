@@ -82,7 +82,7 @@ def check(
     wanted = _all(index) if folders is None else _needed(manifests.values(), index)
     broken = _hash(wanted, index, progress)
     if folders is None:
-        broken |= {pack_id: error for pack_id, error in index.unreadable.items()}
+        broken.update(index.unreadable)
     hits: dict[str, list[Checkpoint]] = defaultdict(list)
     for checkpoint, manifest in manifests.items():
         error = _problem(checkpoint, manifest, index)

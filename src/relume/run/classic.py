@@ -112,7 +112,7 @@ def _take_state(found: ClassicCheckpoint, key: str, value: Any, by_name: set[str
     """Put a state where it belongs, by what it is more than by its name; whether it is one."""
     kind, states, known = _kind(found, key, value)
     if key in _BY_NAME and isinstance(value, Mapping):
-        states.update({str(name): state for name, state in value.items() if isinstance(state, Mapping)})
+        states.update({str(name): dict(state) for name, state in value.items() if isinstance(state, Mapping)})
     elif key in _LISTS and isinstance(value, (list, tuple)):
         names = [kind] if len(value) == 1 else [f"{kind}{number}" for number in range(len(value))]
         states.update(zip(names, value, strict=True))
@@ -334,6 +334,8 @@ def _tensors(state_dict: Mapping[str, Any]) -> State:
     seen: dict[int, Any] = {}
     for name, value in state_dict.items():
         tensors[name] = seen.setdefault(id(value), plain(value))
+    if hasattr(state_dict, "_metadata"):
+        tensors._metadata = state_dict._metadata  # type: ignore[attr-defined]
     return tensors
 
 

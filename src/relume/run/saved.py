@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,18 +162,16 @@ def _best(store: Store, folder: str, monitor: str | None) -> Checkpoint:
     for metric in [monitor] if monitor else metrics:
         if best := saves.best(metric):
             return best.checkpoint
+    why = f"no name among {', '.join(metrics)} says whether small is good" if metrics else "they have no metrics"
+    numbers = ", ".join(str(saved.checkpoint.sequence) for saved in saves.saved)
     raise ConfigurationError(
-        f"which checkpoint in {store.root / folder} is the best cannot be told: "
-        + (f"their metrics are {', '.join(metrics)}, and no name says whether small is good. " if metrics else "they have no metrics. ")
-        + f"Name one by its number: {', '.join(str(saved.checkpoint.sequence) for saved in saves.saved)}."
+        f"which checkpoint in {store.root / folder} is the best cannot be told: {why}. Give one of the numbers {numbers}."
     )
 
 
 def _describe(checkpoint: Checkpoint, manifest: Manifest) -> Saved:
-    meta = decode_meta(manifest)
-    meta = meta if isinstance(meta, dict) else {}
-    cursor = meta.get("cursor") if isinstance(meta.get("cursor"), dict) else {}
-    metrics = meta.get("metrics") if isinstance(meta.get("metrics"), dict) else {}
+    meta = _mapping(decode_meta(manifest))
+    cursor, metrics = _mapping(meta.get("cursor")), _mapping(meta.get("metrics"))
     return Saved(
         checkpoint,
         epoch=_count(cursor.get("epoch")),
@@ -181,10 +179,21 @@ def _describe(checkpoint: Checkpoint, manifest: Manifest) -> Saved:
         step=_count(cursor.get("step")),
         metrics={str(name): value for name, value in metrics.items() if isinstance(value, (int, float))},
         reason=str(meta.get("reason", "")),
-        time=datetime.datetime.fromisoformat(manifest.time).timestamp(),
+        time=_seconds(manifest.time),
         stored_bytes=manifest.stored_bytes,
         total_bytes=manifest.total_bytes,
     )
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _seconds(time: str) -> float | None:
+    try:
+        return datetime.datetime.fromisoformat(time).timestamp()
+    except ValueError:
+        return None
 
 
 def _count(value: Any) -> int | None:
