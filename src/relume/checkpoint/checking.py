@@ -77,7 +77,9 @@ def check(
     """
     started = time.perf_counter()
     index.refresh()
-    listed = [point for folder in (layout.folders() if folders is None else folders) for point in layout.checkpoints(folder)]
+    listed = [
+        point for folder in (layout.folders() if folders is None else folders) for point in layout.checkpoints(folder)
+    ]
     manifests, problems = _read_manifests(listed)
     wanted = _all(index) if folders is None else _needed(manifests.values(), index)
     broken = _hash(wanted, index, progress)
@@ -198,7 +200,8 @@ def _newest_good(checkpoints: Iterable[Checkpoint], problems: Iterable[Problem])
 
 def _damage(pack: Pack, bad: set[str]) -> CorruptionError:
     return CorruptionError(
-        f"{pack.path}: {len(bad)} of its {len(pack.spans)} tensors are not what was saved (the first: {min(bad)[:16]}…). "
+        f"{pack.path} does not hold what was saved: {len(bad)} of its {len(pack.spans)} tensors differ (the first: "
+        f"{min(bad)[:16]}…). "
         "A save of the same tensors writes them anew."
     )
 

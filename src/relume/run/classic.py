@@ -25,7 +25,14 @@ _MODEL = ("model_state_dict", "state_dict", "model", "model_state", "net", "netw
 _OPTIMIZER = (
     "optimizer_state_dict", "optimizer", "optim", "optimizer_state", "optim_state_dict", "opt_state_dict", "opt",
 )  # fmt: skip
-_SCHEDULER = ("scheduler_state_dict", "scheduler", "lr_scheduler", "lr_scheduler_state_dict", "scheduler_state", "sched")
+_SCHEDULER = (
+    "scheduler_state_dict",
+    "scheduler",
+    "lr_scheduler",
+    "lr_scheduler_state_dict",
+    "scheduler_state",
+    "sched",
+)
 _SCALER = ("scaler_state_dict", "scaler", "grad_scaler", "amp_scaler")
 _EPOCH = ("epoch", "epochs", "start_epoch", "current_epoch")
 _STEP = ("step", "global_step", "iteration", "iter", "steps", "global_iter", "n_iter")

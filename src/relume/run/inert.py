@@ -45,7 +45,8 @@ def _refusal(path: Path, error: Exception) -> ClassicFileError:
             "torch.save(model.state_dict(), path)."
         )
     if not needs:
-        return ClassicFileError(f"{path} is damaged, or torch.save did not write it: {text.strip().splitlines()[0]:.200}")
+        first = f"{type(error).__name__}: {text.strip().splitlines()[0].partition('. ')[0]}"
+        return ClassicFileError(f"{path} is damaged, or torch.save did not write it in its usual form: {first:.200}")
     return ClassicFileError(
         f"{path} needs pickle, which can run any code, for: {', '.join(needs):.1000}. relume does not run it. If you trust "
         "the file, write it anew where it was made, with tensors and plain Python only: "

@@ -19,7 +19,16 @@ _LIKE_PARAMETERS = {
 }  # fmt: skip
 """State of torch's optimizers that has the shape of its parameter, or a single element."""
 
-_IMPLEMENTATION = {"foreach", "fused", "capturable", "differentiable", "maximize", "initial_lr", "params", "param_names"}
+_IMPLEMENTATION = {
+    "foreach",
+    "fused",
+    "capturable",
+    "differentiable",
+    "maximize",
+    "initial_lr",
+    "params",
+    "param_names",
+}
 """Settings of a group that say nothing about the kind of its optimizer."""
 
 

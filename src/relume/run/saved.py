@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,14 @@ from relume.checkpoint import CHECKPOINTS, Candidate, Checkpoint, Keep, Manifest
 from relume.checkpoint.loading import decode_meta
 from relume.checkpoint.manifest import read_manifest
 from relume.direction import mode_of
-from relume.errors import ConfigurationError, ManifestError, UnknownCheckpointError, UnknownNameError, closest
+from relume.errors import (
+    ConfigurationError,
+    ManifestError,
+    RelumeWarning,
+    UnknownCheckpointError,
+    UnknownNameError,
+    closest,
+)
 from relume.monitor import find_run
 
 
@@ -51,10 +59,12 @@ class Saves:
 
     Attributes:
         disk_bytes: what their tensors, each counted once, and their manifests take on the disk.
+        apart_bytes: what it would be if each checkpoint had its own tensors.
     """
 
     saved: Sequence[Saved]
     disk_bytes: int
+    apart_bytes: int
 
     @property
     def metrics(self) -> list[str]:
@@ -74,10 +84,10 @@ def saves_of(store: Store, folder: str) -> Saves:
     """The checkpoints in a folder of manifests; a damaged one is among them and says so."""
     saved = []
     pieces: dict[str, int] = {}
-    size_bytes = 0
+    manifest_bytes = 0
     for checkpoint in store.list(folder):
         try:
-            size_bytes += checkpoint.path.stat().st_size
+            manifest_bytes += checkpoint.path.stat().st_size
             manifest = read_manifest(checkpoint.path)
             saved.append(_describe(checkpoint, manifest))
         except FileNotFoundError:  # a training that goes on has deleted it
@@ -86,14 +96,15 @@ def saves_of(store: Store, folder: str) -> Saves:
             saved.append(Saved(checkpoint, problem=error))
             continue
         pieces |= {piece.hash: piece.size_bytes for entry in manifest.entries for piece in entry.pieces}
-    return Saves(saved, size_bytes + sum(pieces.values()))
+    apart_bytes = sum(one.total_bytes for one in saved)
+    return Saves(saved, manifest_bytes + sum(pieces.values()), manifest_bytes + apart_bytes)
 
 
 def find_checkpoint(name: str, root: str | Path = "runs", *, monitor: str | None = None) -> tuple[Store, Checkpoint]:
     """The checkpoint that a user means.
 
     Args:
-        name: ``RUN`` (the newest), ``RUN:NUMBER``, ``RUN:best``, ``RUN:NAME``, the path of a manifest, or the name of a
+        name: ``RUN`` (the newest that is whole; warns of newer ones that are not), ``RUN:NUMBER``, ``RUN:best``, ``RUN:NAME``, the path of a manifest, or the name of a
             checkpoint of any run. ``RUN`` is a run's name below ``root``, or its path.
         monitor: the metric that tells the best; None takes the loss of the validation, or else the first metric whose
             name tells its direction.
@@ -118,10 +129,7 @@ def find_checkpoint(name: str, root: str | Path = "runs", *, monitor: str | None
         return store, _best(store, manifests, monitor)
     if colon:
         return store, store.find(which, folder=manifests)
-    newest = store.list(manifests)[-1:]
-    if not newest:
-        raise UnknownCheckpointError(f"the run {folder.name!r} has no checkpoint in {store.root / manifests}.")
-    return store, newest[0]
+    return store, _newest(store, manifests)
 
 
 def store_of(folder: Path) -> tuple[Store, str]:
@@ -145,20 +153,44 @@ def _by_path(path: Path) -> tuple[Store, Checkpoint]:
 
 def _by_name(name: str, root: Path) -> tuple[Store, Checkpoint] | None:
     store = Store(root)
-    found = [point for folder in store.folders() for point in store.list(folder) if point.name == name.removesuffix(".json")]
+    found = [
+        point for folder in store.folders() for point in store.list(folder) if point.name == name.removesuffix(".json")
+    ]
     if len(found) > 1:
         places = ", ".join(str(point.path) for point in found)
         raise ConfigurationError(f"several checkpoints are called {name!r}. Give the path of one: {places}.")
     return (store, found[0]) if found else None
 
 
+def _newest(store: Store, folder: str) -> Checkpoint:
+    newest = store.load_newest(folder)
+    if newest is None:
+        raise _none(store, folder)
+    for checkpoint, error in newest.skipped:
+        _warn(f"{checkpoint} is newer than {newest.checkpoint}, and is left out because it is damaged: {error}")
+    return newest.checkpoint
+
+
+def _none(store: Store, folder: str) -> UnknownCheckpointError:
+    return UnknownCheckpointError(f"there is no checkpoint in {store.root / folder}.")
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RelumeWarning, stacklevel=4)
+
+
 def _best(store: Store, folder: str, monitor: str | None) -> Checkpoint:
     saves = saves_of(store, folder)
     if not saves.saved:
-        raise UnknownCheckpointError(f"there is no checkpoint in {store.root / folder}.")
+        raise _none(store, folder)
+    for saved in saves.saved:
+        if saved.problem is not None:
+            _warn(f"{saved.checkpoint} is not compared: {saved.problem}")
     metrics = saves.metrics
     if monitor is not None and monitor not in metrics:
-        raise UnknownNameError(f"no checkpoint in {store.root / folder} has the metric {monitor!r}: {closest(monitor, metrics)}")
+        raise UnknownNameError(
+            f"no checkpoint in {store.root / folder} has the metric {monitor!r}: {closest(monitor, metrics)}"
+        )
     for metric in [monitor] if monitor else metrics:
         if best := saves.best(metric):
             return best.checkpoint
