@@ -3,10 +3,10 @@
 This package knows tensors and files, and nothing of training.
 """
 
-from relume.checkpoint.checking import VerifyReport
+from relume.checkpoint.checking import Problem, VerifyReport
 from relume.checkpoint.codec import decode, encode
 from relume.checkpoint.garbage import GcReport
-from relume.checkpoint.layout import Checkpoint
+from relume.checkpoint.layout import CHECKPOINTS, Checkpoint
 from relume.checkpoint.manifest import Manifest
 from relume.checkpoint.restore import restore_module, without_values
 from relume.checkpoint.retention import Candidate, Keep, infer_mode
@@ -15,12 +15,14 @@ from relume.checkpoint.store import Loaded, Store
 from relume.checkpoint.writer import Writer
 
 __all__ = [
+    "CHECKPOINTS",
     "Candidate",
     "Checkpoint",
     "GcReport",
     "Keep",
     "Loaded",
     "Manifest",
+    "Problem",
     "Snapshot",
     "Snapshotter",
     "Store",

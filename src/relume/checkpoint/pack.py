@@ -128,6 +128,8 @@ def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:
             return list(entries)
     except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError as error:
+        raise PackError(f"{folder} cannot be read: {error.strerror}. Check its owner and its rights.") from error
 
 
 def _placement(blob: Blob) -> tuple[int, str]:

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import typer
 
 from relume import __version__
+from relume.cli.checkpoints import checkpoints, export, verify
+from relume.cli.checkpoints import gc as collect
 from relume.cli.runs import runs, show
 from relume.cli.train import train
 from relume.errors import RelumeError, RelumeWarning
@@ -30,6 +32,10 @@ app = typer.Typer(
 app.command()(train)
 app.command()(runs)
 app.command()(show)
+app.command()(checkpoints)
+app.command()(verify)
+app.command()(export)
+app.command("gc")(collect)
 
 
 def _version(wanted: bool) -> None:
