@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.run import trainings
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -24,11 +25,11 @@ from relume.errors import (
     RelumeWarning,
     RunError,
     UnknownCheckpointError,
+    UnknownNameError,
     UnstorableError,
 )
 from relume.monitor import RunRecord, columns, status_of
 from relume.monitor.journal import segments
-from tests.run import trainings
 
 
 def checkpoints(root: Path, run: str = "line") -> list[str]:
@@ -117,8 +118,32 @@ def test_a_fork_keeps_its_lineage(tmp_path: Path) -> None:
         assert run.cursor.epoch == 3
     again = Line(tmp_path, "fork", from_checkpoint="line:2").train(4)  # now it has checkpoints of its own
     assert again.run.cursor.step == 20 and RunRecord.load(tmp_path / "fork").lineage == record.lineage
-    with pytest.raises(UnknownCheckpointError, match="the run 'nobody' in .* has none"):
+    with pytest.raises(UnknownNameError, match="there is no run 'nobody'"):
         Line(tmp_path, "other", from_checkpoint="nobody").train(1)
+    assert not (tmp_path / "other").exists()
+
+
+def test_an_old_training_goes_on_from_its_classic_file(tmp_path: Path) -> None:
+    """Half of it by plain torch, saved as the tutorials do; the other half as a run."""
+    old = Line(tmp_path)
+    old.model.eval()
+    x = torch.ones(4, 2)
+    for _ in range(3):
+        old.model(x).sum().backward()
+        old.optimizer.step()
+        old.optimizer.zero_grad()
+    state = {"model_state_dict": old.model.state_dict(), "optimizer_state_dict": old.optimizer.state_dict()}
+    torch.save({"epoch": 2, "loss": 0.5, **state}, tmp_path / "old.pt")
+    new = Line(tmp_path, from_checkpoint=tmp_path / "old.pt")
+    with new.run as run:
+        assert new.weights() == old.weights() and run.cursor.epoch == 2
+        for one in (old, new):
+            one.model.eval()
+            one.model(x).sum().backward()
+            one.optimizer.step()
+        assert new.weights() == old.weights()
+    record = RunRecord.load(tmp_path / "line")
+    assert record.lineage is not None and record.lineage["checkpoint"].endswith("old.pt")
 
 
 # ------------------------------------------------------------------------------------------------------------- signals
@@ -431,8 +456,13 @@ def test_parameters_that_are_in_no_model_go_on_too(tmp_path: Path) -> None:
 def test_last_and_best_are_kept(tmp_path: Path) -> None:
     values = [3.0, 1.0, 2.0, 2.5, 2.2, 2.1]
     Line(tmp_path, keep=Keep(last=2, best=1, monitor="val/loss", every=3)).train(6, val=lambda epoch: values[epoch])
-    assert [name[:14] for name in checkpoints(tmp_path)] == ["000002-epoch=2", "000003-epoch=3", "000005-epoch=5", "000006-epoch=6"]
-    assert not Store(tmp_path).verify().problems and Store(tmp_path).gc().freed_bytes == 0
+    assert [name[:14] for name in checkpoints(tmp_path)] == [
+        "000002-epoch=2",
+        "000003-epoch=3",
+        "000005-epoch=5",
+        "000006-epoch=6",
+    ]
+    assert Store(tmp_path).verify().ok and Store(tmp_path).gc().freed_bytes == 0
 
 
 def test_early_stopping_ends_the_run_and_restores_the_best(tmp_path: Path) -> None:

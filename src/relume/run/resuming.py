@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ from typing import Any
 import torch
 
 from relume.checkpoint import Checkpoint, Store
-from relume.errors import CheckpointError, ConfigurationError, UnknownCheckpointError
+from relume.errors import CheckpointError, ConfigurationError
 from relume.monitor.record import RunRecord
-from relume.run.saving import candidate_of, keep_from
+from relume.run.classic import read_classic, to_state
+from relume.run.saved import find_checkpoint
+
+_CLASSIC = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
 
 @dataclass
@@ -69,48 +72,20 @@ def chosen(store: Store, run: str, wanted: str | int | os.PathLike[str]) -> Orig
 def foreign(
     root: Path, source: str | os.PathLike[str], models: Mapping[str, Any], optimizers: Mapping[str, Any]
 ) -> Origin:
-    """A checkpoint of any run, for ``from_checkpoint=``: ``"RUN"``, ``"RUN:12"``, ``"RUN:best"`` or a manifest's path."""
-    store, checkpoint = locate(root, source)
+    """What ``from_checkpoint=`` names: a checkpoint of any run (see `find_checkpoint`), or a classic ``.pt`` file.
+
+    Raises:
+        UnknownNameError, UnknownCheckpointError: there is none; lists those there are.
+        ClassicFileError, MismatchError: a classic file that is not understood or does not fit.
+    """
+    text = os.fspath(source)
+    if Path(text).suffix in _CLASSIC:
+        saved, meta = to_state(read_classic(text), models, optimizers)
+        return Origin(saved, meta, text, is_own=False)
+    store, checkpoint = find_checkpoint(text, root)
     origin = _origin(store, checkpoint, store.load(checkpoint))
     origin.is_own = False
     return origin
-
-
-def locate(root: Path, source: str | os.PathLike[str]) -> tuple[Store, Checkpoint]:
-    """The store and the checkpoint that a text or a path means.
-
-    Raises:
-        UnknownCheckpointError: there is none; lists those there are.
-    """
-    text = os.fspath(source)
-    path = Path(text)
-    if path.suffix == ".json" and path.parent.name == "checkpoints":
-        above = path.absolute().parent.parent
-        store = Store(above.parent)
-        return store, store.find(path.name, folder=f"{above.name}/checkpoints")
-    run, _, which = text.partition(":")
-    if (path / "checkpoints").is_dir():  # the path of a run's folder
-        root, run, which = path.absolute().parent, path.absolute().name, ""
-    store = Store(root)
-    folder = f"{run}/checkpoints"
-    known = store.list(folder)
-    if not known:
-        raise UnknownCheckpointError(f"there is no checkpoint {text!r}: the run {run!r} in {root} has none.")
-    if which in ("", "newest"):
-        found, skipped = store.newest_good(folder)
-        if found is None:
-            raise skipped[0][1]
-        return store, found
-    if which == "best":
-        return store, _best(store, known)
-    return store, store.find(which, folder=folder)
-
-
-def _best(store: Store, known: Sequence[Checkpoint]) -> Checkpoint:
-    ranked = keep_from(None, None, None).ranked([candidate_of(store, checkpoint) for checkpoint in known])
-    if not ranked:
-        raise UnknownCheckpointError("no checkpoint has val/loss, so none can be told to be the best: give its number.")
-    return next(checkpoint for checkpoint in known if checkpoint.sequence == ranked[0].sequence)
 
 
 def _origin(store: Store, checkpoint: Checkpoint, state: Any, skipped: list[str] | None = None) -> Origin:

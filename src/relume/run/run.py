@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import secrets
+import shutil
 import signal
 import sys
 import threading
@@ -21,7 +22,7 @@ from typing import Any, Literal
 import torch
 
 from relume import tree
-from relume.checkpoint import Checkpoint, Keep, Store, encode
+from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode, restore_from_mirror
 from relume.data import Stream, stream_of
 from relume.direction import improves
 from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
@@ -37,7 +38,7 @@ from relume.monitor import (
     make_run_folder,
     reporter,
 )
-from relume.monitor.journal import next_segment
+from relume.monitor.journal import next_segment, segments
 from relume.monitor.record import check_name, is_run
 from relume.monitor.values import split
 from relume.names import parameter_names
@@ -181,6 +182,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _init_saving(self) -> None:
         self._origin: Origin | None = None
+        self._made_folder = False
         self._opened: set[str] = set()
         self._seconds_before = 0.0
         self._pass = 0
@@ -189,7 +191,7 @@ class Run(AbstractContextManager["Run"]):
         self._stream_states: dict[int, Any] = {}
         self._open_streams: dict[int, Stream] = {}
         self._stops_now = False
-        self._mirroring: Any = None
+        self._mirroring: Mirror | None = None
         self._pending_random: Any = None
         self._wanted = False
         self._requests: list[str] = []
@@ -211,6 +213,8 @@ class Run(AbstractContextManager["Run"]):
             self._open()
         except BaseException:
             self._opening.close()
+            if self._made_folder and not is_run(self.folder):  # what never began leaves nothing behind
+                shutil.rmtree(self.folder, ignore_errors=True)
             raise
         return self
 
@@ -226,8 +230,7 @@ class Run(AbstractContextManager["Run"]):
         self.console: Reporter = reporter(quiet=self._quiet)
         self._checkpoints = Checkpoints(self.store, self.name, self.keep, self._committed)
         self._opening.callback(self._checkpoints.close)
-        for name, optimizer in self.optimizers.items():
-            self._initial[name] = state.group_options(optimizer)
+        self._note_initial({"optimizers": self.optimizers, "schedulers": self.schedulers})
         notes = self._restore(before)
         self._constants()
         self._check_storable()
@@ -248,6 +251,9 @@ class Run(AbstractContextManager["Run"]):
         wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
         self._keeper = _Keeper(self.folder, self.journal, self._on_time, wait_seconds)
         self._keeper.start()
+        if self.mirror is not None:
+            folder = f"{self.name}/checkpoints"
+            self._mirroring = Mirror(self.store, self.mirror, folder, extra=self._small_files)
         self._signals = Signals(self._request, lambda: self._loops > 0)
         self._signals.install()
 
@@ -256,13 +262,14 @@ class Run(AbstractContextManager["Run"]):
         self.store = Store(self.root)
         if self._resume is None and not (self.models or self.optimizers or self.tracked):
             self._resume = False  # there is nothing to restore: a second execution is another run
-        if self.mirror is not None and self._resume is not False and not is_run(self.root / self.name):
-            self._bring_from_mirror()
+        if self.mirror is not None and self._resume is not False:
+            restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
         if self._resume is False or not is_run(self.root / self.name):
             if self._resume not in (None, True, False):
                 raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
             self.folder = make_run_folder(self.root, self.name)
             self.name = self.folder.name
+            self._made_folder = True
             self._opening.enter_context(hold(self.folder, None))
             return None
         self.folder = self.root / self.name
@@ -270,11 +277,9 @@ class Run(AbstractContextManager["Run"]):
         self._opening.enter_context(hold(self.folder, record.process))
         return RunRecord.load(self.folder)  # what the one before wrote last
 
-    def _bring_from_mirror(self) -> None:
-        from relume.checkpoint.mirror import restore_from_mirror
-
-        assert self.mirror is not None
-        restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints")
+    def _small_files(self) -> list[Path]:
+        """What of the run is mirrored besides its checkpoints, below the root."""
+        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in segments(self.folder))]
 
     def _find_origin(self, before: RunRecord | None) -> Origin | None:
         if before is not None:
@@ -309,7 +314,7 @@ class Run(AbstractContextManager["Run"]):
             config=self.config,
             argv=jsonable(sys.argv),
             command=jsonable(list(getattr(sys, "orig_argv", []))),
-            directory=os.getcwd(),
+            directory=str(Path.cwd()),
             executable=sys.executable,
             versions=self._versions,
             process=Process.current(),
@@ -516,8 +521,7 @@ class Run(AbstractContextManager["Run"]):
         }
         for kind, objects in new.items():
             getattr(self, kind).update(objects)
-        for name, one in new["optimizers"].items():
-            self._initial[name] = state.group_options(one)
+        self._note_initial(new)
         if self._origin is not None:
             for text in self._load(self._origin.state, new):
                 self.note(text)
@@ -608,9 +612,9 @@ class Run(AbstractContextManager["Run"]):
         if self.cursor.step >= self._next_step:
             self._next_step = self.every.next_step(self.cursor.step)
             reason = reason or f"{self.every.steps} steps"
-        if reason is None and "time" in requests:
-            if time.monotonic() - self._last_save >= (self.every.seconds or 0):
-                reason = f"{self.every.seconds:g} s"
+        is_old = time.monotonic() - self._last_save >= (self.every.seconds or 0)
+        if reason is None and "time" in requests and is_old:
+            reason = f"{self.every.seconds:g} s"
         if reason is None:
             return
         self._save(reason)
@@ -678,7 +682,10 @@ class Run(AbstractContextManager["Run"]):
                 name: state.optimizer_state(optimizer, names, initial=self._initial.get(name))
                 for name, optimizer in self.optimizers.items()
             },
-            "schedulers": {name: state.object_state(name, one) for name, one in self.schedulers.items()},
+            "schedulers": {
+                name: state.object_state(name, one, initial=self._initial.get(name))
+                for name, one in self.schedulers.items()
+            },
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "random": state.random_state(),
             "gradients": {} if self._gradients_are_spent() else state.gradients(self.models),
@@ -696,6 +703,13 @@ class Run(AbstractContextManager["Run"]):
                 "seconds": self._seconds_before + time.perf_counter() - self.started,
             },
         }
+
+    def _note_initial(self, objects: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remember what the script gave optimizers and schedulers, before anything is loaded."""
+        for name, optimizer in objects["optimizers"].items():
+            self._initial[name] = state.group_options(optimizer)
+        for name, scheduler in objects["schedulers"].items():
+            self._initial[name] = state.initial_options(scheduler)
 
     def _names(self) -> tuple[dict[int, str], dict[str, torch.Tensor]]:
         """The names of all parameters by their ids; and those parameters of optimizers that are in no model, by name."""
@@ -770,6 +784,8 @@ class Run(AbstractContextManager["Run"]):
         self._seconds_before = float(inner.get("seconds", 0.0)) if origin.is_own else 0.0
         for name, value in origin.cursor.items():
             setattr(self.cursor, name, value)
+        if origin.is_own:
+            self._saved_at = self._position()
         if saved.get("random"):
             notes += state.load_random_state(saved["random"])
             self._pending_random = saved["random"]
@@ -798,10 +814,16 @@ class Run(AbstractContextManager["Run"]):
                     initial=self._initial.get(name),
                     override=self.override,
                 )
+                self._initial[name] = _merged(
+                    saved["optimizers"][name].get("initial"), self._initial[name], self.override
+                )
         for kind in ("schedulers", "tracked"):
             for name, thing in here[kind].items():
                 if name in saved.get(kind, {}):
-                    notes += state.load_object_state(name, thing, saved[kind][name])
+                    initial = self._initial.get(name) if kind == "schedulers" else None
+                    notes += state.load_object_state(
+                        name, thing, saved[kind][name], initial=initial, override=self.override
+                    )
         for kind, objects in here.items():
             notes += [f"{name} is new: the checkpoint has none" for name in objects if name not in saved.get(kind, {})]
         gradients = saved.get("gradients") or {}
@@ -948,6 +970,13 @@ def _unknown(objects: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any
     """Those of ``objects`` that are not among ``known`` yet, whatever their names."""
     there = {id(one) for one in known.values()}
     return {name: one for name, one in objects.items() if id(one) not in there}
+
+
+def _merged(saved: Any, script: Any, override: frozenset[str]) -> Any:
+    """The options that a checkpoint began with, with those that the script now overrides."""
+    if not saved or len(saved) != len(script):
+        return script
+    return [{**s, **b, **{k: v for k, v in s.items() if k in override}} for b, s in zip(saved, script, strict=True)]
 
 
 def check_seed(seed: Any) -> int:

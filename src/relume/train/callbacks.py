@@ -20,8 +20,8 @@ class Callback:
     """Override what is needed; each method gets the Trainer.
 
     The Trainer shows ``run``, ``model``, ``optimizer``, ``batch`` (on the device), ``output``, ``loss`` (a tensor: reading
-    it waits for the device), ``evaluation`` (the newest metrics), ``checkpoint`` (the newest one that is safe) and ``stop(reason)``. A callback that has ``state_dict``
-    and ``load_state_dict`` is part of each checkpoint.
+    it waits for the device), ``evaluation`` (the newest metrics), ``checkpoint`` (the newest one that is safe) and
+    ``stop(reason)``. A callback that has ``state_dict`` and ``load_state_dict`` is part of each checkpoint.
 
     A step is from the first batch of a gradient accumulation to the optimizer's update.
 
