@@ -9,12 +9,10 @@ import secrets
 import shutil
 import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -32,7 +30,6 @@ from relume.monitor import (
     Reporter,
     RunRecord,
     Summary,
-    beat,
     fold,
     jsonable,
     make_run_folder,
@@ -41,22 +38,22 @@ from relume.monitor import (
 from relume.monitor.journal import next_segment, segments
 from relume.monitor.record import check_name, is_run
 from relume.monitor.values import split
-from relume.names import parameter_names
 from relume.run import resuming, state
-from relume.run.cursor import Cursor, StepCounter, as_named
+from relume.run.arguments import as_config, check_epochs, check_seed, check_step, versions
+from relume.run.cursor import Cursor, StepCounter
 from relume.run.every import Every, read_duration
+from relume.run.keeper import Keeper
 from relume.run.lock import hold
+from relume.run.objects import Objects
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
-from relume.run.signals import Signals
+from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
 SaveObserver = Callable[[str, Checkpoint | None], None]
-TRY_AGAIN = 75  # the exit status of a program that ran out of its time: start it again
 _KEEPER_SECONDS = 2.0
-_FOLD_SECONDS = 10.0
 
 
 class Run(AbstractContextManager["Run"]):
@@ -139,11 +136,9 @@ class Run(AbstractContextManager["Run"]):
         quiet: bool = False,
     ) -> None:
         self.name = check_name(name)
-        self.models = as_named(model, "model")
-        self.optimizers: dict[str, torch.optim.Optimizer] = as_named(optimizer, "optimizer")
-        self.schedulers = as_named(scheduler, "scheduler")
-        self.scaler = scaler
-        self.tracked = dict(track or {})
+        self._objects = Objects(model, optimizer, scheduler, scaler, track)
+        self.models, self.optimizers = self._objects.models, self._objects.optimizers
+        self.schedulers, self.scaler, self.tracked = self._objects.schedulers, scaler, self._objects.tracked
         self.config = as_config(config)
         self.seed = torch.initial_seed() if seed is None else check_seed(seed)
         self._seeds_process = seed is not None
@@ -198,9 +193,6 @@ class Run(AbstractContextManager["Run"]):
         self._next_step: float = math.inf
         self._saved_at: tuple[int, ...] | None = None
         self._loops = 0
-        self._initial: dict[str, Any] = {}
-        self._frozen: dict[int, int] = {}
-        self._restored: list[str] = []
 
     # ------------------------------------------------------------------------------------------------ start and end
 
@@ -224,15 +216,15 @@ class Run(AbstractContextManager["Run"]):
         self._adopt(before)
         if self._seeds_process:
             seed_everything(self.seed)
-        self._versions = _versions()
+        self._versions = versions()
         record = self._record(before)
         self._id = record.id
         self.console: Reporter = reporter(quiet=self._quiet)
         self._checkpoints = Checkpoints(self.store, self.name, self.keep, self._committed)
         self._opening.callback(self._checkpoints.close)
-        self._note_initial({"optimizers": self.optimizers, "schedulers": self.schedulers})
+        self._objects.note_initial()
         notes = self._restore(before)
-        self._constants()
+        self._objects.constants()
         self._check_storable()
         segment = next_segment(self.folder)
         header = {"run": self.name, "id": record.id, "segment": segment, "resumed": self._resumed_from()}
@@ -249,7 +241,7 @@ class Run(AbstractContextManager["Run"]):
         self._next_step = self.every.next_step(self.cursor.step)
         self._last_save = time.monotonic()
         wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
-        self._keeper = _Keeper(self.folder, self.journal, self._on_time, wait_seconds)
+        self._keeper = Keeper(self.folder, self.journal, self._on_time, wait_seconds)
         self._keeper.start()
         if self.mirror is not None:
             folder = f"{self.name}/checkpoints"
@@ -260,7 +252,7 @@ class Run(AbstractContextManager["Run"]):
     def _open_folder(self) -> RunRecord | None:
         """Make the run's folder, or enter the one that is there; returns what it says of itself."""
         self.store = Store(self.root)
-        if self._resume is None and not (self.models or self.optimizers or self.tracked):
+        if self._resume is None and not self._objects:
             self._resume = False  # there is nothing to restore: a second execution is another run
         if self.mirror is not None and self._resume is not False:
             restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
@@ -513,19 +505,11 @@ class Run(AbstractContextManager["Run"]):
     ) -> None:
         """Add objects to a run that is open: they become part of each checkpoint, and go on from the present one."""
         self._require_running()
-        new = {
-            "models": _unknown(as_named(model, "model"), self.models),
-            "optimizers": _unknown(as_named(optimizer, "optimizer"), self.optimizers),
-            "schedulers": _unknown(as_named(scheduler, "scheduler"), self.schedulers),
-            "tracked": _unknown(dict(track or {}), self.tracked),
-        }
-        for kind, objects in new.items():
-            getattr(self, kind).update(objects)
-        self._note_initial(new)
+        new = self._objects.add(model, optimizer, scheduler, track)
         if self._origin is not None:
-            for text in self._load(self._origin.state, new):
+            for text in self._objects.load(self._origin.state, new, self.override):
                 self.note(text)
-        self._steps.add(new["optimizers"].values())
+        self._steps.add(new.optimizers.values())
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
@@ -647,7 +631,7 @@ class Run(AbstractContextManager["Run"]):
             self._state(),
             meta,
             label_of(meta["cursor"], metrics),
-            self._constants(),
+            self._objects.constants(),
             is_best or reason == "end",
             self.journal.sync,
         )
@@ -668,28 +652,14 @@ class Run(AbstractContextManager["Run"]):
             "reason": reason,
             "journal": {"segment": self._segment, "position_bytes": self.journal.position_bytes},
             "versions": self._versions,
-            "device": self._device(),
+            "device": self._objects.device(),
             "threads": torch.get_num_threads(),
         }
 
     def _state(self) -> dict[str, Any]:
-        """Everything that the training consists of, by name. Nothing is copied here."""
-        names, loose = self._names()
+        """Everything that the training consists of. Nothing is copied here."""
         return {
-            "models": {name: state.model_state(model) for name, model in self.models.items()},
-            "parameters": loose,
-            "optimizers": {
-                name: state.optimizer_state(optimizer, names, initial=self._initial.get(name))
-                for name, optimizer in self.optimizers.items()
-            },
-            "schedulers": {
-                name: state.object_state(name, one, initial=self._initial.get(name))
-                for name, one in self.schedulers.items()
-            },
-            "scaler": None if self.scaler is None else self.scaler.state_dict(),
-            "random": state.random_state(),
-            "gradients": {} if self._gradients_are_spent() else state.gradients(self.models),
-            "tracked": {name: state.object_state(name, thing) for name, thing in self.tracked.items()},
+            **self._objects.capture(with_gradients=not self._gradients_are_spent()),
             "stopping": None if self.stopping is None else self.stopping.state_dict(),
             "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
             "run": {
@@ -704,43 +674,8 @@ class Run(AbstractContextManager["Run"]):
             },
         }
 
-    def _note_initial(self, objects: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remember what the script gave optimizers and schedulers, before anything is loaded."""
-        for name, optimizer in objects["optimizers"].items():
-            self._initial[name] = state.group_options(optimizer)
-        for name, scheduler in objects["schedulers"].items():
-            self._initial[name] = state.initial_options(scheduler)
-
-    def _names(self) -> tuple[dict[int, str], dict[str, torch.Tensor]]:
-        """The names of all parameters by their ids; and those parameters of optimizers that are in no model, by name."""
-        names = parameter_names(self.models)
-        loose: dict[str, torch.Tensor] = {}
-        for owner, optimizer in self.optimizers.items():
-            for place, group in enumerate(optimizer.param_groups):
-                for number, parameter in enumerate(group["params"]):
-                    if id(parameter) not in names:
-                        names[id(parameter)] = f"parameters.{owner}.{place}.{number}"
-                        loose[names[id(parameter)]] = parameter
-        return names, loose
-
     def _gradients_are_spent(self) -> bool:
         return self.status == "running" and self._steps.gradients_are_spent
-
-    def _constants(self) -> list[torch.Tensor]:
-        """Frozen parameters that nobody has written to since the last checkpoint."""
-        before, found = self._frozen, []
-        self._frozen = {}
-        for tensor in state.constants(self.models):
-            self._frozen[id(tensor)] = tensor._version
-            if before.get(id(tensor)) == tensor._version:
-                found.append(tensor)
-        return found
-
-    def _device(self) -> str:
-        for model in self.models.values():
-            for parameter in model.parameters():
-                return str(parameter.device)
-        return "cpu"
 
     def _committed(self, checkpoint: Checkpoint) -> None:
         if self._mirroring is not None:
@@ -762,15 +697,7 @@ class Run(AbstractContextManager["Run"]):
         if origin is None:
             return [] if before is None else [f"{self.name} was started before and has no checkpoint: it starts anew."]
         saved = origin.state
-        here = {
-            "models": self.models,
-            "optimizers": self.optimizers,
-            "schedulers": self.schedulers,
-            "tracked": self.tracked,
-        }
-        notes = self._load(saved, here)
-        if self.scaler is not None and saved.get("scaler"):
-            self.scaler.load_state_dict(saved["scaler"])
+        notes = self._objects.load(saved, None, self.override) + self._objects.missing(saved)
         if self.stopping is not None and saved.get("stopping"):
             self.stopping.load_state_dict(saved["stopping"])
         inner = saved.get("run") or {}
@@ -791,46 +718,6 @@ class Run(AbstractContextManager["Run"]):
             self._pending_random = saved["random"]
         return notes
 
-    def _load(self, saved: Mapping[str, Any], here: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        notes: list[str] = []
-        names, loose = self._names()
-        for name, tensor in loose.items():
-            kept = saved.get("parameters", {}).get(name)
-            if kept is not None and kept.shape == tensor.shape:
-                with torch.no_grad():
-                    tensor.copy_(kept)
-            else:
-                notes.append(f"{name} keeps its present value: the checkpoint has none of its shape")
-        for name, model in here["models"].items():
-            if name in saved["models"]:
-                notes += state.load_model_state(model, saved["models"][name], what=name)
-        for name, optimizer in here["optimizers"].items():
-            if name in saved["optimizers"]:
-                notes += state.load_optimizer_state(
-                    optimizer,
-                    saved["optimizers"][name],
-                    names,
-                    what=name,
-                    initial=self._initial.get(name),
-                    override=self.override,
-                )
-                self._initial[name] = _merged(
-                    saved["optimizers"][name].get("initial"), self._initial[name], self.override
-                )
-        for kind in ("schedulers", "tracked"):
-            for name, thing in here[kind].items():
-                if name in saved.get(kind, {}):
-                    initial = self._initial.get(name) if kind == "schedulers" else None
-                    notes += state.load_object_state(
-                        name, thing, saved[kind][name], initial=initial, override=self.override
-                    )
-        for kind, objects in here.items():
-            notes += [f"{name} is new: the checkpoint has none" for name in objects if name not in saved.get(kind, {})]
-        gradients = saved.get("gradients") or {}
-        if gradients and here["models"]:
-            notes += state.load_gradients(here["models"], gradients)
-        return notes
-
     def _put_random_back(self) -> None:
         """What the user's code drew between the start and here was drawn before the checkpoint already."""
         if self._pending_random is not None:
@@ -849,7 +736,7 @@ class Run(AbstractContextManager["Run"]):
             lines = [f"{verb} from {origin.name} at {place} (step {cursor.step})", *origin.skipped, *notes]
             if before is not None:
                 lines += resuming.differences(before, self.config, self._versions)
-            lines += resuming.machine_differences(origin.meta, self._device())
+            lines += resuming.machine_differences(origin.meta, self._objects.device())
             given = getattr(self, "_given_seed", None)
             if given is not None and given != self.seed:
                 lines.append(f"seed: the run keeps its own, {self.seed}; the script says {given}")
@@ -883,7 +770,7 @@ class Run(AbstractContextManager["Run"]):
         ready, arriving = split(values)
         cursor = self.cursor
         if step is not None:
-            step = _check_step(step)
+            step = check_step(step)
         epoch = cursor.epoch + 1 if self._in_epochs else cursor.epoch
         for written in self.journal.values(cursor.step if step is None else step, epoch, ready, arriving):
             self._note_values(*written)
@@ -923,95 +810,3 @@ class Run(AbstractContextManager["Run"]):
             raise ConfigurationError(
                 f'run {self.name!r} is not open ({self.status}): use it inside "with relume.Run(...) as run:".'
             )
-
-
-class RunEnded(SystemExit):
-    """Ends the program after a checkpoint, with an exit status that tells why."""
-
-    def __init__(self, reason: str, code: int) -> None:
-        super().__init__(code)
-        self.reason = reason
-
-
-class _Keeper(threading.Thread):
-    """Behind the training's back: heartbeat, lines that wait for room, and the index."""
-
-    def __init__(self, folder: Path, journal: Journal, on_time: Callable[[], None], seconds: float) -> None:
-        super().__init__(name="relume-keeper", daemon=True)
-        self._folder = folder
-        self._journal = journal
-        self._on_time = on_time
-        self._seconds = seconds
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        next_fold = time.monotonic() + _FOLD_SECONDS
-        beat(self._folder)
-        while not self._ended.wait(self._seconds):
-            self._on_time()
-            beat(self._folder)
-            self._attempt(self._journal.flush_waiting)
-            if time.monotonic() >= next_fold:
-                self._attempt(lambda: fold(self._folder))
-                next_fold = time.monotonic() + _FOLD_SECONDS
-
-    def _attempt(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception:  # monitoring must never end a training; the index can be made again
-            pass
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
-
-
-def _unknown(objects: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``objects`` that are not among ``known`` yet, whatever their names."""
-    there = {id(one) for one in known.values()}
-    return {name: one for name, one in objects.items() if id(one) not in there}
-
-
-def _merged(saved: Any, script: Any, override: frozenset[str]) -> Any:
-    """The options that a checkpoint began with, with those that the script now overrides."""
-    if not saved or len(saved) != len(script):
-        return script
-    return [{**s, **b, **{k: v for k, v in s.items() if k in override}} for b, s in zip(saved, script, strict=True)]
-
-
-def check_seed(seed: Any) -> int:
-    """The seed as a number; raises ConfigurationError unless it is a whole number from 0 to 2**63 - 1."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < 2**63:
-        raise ConfigurationError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}.")
-    return int(seed)
-
-
-def _check_step(step: Any) -> int:
-    if isinstance(step, (bool, torch.Tensor)) or not hasattr(step, "__index__") or not 0 <= int(step) < 2**63:
-        raise ConfigurationError(f"step must be a whole number from 0 to 2**63 - 1, not {step!r}.")
-    return int(step)
-
-
-def check_epochs(count: Any) -> None:
-    """Raise ConfigurationError unless ``count`` is a whole number of at least 1."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigurationError(f"epochs must be a whole number of at least 1, not {count!r}.")
-
-
-def as_config(config: Any) -> dict[str, Any]:
-    plain = jsonable(config) if config is not None else {}
-    if not isinstance(plain, dict):
-        raise ConfigurationError(
-            f"config must be a mapping, a dataclass, a Namespace or a pydantic model, not {type(config).__name__}."
-        )
-    return plain
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in ("relume", "torch", "torchvision", "timm", "numpy"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

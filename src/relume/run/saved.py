@@ -104,7 +104,8 @@ def find_checkpoint(name: str, root: str | Path = "runs", *, monitor: str | None
     """The checkpoint that a user means.
 
     Args:
-        name: ``RUN`` (the newest that is whole; warns of newer ones that are not), ``RUN:NUMBER``, ``RUN:best``, ``RUN:NAME``, the path of a manifest, or the name of a
+        name: ``RUN`` (the newest that is whole; warns of newer ones that are not), ``RUN:NUMBER``, ``RUN:best``,
+            ``RUN:NAME``, the path of a manifest, or the name of a
             checkpoint of any run. ``RUN`` is a run's name below ``root``, or its path.
         monitor: the metric that tells the best; None takes the loss of the validation, or else the first metric whose
             name tells its direction.

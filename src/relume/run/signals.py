@@ -12,6 +12,9 @@ from typing import Any
 _HINT = b"\nCtrl-C: saving a checkpoint after this step; once more ends at once.\n"
 
 
+TRY_AGAIN = 75  # the exit status of a program that ran out of its time: start it again
+
+
 class Signals:
     """Catches the signals that ask a training to save, or to save and end.
 
@@ -64,3 +67,11 @@ class Signals:
         if name == "SIGTERM" and not self._can_wait():
             raise SystemExit(128 + number)
         self._request(name)
+
+
+class RunEnded(SystemExit):
+    """Ends the program after a checkpoint, with an exit status that tells why."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(code)
+        self.reason = reason
