@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import typer
 
 from relume import __version__
+from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.runs import runs, show
 from relume.cli.train import train
 from relume.errors import RelumeError, RelumeWarning
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(runs)
 app.command()(show)
+app.command(context_settings=PASSES_ARGUMENTS)(rehearse)
 
 
 def _version(wanted: bool) -> None:

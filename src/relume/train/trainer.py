@@ -250,7 +250,9 @@ class Trainer:
         for optimizer in self.optimizers.values():
             optimizer.zero_grad()
         held = {id(parameter) for parameter in self._held()}
-        self._clears_itself = all(type(o).zero_grad is torch.optim.Optimizer.zero_grad for o in self.optimizers.values())
+        self._clears_itself = all(
+            type(o).zero_grad is torch.optim.Optimizer.zero_grad for o in self.optimizers.values()
+        )
         self._left_out = [p for p in self.model.parameters() if p.requires_grad and id(p) not in held]
         self._last_finite: float | None = None
         if self.device.type != "cpu":
@@ -364,7 +366,9 @@ class Trainer:
                 optimizer.step()
         if self.scaler is not None:
             self.scaler.update()
-        if self._clears_itself:  # as zero_grad does, without its profiler's mark, which takes longer than the rest of it
+        if (
+            self._clears_itself
+        ):  # as zero_grad does, without its profiler's mark, which takes longer than the rest of it
             for parameter in self._held():
                 parameter.grad = None
         else:
