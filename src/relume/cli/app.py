@@ -13,6 +13,7 @@ import typer
 
 from relume import __version__
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
+from relume.cli.resume import resume
 from relume.cli.runs import runs, show
 from relume.cli.train import train
 from relume.errors import RelumeError, RelumeWarning
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(runs)
 app.command()(show)
+app.command()(resume)
 app.command(context_settings=PASSES_ARGUMENTS)(rehearse)
 
 

@@ -208,7 +208,8 @@ def _names(execution: Execution) -> str:
 def _new_runs(nameless: Sequence[RunComparison]) -> Diagnosis:
     return Diagnosis(
         "state",
-        "a start after a kill begins a new run instead of carrying on the one before (resume=False?)",
+        "a start after a kill begins a new run instead of carrying on the one before: resume=False, or a run that is given "
+        "no model, optimizer or track, and so has nothing to restore",
         [f"run {comparison.name}: {comparison.problem}" for comparison in nameless],
         "Leave resume= at its default, and let the run's name be the same at each start.",
     )

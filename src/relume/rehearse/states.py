@@ -107,7 +107,7 @@ def leaf_difference(one: Any, other: Any) -> str | None:
     if one is MISSING or other is MISSING:
         return f"only the {'second' if one is MISSING else 'first'} run has it"
     if type(one) is not type(other):
-        return f"a {type(one).__name__} and a {type(other).__name__}"
+        return f"of type {type(one).__name__} and of type {type(other).__name__}"
     if isinstance(one, (torch.Tensor, np.ndarray, np.generic)):
         if (one.dtype, one.shape) != (other.dtype, other.shape):
             return f"{one.dtype} {list(one.shape)} and {other.dtype} {list(other.shape)}".replace("torch.", "")
