@@ -52,7 +52,9 @@ def rehearse(
     said = Console(stderr=True)
     plan = Plan(script, arguments or (), is_module, kills, seed, timeout, every, cause)
     with workspace(keep) as folder:
-        rehearsal = start(plan, folder, lambda text: said.print(f"{text} …", style="dim", highlight=False))
+        rehearsal = start(
+            plan, folder, lambda text: said.print(f"{text} …", style="dim", highlight=False, soft_wrap=True)
+        )
     if as_json:
         typer.echo(json.dumps(to_dict(rehearsal), indent=1))
     else:

@@ -77,7 +77,8 @@ def _run(comparison: RunComparison) -> list[Text]:
         lines.append(_row("  state", "no checkpoint in either", "yellow"))
     for part, counts in (state.counts if state is not None else {}).items():
         differing = [d for d in state.differences if d.path[0] == part] if state is not None else []
-        lines.append(_compared(f"  {part}", _counted(counts), len(differing)))
+        if counts.leaves:
+            lines.append(_compared(f"  {part}", _counted(counts), len(differing)))
         lines += [_row("", f"{d.place}: {d.text}", "red") for d in differing[:_DIFFERENCES_SHOWN]]
     values = f"{_count(journal.values, 'value')} in {_count(journal.lines, 'line')}"
     lines.append(_compared("  logged", values, journal.different_lines))

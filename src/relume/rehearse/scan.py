@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import relume
+
 Kind = Literal[
     "time", "entropy", "unseeded", "global", "set",  # make two undisturbed runs differ
     "generator", "average", "accumulator", "iterator", "object", "file",  # get lost in a kill
 ]  # fmt: skip
 
 _FILES_LIMIT = 200
+_OWN_CODE = Path(relume.__file__).resolve().parent
 _TIME = {
     "time.time", "time.time_ns", "time.perf_counter", "time.perf_counter_ns", "time.monotonic", "time.monotonic_ns",
     "time.process_time", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today",
@@ -112,7 +115,7 @@ def _module_file(name: str, folders: Sequence[Path]) -> Path | None:
     place = Path(*name.split("."))
     for folder in folders:
         for path in (folder / place.with_suffix(".py"), folder / place / "__main__.py", folder / place / "__init__.py"):
-            if path.is_file():
+            if path.is_file() and not path.resolve().is_relative_to(_OWN_CODE):
                 return path
     return None
 

@@ -13,8 +13,6 @@ import torch
 
 from relume.rehearse.nature import differs_by_nature
 
-_NESTED_METRICS = ("last", "best", "best_epoch")
-
 
 @dataclass(frozen=True)
 class Difference:
@@ -68,13 +66,13 @@ def compare_states(one: Any, other: Any) -> StateComparison:
     found = StateComparison()
     for path, left, right in _leaves(one, other, ()):
         counts = found.counts.setdefault(path[0] if path else "", Counts())
-        counts.leaves += 1
+        counts.leaves += not _is_empty(left) or not _is_empty(right)
         if isinstance(left, (torch.Tensor, np.ndarray)):
             counts.tensors += 1
             counts.size_bytes += left.nbytes
         text = leaf_difference(left, right)
-        if text is not None and _is_metric_of_time(path):
-            found.by_nature.append(path[2])
+        if text is not None and _is_time(path):
+            found.by_nature.append(path[-1])
         elif text is not None:
             found.differences.append(Difference(path, text))
     return found
@@ -96,6 +94,10 @@ def _leaves(one: Any, other: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple
             yield from _leaves(left, right, (*path, str(index)))
     else:
         yield path, one, other
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (Mapping, list, tuple)) and not value)
 
 
 def _is_sequence(value: Any) -> bool:
@@ -147,5 +149,6 @@ def _elements(value: Any) -> np.ndarray[Any, Any]:
     return flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy().reshape(flat.numel(), -1)
 
 
-def _is_metric_of_time(path: tuple[str, ...]) -> bool:
-    return len(path) == 3 and path[0] == "run" and path[1] in _NESTED_METRICS and differs_by_nature(path[2])
+def _is_time(path: tuple[str, ...]) -> bool:
+    """Whether it is one of the numbers that a run keeps of itself, and a time: its metrics, how long it took."""
+    return path[:1] == ("run",) and differs_by_nature(path[-1])
