@@ -24,6 +24,7 @@ RelumeError
         │   └── CorruptionError    bytes in a pack are not the bytes that were saved
         ├── UnknownCheckpointError no such checkpoint: lists those there are
         ├── UnstorableError        an object that no checkpoint can hold: names the path to it
+        ├── ClassicFileError       a .pt file of plain torch that is not understood, or would need pickle
         ├── MismatchError          tensors that do not fit the module: names them all
         ├── ConstantChangedError   a tensor that was said to be constant has changed: names it
         ├── StoreLockedError       another process holds the store
@@ -130,6 +131,10 @@ class UnknownCheckpointError(CheckpointError):
 
 class UnstorableError(CheckpointError, TypeError):
     """An object that no checkpoint can hold."""
+
+
+class ClassicFileError(CheckpointError):
+    """A file of plain torch is not understood, or would need pickle to be read."""
 
 
 class MismatchError(CheckpointError, ValueError):

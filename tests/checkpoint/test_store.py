@@ -278,8 +278,9 @@ def test_verify_names_what_is_damaged(tmp_path: pathlib.Path) -> None:
     pack = _packs(tmp_path)[0]
     pack.write_bytes(pack.read_bytes()[:-1] + b"\xff")
     report = store.verify()
-    assert [path for path, _ in report.problems] == [pack, checkpoint.path]
-    assert report.checkpoints == report.packs == 1
+    assert [(problem.path, problem.checkpoints) for problem in report.problems] == [(pack, [checkpoint])]
+    assert report.checkpoints == report.packs == report.tensors == 1
+    assert report.good == {"checkpoints": None}
 
 
 def test_a_manifest_that_was_renamed_is_refused(tmp_path: pathlib.Path) -> None:

@@ -67,8 +67,8 @@ MISTAKES = {
     },
     "unseeded": {"# seed\nrelume.seed_everything(3)": "torch.manual_seed(3)"},
     "order of a set": {
-        "# before": 'names = {"ant", "bee", "cat", "dog", "eel", "fox"}',
-        "# batch": 'inputs = inputs * (1 + len(list(names)[0]) + ord(list(names)[0][0]) / 100)',
+        "# before": 'names = {"ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", "kiwi", "lynx"}',
+        "# batch": 'inputs = inputs * sum((place + 2) ** 2 * ord(name[0]) for place, name in enumerate(names)) / 1e4',
     },
     "time": {"# batch": "inputs = inputs + time.time() % 1"},
     "sum over an epoch": {

@@ -29,7 +29,8 @@ class GcReport:
         deleted: packs that nothing needs.
         compacted: packs of which little was needed; that was moved to new ones.
         freed_bytes: of packs, net of what was written anew.
-        leftovers: files of writers that were killed.
+        leftovers: files of writers that were killed; in a dry run perhaps of one that is writing now.
+        leftover_bytes: what these come to.
         unreadable: manifests that cannot be read. While there are any no pack is deleted: one of them might need it.
     """
 
@@ -37,17 +38,19 @@ class GcReport:
     compacted: list[Path] = field(default_factory=list)
     freed_bytes: int = 0
     leftovers: list[Path] = field(default_factory=list)
+    leftover_bytes: int = 0
     unreadable: list[tuple[Path, ManifestError]] = field(default_factory=list)
 
 
 def collect(layout: Layout, index: Index, *, dry_run: bool) -> GcReport:
     """Find and delete garbage. The caller holds the store's lock alone, unless it is a dry run."""
     leftovers = layout.leftovers()
+    leftover_bytes = sum(map(_file_size, leftovers))
     if not dry_run:
         sweep(layout)
     manifests, unreadable = _read_manifests(layout)
     if unreadable:
-        return GcReport(leftovers=leftovers, unreadable=unreadable)
+        return GcReport(leftovers=leftovers, leftover_bytes=leftover_bytes, unreadable=unreadable)
     index.refresh()
     needed = _needed(manifests, index)
     dead = [pack for pack in index.packs() if not needed[pack.id]]
@@ -61,7 +64,7 @@ def collect(layout: Layout, index: Index, *, dry_run: bool) -> GcReport:
         index.refresh()
     freed = sum(pack.size_bytes for pack in dead)
     freed += sum(pack.size_bytes - _size(pack, needed[pack.id]) for pack in sparse)
-    return GcReport([pack.path for pack in dead], [pack.path for pack in sparse], freed, leftovers)
+    return GcReport([pack.path for pack in dead], [pack.path for pack in sparse], freed, leftovers, leftover_bytes)
 
 
 def sweep(layout: Layout) -> None:
@@ -101,6 +104,13 @@ def _is_sparse(pack: Pack, names: set[str]) -> bool:
 
 def _size(pack: Pack, names: set[str]) -> int:
     return sum(pack.spans[name].size_bytes for name in names)
+
+
+def _file_size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # its writer lives, and has given it its name
+        return 0
 
 
 def _compact(layout: Layout, index: Index, sparse: list[Pack], needed: dict[str, set[str]]) -> list[Pack]:

@@ -93,6 +93,8 @@ class Layout:
             names = sorted(entry.name for entry in self.root.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise _unreadable(error) from error
         candidates = [CHECKPOINTS, *(f"{name}/{CHECKPOINTS}" for name in names if name != "store")]
         return [folder for folder in candidates if (self.root / folder).is_dir()]
 
@@ -103,6 +105,8 @@ class Layout:
             names = [(parse_file_name(entry.name), entry) for entry in path.iterdir()]
         except (FileNotFoundError, NotADirectoryError):
             return []
+        except OSError as error:
+            raise _unreadable(error) from error
         return sorted(Checkpoint(folder, name.sequence, name.label, entry) for name, entry in names if name)
 
     def leftovers(self) -> list[Path]:
@@ -111,6 +115,10 @@ class Layout:
         for folder in self.folders():
             found += [path for path in (self.root / folder).iterdir() if is_temporary(path)]
         return found
+
+
+def _unreadable(error: OSError) -> StorageError:
+    return StorageError(f"{error.filename} cannot be read: {error.strerror}. Check its owner and its rights.")
 
 
 def temporary(path: Path) -> Path:

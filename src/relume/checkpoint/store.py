@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from relume.checkpoint import files
-from relume.checkpoint.checking import VerifyReport, check
+from relume.checkpoint.checking import Progress, VerifyReport, check
 from relume.checkpoint.garbage import GcReport, collect, sweep
 from relume.checkpoint.index import Index
 from relume.checkpoint.layout import CHECKPOINTS, Checkpoint, Layout, temporary
@@ -239,10 +239,15 @@ class Store:
                 files.system.unlink(path)
             files.sync_folder(path.parent)
 
-    def verify(self) -> VerifyReport:
-        """Read every manifest and compute the hash of every tensor of every run."""
+    def verify(self, folders: Sequence[str] | None = None, *, progress: Progress | None = None) -> VerifyReport:
+        """Read every manifest and compute the hash of every tensor.
+
+        Args:
+            folders: only these folders of checkpoints, such as ``["fashion/checkpoints"]``, and what they need.
+            progress: called now and then with the bytes read and the bytes there are to read.
+        """
         with self._lock.for_reading():
-            return check(self.layout, self._index)
+            return check(self.layout, self._index, folders, progress)
 
     def gc(self, *, dry_run: bool = True, timeout_seconds: float | None = None) -> GcReport:
         """Delete the tensors that no checkpoint needs, and what killed writers left behind.

@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 import typer
 
 from relume import __version__
+from relume.cli.checkpoints import checkpoints, export, verify
+from relume.cli.checkpoints import gc as collect
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
@@ -34,6 +36,10 @@ app.command()(runs)
 app.command()(show)
 app.command()(resume)
 app.command(context_settings=PASSES_ARGUMENTS)(rehearse)
+app.command()(checkpoints)
+app.command()(verify)
+app.command()(export)
+app.command("gc")(collect)
 
 
 def _version(wanted: bool) -> None:

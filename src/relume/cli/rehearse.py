@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
+
+from relume.cli.output import Json, console, print_json
 
 PASSES_ARGUMENTS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -32,7 +33,7 @@ def rehearse(
     cause: Annotated[
         bool, typer.Option(help="Run the script some times more to find the cause of a difference.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Prove on your own script that it resumes exactly.
 
@@ -56,9 +57,9 @@ def rehearse(
             plan, folder, lambda text: said.print(f"{text} …", style="dim", highlight=False, soft_wrap=True)
         )
     if as_json:
-        typer.echo(json.dumps(to_dict(rehearsal), indent=1))
+        print_json(to_dict(rehearsal))
     else:
-        Console(soft_wrap=True).print(render(rehearsal))
+        console().print(render(rehearsal), soft_wrap=True)
     if keep:
         said.print(f"kept in {folder}", highlight=False, soft_wrap=True)
     raise typer.Exit(EXIT_STATUS[rehearsal.verdict])

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from relume.cli.output import Root
+
 
 def resume(
     run: Annotated[str, typer.Argument(help="The run's name below the root, or its path.", show_default=False)],
@@ -15,7 +17,7 @@ def resume(
         list[str] | None,
         typer.Argument(metavar="[-- ARGS]...", help="Further arguments for its script.", show_default=False),
     ] = None,
-    root: Annotated[Path, typer.Option(help="Folder that holds the runs.")] = Path("runs"),
+    root: Root = Path("runs"),
 ) -> None:
     """Start again what made a run, in the same directory: the run carries on where it stands.
 

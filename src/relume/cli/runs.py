@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-Root = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+from relume.cli.output import Json, Root, console, print_json, table_of
 
 _COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "failed": "red", "killed": "red"}
 
@@ -22,11 +20,11 @@ def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
 
     found = [_facts(folder) for folder in runs_in(root)]
     if as_json:
-        _print_json(found)
+        print_json(found)
     elif not found:
-        _console().print(f"There are no runs in {root}. Try: relume train fashion-mnist")
+        console().print(f"There are no runs in {root}. Try: relume train fashion-mnist")
     else:
-        _console().print(_runs_table(found))
+        console().print(_runs_table(found))
 
 
 def show(
@@ -41,16 +39,16 @@ def show(
     record = RunRecord.load(folder)
     facts = _facts(folder)
     if as_json:
-        _print_json(
+        print_json(
             facts | {"seed": record.seed, "config": record.config, "argv": record.argv, "versions": record.versions}
         )
         return
-    console = _console()
-    console.print(_headline(facts))
+    out = console()
+    out.print(_headline(facts))
     for table in (_epochs_table(folder), _metrics_table(facts), _settings_table(record)):
         if table is not None:
-            console.print()
-            console.print(table)
+            out.print()
+            out.print(table)
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -90,37 +88,6 @@ def _facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console()
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(_finite(value), indent=1, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN: it is null there."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
-
-
-def _table(*columns: str) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(
-            column, justify="left" if column in ("run", "status", "", "setting", "value") else "right", overflow="fold"
-        )
-    return table
-
-
 def _styled(status: str) -> Any:
     from rich.text import Text
 
@@ -133,7 +100,7 @@ def _runs_table(found: list[dict[str, Any]]) -> Any:
     from relume.monitor.console import duration, number
 
     names = [n for n in dict.fromkeys(n for facts in found for n in facts["metrics"]) if n.startswith("val/")][:3]
-    table = _table("run", "status", "epoch", "step", "time", *names, "started")
+    table = table_of("run", "status", "epoch", "step", "time", *names, "started")
     for facts in found:
         bests = [number(facts["metrics"][n]["best"]) if n in facts["metrics"] else "" for n in names]
         started = time.strftime("%b %d %H:%M", time.localtime(facts["created"])) if "created" in facts else ""
@@ -172,7 +139,7 @@ def _epochs_table(folder: Path) -> Any:
     ]
     if not names:
         return None
-    shown = _table("epoch", "step", *names)
+    shown = table_of("epoch", "step", *names)
     for epoch in epochs[-20:]:
         rows = table["epoch"] == epoch
         last = [table[n][rows][~np.isnan(table[n][rows])][-1:] for n in names]
@@ -185,7 +152,7 @@ def _metrics_table(facts: dict[str, Any]) -> Any:
 
     from relume.monitor.console import number
 
-    table = _table("", "last", "best", "at epoch", "at step", "values")
+    table = table_of("", "last", "best", "at epoch", "at step", "values")
     for name, entry in facts["metrics"].items():
         places = (str(entry["best_epoch"]), str(entry["best_step"]), f"{entry['count']:,}")
         table.add_row(Text(name), number(entry["last"]), number(entry["best"]), *places)
@@ -195,7 +162,7 @@ def _metrics_table(facts: dict[str, Any]) -> Any:
 def _settings_table(record: Any) -> Any:
     from rich.text import Text
 
-    table = _table("setting", "value")
+    table = table_of("setting", "value")
     for key, value in {**record.config, "seed": record.seed}.items():
         table.add_row(Text(key), Text(value if isinstance(value, str) else json.dumps(value)))
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()))

@@ -60,6 +60,7 @@ class RunRecord(BaseModel):
     command: list[str] = Field(default_factory=list)
     directory: str = ""
     executable: str = ""
+    lineage: dict[str, Any] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     process: Process
 

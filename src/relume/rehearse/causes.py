@@ -46,6 +46,9 @@ def diagnose(
     files: Sequence[Path], undisturbed: Execution, killed: Execution, differing: Sequence[RunComparison], again: Again
 ) -> Diagnosis:
     """Find out why runs differ; starts the script again through ``again``."""
+    if any(_is_before_kills(comparison) for comparison in differing):
+        evidence = "the numbers differ before the first kill already, so it is not the kills"
+        return _nondeterminism(files, undisturbed, killed, differing, again, evidence)
     second = again("again, undisturbed", {})
     if second.has_failed:
         return Diagnosis(
@@ -56,19 +59,31 @@ def diagnose(
         )
     unlike = [c for c in compare_roots(undisturbed.root, second.root) if not c.is_same]
     if unlike:
-        return _nondeterminism(files, undisturbed, second, unlike, again)
+        evidence = "two undisturbed runs differ too, so it is not the kills"
+        return _nondeterminism(files, undisturbed, second, unlike, again, evidence)
     if nameless := [c for c in differing if c.problem]:
         return _new_runs(nameless)
     return _lost_state(files, differing, second, killed)
+
+
+def _is_before_kills(comparison: RunComparison) -> bool:
+    """Whether the first difference is in what the first start wrote, which no kill had touched."""
+    first = comparison.journal.first
+    return first is not None and first.line is not None and first.line.segment.number == 1
 
 
 # ------------------------------------------------------------------------------------------------------ nondeterminism
 
 
 def _nondeterminism(
-    files: Sequence[Path], one: Execution, other: Execution, unlike: Sequence[RunComparison], again: Again
+    files: Sequence[Path],
+    one: Execution,
+    other: Execution,
+    unlike: Sequence[RunComparison],
+    again: Again,
+    reason: str,
 ) -> Diagnosis:
-    evidence = ["two undisturbed runs differ too, so it is not the kills", *_first(unlike[0])]
+    evidence = [reason, *_first(unlike[0])]
     hints = scan.nondeterministic(files)
     if unlike[0].problem:
         return Diagnosis(
@@ -157,7 +172,8 @@ def _experiments(hints: Sequence[Hint], execution: Execution) -> list[_Experimen
     )
     found.insert(0 if _of(hints, "global") else len(found), generators)
     if not _of(hints, "unseeded", "entropy"):
-        if "cuda" in _device(execution):
+        device, threads = _machine(execution)
+        if device.startswith("cuda"):
             found.append(
                 _Experiment(
                     "with deterministic kernels",
@@ -168,7 +184,7 @@ def _experiments(hints: Sequence[Hint], execution: Execution) -> list[_Experimen
                     "a resumed run is then as far from the undisturbed one as another undisturbed one is.",
                 )
             )
-        else:
+        elif threads > 1:
             found.append(
                 _Experiment(
                     "with one thread",
@@ -190,12 +206,14 @@ def _different_seeds(one: Execution, other: Execution) -> str | None:
     return None
 
 
-def _device(execution: Execution) -> str:
+def _machine(execution: Execution) -> tuple[str, int]:
+    """The device and the number of threads of a run."""
     store = Store(execution.root)
     for folder in store.folders():
         for checkpoint in store.list(folder)[-1:]:
-            return str((store.meta(checkpoint) or {}).get("device", ""))
-    return ""
+            meta = store.meta(checkpoint) or {}
+            return str(meta.get("device", "")), int(meta.get("threads") or 1)
+    return "", 1
 
 
 def _names(execution: Execution) -> str:
@@ -252,13 +270,6 @@ def _lost_state(
     logged = comparison.journal.first
     evidence = ["two undisturbed runs are the same to the last bit, so it is the kills", *_first(comparison)]
     evidence += _order(logged, first)
-    if logged is not None and logged.line is not None and logged.line.segment.number == 1:
-        return Diagnosis(
-            "nondeterminism",
-            "the numbers differ before the first kill: a race that two runs do not always show",
-            evidence,
-            "Look for threads that race, and run the rehearsal again.",
-        )
     places = _ranked(scan.untracked(files), files, logged, first)
     if not places:
         return Diagnosis(
@@ -321,7 +332,7 @@ def _order(logged: LoggedDifference | None, first: FirstState | None) -> list[st
             found.append(
                 f"the logged value differed first, and the state in the {first.step - logged.step} steps behind it"
             )
-        else:
+        elif logged.step > first.step:
             found.append("the state differed first, and the logged value after it")
     return found
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relume.monitor.journal import last_line, read_lines, segments
+from relume.monitor.journal import last_line, live_ranges, read_lines, segments
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,9 @@ class Line:
 
 
 def live_segments(run_folder: Path) -> list[Segment]:
-    """The segments that led to the run's present state, oldest first.
-
-    A segment that carried on names the one before it and the position there; one that began anew names none.
-    """
-    headers = {int(path.stem): (path, _header(path)) for path in segments(run_folder)}
-    chain: list[Segment] = []
-    number, end_bytes = max((n for n, (_, header) in headers.items() if header is not None), default=0), None
-    while number in headers and all(number < segment.number for segment in chain):
-        path, header = headers[number]
-        resumed = (header or {}).get("resumed") or {}
-        chain.append(Segment(path, number, end_bytes, bool(resumed)))
-        number, end_bytes = resumed.get("segment", 0), resumed.get("position_bytes")
-    return chain[::-1]
+    """The segments that led to the run's present state, oldest first; all but the first carried on from a checkpoint."""
+    parts = enumerate(live_ranges(run_folder))
+    return [Segment(path, int(path.stem), end_bytes, is_resumed=place > 0) for place, (path, end_bytes) in parts]
 
 
 def live_lines(run_folder: Path) -> Iterator[Line]:
@@ -77,9 +67,3 @@ def newest_step(run_folder: Path) -> int:
     files = segments(run_folder)
     line = last_line(files[-1]) if files else None
     return int((line or {}).get("step", -1))
-
-
-def _header(path: Path) -> dict[str, Any] | None:
-    for _, line in read_lines(path):
-        return line
-    return None

@@ -102,7 +102,8 @@ def rehearse(plan: Plan, folder: Path, notice: Notice = lambda text: None) -> Re
     notice(f"the script, with {len(planned)} kills")
     killed = execute(command, folder / "killed", kills=planned, every=every, notice=notice)
     if killed.has_failed:
-        reason = f"started again after {len(killed.kills)} kills, {_failure(killed)}"
+        when = f"started again after kill {len(killed.kills)}" if killed.kills else "run a second time"
+        reason = f"{when}, {_failure(killed)}"
         return Rehearsal(plan, "differs", undisturbed, killed, every, reason=reason)
     runs = compare_roots(undisturbed.root, killed.root)
     differing = [comparison for comparison in runs if not comparison.is_same]

@@ -17,7 +17,7 @@ from relume.rehearse.runner import Execution
 from relume.rehearse.states import Counts
 
 EXIT_STATUS = {"exact": 0, "differs": 1, "no run": 2, "unproven": 2, "fails": 3}
-_DIFFERENCES_SHOWN = 5
+_DIFFERENCES_SHOWN = 2
 _HOW_TO_RUN = """The script makes no relume run, so there is nothing that could resume. Open one around the training:
 
     with relume.Run("name", model=model, optimizer=optimizer) as run:
@@ -80,6 +80,8 @@ def _run(comparison: RunComparison) -> list[Text]:
         if counts.leaves:
             lines.append(_compared(f"  {part}", _counted(counts), len(differing)))
         lines += [_row("", f"{d.place}: {d.text}", "red") for d in differing[:_DIFFERENCES_SHOWN]]
+        if len(differing) > _DIFFERENCES_SHOWN:
+            lines.append(_row("", f"and {len(differing) - _DIFFERENCES_SHOWN} more", "red"))
     values = f"{_count(journal.values, 'value')} in {_count(journal.lines, 'line')}"
     lines.append(_compared("  logged", values, journal.different_lines))
     if journal.first is not None:

@@ -6,11 +6,14 @@ import itertools
 import math
 import os
 import secrets
+import shutil
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -19,9 +22,10 @@ from typing import Any, Literal
 import torch
 
 from relume import tree
+from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode, restore_from_mirror
 from relume.data import Stream, stream_of
 from relume.direction import improves
-from relume.errors import ConfigurationError, RootError
+from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
 from relume.monitor import (
     Journal,
     Process,
@@ -34,12 +38,23 @@ from relume.monitor import (
     make_run_folder,
     reporter,
 )
-from relume.monitor.record import check_name
+from relume.monitor.journal import next_segment, segments
+from relume.monitor.record import check_name, is_run
 from relume.monitor.values import split
+from relume.names import parameter_names
+from relume.run import resuming, state
 from relume.run.cursor import Cursor, StepCounter, as_named
+from relume.run.every import Every, read_duration
+from relume.run.lock import hold
+from relume.run.resuming import Origin
+from relume.run.saving import Checkpoints, keep_from, label_of
+from relume.run.signals import Signals
+from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
+SaveObserver = Callable[[str, Checkpoint | None], None]
+TRY_AGAIN = 75  # the exit status of a program that ran out of its time: start it again
 _KEEPER_SECONDS = 2.0
 _FOLD_SECONDS = 10.0
 
@@ -47,15 +62,32 @@ _FOLD_SECONDS = 10.0
 class Run(AbstractContextManager["Run"]):
     """One tracked execution, stored as a folder below ``root``.
 
+    Started again, the same script goes on from the newest good checkpoint, bit for bit; a finished run restores its
+    objects and has no epochs left; more epochs extend it.
+
     Args:
-        name: the folder's name; when it is taken, ``name-2`` and so on is used.
+        name: the folder's name below ``root``.
         model, optimizer, scheduler, scaler: what is trained: single objects, lists, or mappings by name.
         track: further objects with ``state_dict`` and ``load_state_dict``, by name.
         config: hyperparameters to store: a dict, a dataclass, an ``argparse.Namespace`` or a pydantic model.
         seed: seeds torch, numpy and random when the run starts, and the data; ``None`` takes ``torch.initial_seed()``
-            and seeds nothing.
+            and seeds nothing. A run that goes on keeps its own.
+        every: when checkpoints are made: ``"1 epoch"`` (the default), ``"500 steps"``, ``"10 min"``, a list of such, or
+            ``False``: then only at the end, by :meth:`checkpoint` and on signals.
+        keep: which checkpoints stay; by default the last two and the best by ``stop``'s metric or ``val/loss``.
+        stop: early stopping.
+        mirror: a second folder, perhaps slow and unreliable, to which checkpoints are copied; a new machine that has only
+            that goes on from it.
+        resume: ``False`` starts a new run beside it (``name-2``); a checkpoint's number, name or path goes on from there.
+        from_checkpoint: where a new run begins: ``"RUN"``, ``"RUN:12"``, ``"RUN:best"``, a manifest's path, or a classic
+            ``.pt`` file with ``model_state_dict`` and so on.
+        override: hyperparameters of the optimizer (such as ``"lr"``) that are taken from the script, not the checkpoint.
+        max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.
         in_memory: whether deterministic datasets are kept in memory: ``None`` where it is proven, ``False``, ``True``.
         quiet: show nothing.
+
+    SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
+    The environment variable ``RELUME_ROOT`` takes the place of ``root``, ``RELUME_EVERY`` that of ``every``.
 
     Attributes:
         cursor: where the run stands.
@@ -95,6 +127,14 @@ class Run(AbstractContextManager["Run"]):
         config: Any = None,
         seed: int | None = None,
         root: str | Path = "runs",
+        every: str | Iterable[str] | bool | None = None,
+        keep: Keep | None = None,
+        stop: EarlyStopping | None = None,
+        mirror: str | Path | None = None,
+        resume: bool | str | int | Path | None = None,
+        from_checkpoint: str | Path | None = None,
+        override: str | Iterable[str] = (),
+        max_time: float | str | None = None,
         in_memory: bool | None = None,
         quiet: bool = False,
     ) -> None:
@@ -107,7 +147,17 @@ class Run(AbstractContextManager["Run"]):
         self.config = as_config(config)
         self.seed = torch.initial_seed() if seed is None else check_seed(seed)
         self._seeds_process = seed is not None
-        self.root = Path(root)
+        self.root = Path(os.environ.get("RELUME_ROOT") or root)
+        self.every = Every.read(os.environ.get("RELUME_EVERY") or every)
+        if stop is not None and not isinstance(stop, EarlyStopping):
+            raise ConfigurationError(f"stop must be a relume.EarlyStopping, not {type(stop).__name__}.")
+        if keep is not None and not isinstance(keep, Keep):
+            raise ConfigurationError(f"keep must be a relume.Keep, not {type(keep).__name__}.")
+        self.stopping = stop
+        self.keep = keep_from(keep, stop.monitor if stop else None, stop.mode if stop else None)
+        self.mirror = mirror
+        self.override = frozenset([override] if isinstance(override, str) else override)
+        self.max_seconds = read_duration(max_time)
         self.in_memory = in_memory
         self.cursor = Cursor()
         self.last: dict[str, float] = {}
@@ -125,59 +175,193 @@ class Run(AbstractContextManager["Run"]):
         self._streams: dict[int, tuple[Any, Stream]] = {}
         self._said: set[str] = set()
         self._observers: list[Observer] = []
+        self._save_observers: list[SaveObserver] = []
+        self._resume = resume
+        self._from_checkpoint = from_checkpoint
+        self._init_saving()
+
+    def _init_saving(self) -> None:
+        self._origin: Origin | None = None
+        self._made_folder = False
+        self._opened: set[str] = set()
+        self._seconds_before = 0.0
+        self._pass = 0
+        self._leader: int | None = None
+        self._progress: dict[int, int] = {}  # batches handed out, by the number of the call of batches()
+        self._stream_states: dict[int, Any] = {}
+        self._open_streams: dict[int, Stream] = {}
+        self._stops_now = False
+        self._mirroring: Mirror | None = None
+        self._pending_random: Any = None
+        self._wanted = False
+        self._requests: list[str] = []
+        self._next_step: float = math.inf
+        self._saved_at: tuple[int, ...] | None = None
+        self._loops = 0
+        self._initial: dict[str, Any] = {}
+        self._frozen: dict[int, int] = {}
+        self._restored: list[str] = []
 
     # ------------------------------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> Run:
         if self.status != "new":
             raise ConfigurationError(f"run {self.name!r} was started before: make a new Run for a new execution.")
+        self.started = time.perf_counter()
+        self._opening = ExitStack()
+        try:
+            self._open()
+        except BaseException:
+            self._opening.close()
+            if self._made_folder and not is_run(self.folder):  # what never began leaves nothing behind
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        return self
+
+    def _open(self) -> None:
+        before = self._open_folder()
+        self._origin = self._find_origin(before)
+        self._adopt(before)
         if self._seeds_process:
             seed_everything(self.seed)
-        self.folder = make_run_folder(self.root, self.name)
-        self.name = self.folder.name
-        now = time.time()
-        self.started = time.perf_counter()
-        record = RunRecord(
-            name=self.name,
-            id=secrets.token_hex(8),
-            created=now,
-            seed=self.seed,
-            config=self.config,
-            argv=jsonable(sys.argv),
-            versions=_versions(),
-            process=Process.current(),
-        )
+        self._versions = _versions()
+        record = self._record(before)
+        self._id = record.id
+        self.console: Reporter = reporter(quiet=self._quiet)
+        self._checkpoints = Checkpoints(self.store, self.name, self.keep, self._committed)
+        self._opening.callback(self._checkpoints.close)
+        self._note_initial({"optimizers": self.optimizers, "schedulers": self.schedulers})
+        notes = self._restore(before)
+        self._constants()
+        self._check_storable()
+        segment = next_segment(self.folder)
+        header = {"run": self.name, "id": record.id, "segment": segment, "resumed": self._resumed_from()}
         try:
             record.save(self.folder)
-            self.journal = Journal(
-                self.folder / "journal" / "0001.jsonl", {"run": self.name, "id": record.id, "segment": 1}
-            )
+            self.journal = Journal(self.folder / "journal" / f"{segment:04d}.jsonl", header)
         except OSError as error:
             raise RootError(f"{self.folder} cannot be written: {error.strerror}.") from error
-        self.console: Reporter = reporter(quiet=self._quiet)
+        self._segment = segment
         self._steps = StepCounter(self.cursor, self.optimizers.values())
         self.status = "running"
         self._process = os.getpid()
-        self._keeper = _Keeper(self.folder, self.journal)
+        self._report(notes, before)
+        self._next_step = self.every.next_step(self.cursor.step)
+        self._last_save = time.monotonic()
+        wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
+        self._keeper = _Keeper(self.folder, self.journal, self._on_time, wait_seconds)
         self._keeper.start()
-        return self
+        if self.mirror is not None:
+            folder = f"{self.name}/checkpoints"
+            self._mirroring = Mirror(self.store, self.mirror, folder, extra=self._small_files)
+        self._signals = Signals(self._request, lambda: self._loops > 0)
+        self._signals.install()
+
+    def _open_folder(self) -> RunRecord | None:
+        """Make the run's folder, or enter the one that is there; returns what it says of itself."""
+        self.store = Store(self.root)
+        if self._resume is None and not (self.models or self.optimizers or self.tracked):
+            self._resume = False  # there is nothing to restore: a second execution is another run
+        if self.mirror is not None and self._resume is not False:
+            restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
+        if self._resume is False or not is_run(self.root / self.name):
+            if self._resume not in (None, True, False):
+                raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
+            self.folder = make_run_folder(self.root, self.name)
+            self.name = self.folder.name
+            self._made_folder = True
+            self._opening.enter_context(hold(self.folder, None))
+            return None
+        self.folder = self.root / self.name
+        record = RunRecord.load(self.folder)
+        self._opening.enter_context(hold(self.folder, record.process))
+        return RunRecord.load(self.folder)  # what the one before wrote last
+
+    def _small_files(self) -> list[Path]:
+        """What of the run is mirrored besides its checkpoints, below the root."""
+        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in segments(self.folder))]
+
+    def _find_origin(self, before: RunRecord | None) -> Origin | None:
+        if before is not None:
+            if self._resume not in (None, True, False):
+                return resuming.chosen(self.store, self.name, self._resume)
+            own = resuming.newest(self.store, self.name)
+            if own is not None:
+                return own
+        if self._from_checkpoint is None:
+            return None
+        return resuming.foreign(self.root, self._from_checkpoint, self.models, self.optimizers)
+
+    def _adopt(self, before: RunRecord | None) -> None:
+        """A run that goes on keeps its seed; where it has none of its own yet, the present one holds."""
+        origin = self._origin
+        if before is not None and (origin is not None or self._seeds_process is False):
+            self._given_seed = self.seed if self._seeds_process else None
+            self.seed = before.seed
+        elif origin is not None and origin.meta.get("seed") is not None and not self._seeds_process:
+            self.seed = int(origin.meta["seed"])
+
+    def _record(self, before: RunRecord | None) -> RunRecord:
+        lineage = before.lineage if before is not None else None
+        if self._origin is not None and not self._origin.is_own:
+            meta = self._origin.meta
+            lineage = {"checkpoint": self._origin.name, "run": meta.get("run"), "run_id": meta.get("run_id")}
+        return RunRecord(
+            name=self.name,
+            id=before.id if before is not None else secrets.token_hex(8),
+            created=before.created if before is not None else time.time(),
+            seed=self.seed,
+            config=self.config,
+            argv=jsonable(sys.argv),
+            command=jsonable(list(getattr(sys, "orig_argv", []))),
+            directory=str(Path.cwd()),
+            executable=sys.executable,
+            versions=self._versions,
+            process=Process.current(),
+            lineage=lineage,
+        )
+
+    def _resumed_from(self) -> dict[str, Any] | None:
+        if self._origin is None or not self._origin.is_own:
+            return None
+        return {**self._origin.meta["journal"], "checkpoint": self._origin.name}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.status != "running" or os.getpid() != self._process:  # a forked child does not end its parent's run
             return
-        if kind is None or (kind is SystemExit and not getattr(error, "code", None)):
-            self.status, self.reason = "finished", self._stop_reason or self.reason or "all done"
-        elif issubclass(kind, KeyboardInterrupt):
-            self.status, self.reason = "interrupted", "Ctrl-C"
+        self._signals.remove()
+        is_good = kind is None or (kind is SystemExit and not getattr(error, "code", None))
+        status: Literal["finished", "interrupted", "failed"]
+        if is_good:
+            status, self.reason = "finished", self._stop_reason or self.reason or "all done"
+        elif kind is not None and issubclass(kind, KeyboardInterrupt):
+            status, self.reason = "interrupted", "Ctrl-C"
+        elif isinstance(error, RunEnded):
+            status, self.reason = "interrupted", error.reason
         else:
-            self.status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
+            assert kind is not None
+            status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
         self._observers = []  # what they could say comes too late
         self._settle()
+        try:
+            if is_good and self._saved_at != self._position():
+                self._save("end")
+            self._checkpoints.close()
+            self._tell_saved()
+        except CheckpointError as failure:
+            warnings.warn(f"the last checkpoint was not saved: {failure}", RelumeWarning, stacklevel=2)
+        finally:
+            self._close(status)
+
+    def _close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
+        self.status = status
         seconds = time.perf_counter() - self.started
-        end = {"event": "end", "status": self.status, "reason": self.reason, "seconds": round(seconds, 3)}
-        self.journal.write(end | self._place())
+        total = round(seconds + self._seconds_before, 3)
+        self.journal.write(
+            {"event": "end", "status": self.status, "reason": self.reason, "seconds": total} | self._place()
+        )
         self.journal.close()
         self._steps.close()
         for _, stream in self._streams.values():
@@ -187,6 +371,9 @@ class Run(AbstractContextManager["Run"]):
             fold(self.folder)
         except Exception:  # an index can be made again
             pass
+        if self._mirroring is not None:
+            self._mirroring.close()
+        self._opening.close()
         self.console.finish(self._summary(seconds))
 
     def _place(self) -> dict[str, Any]:
@@ -208,36 +395,68 @@ class Run(AbstractContextManager["Run"]):
         """
         self._require_running()
         check_epochs(count)
+        if count > self._epochs_total and not self._stops_now:
+            self._stop_reason = None  # it ended before; more epochs extend it
         self._epochs_total = count
         self._in_epochs = True
+        self._loops += 1
         try:
             while self.cursor.epoch < count and self._stop_reason is None:
-                self._epoch_values = {}
+                if not self._progress:
+                    self._put_random_back()
                 yield self.cursor.epoch
                 self.cursor.epoch += 1
                 self.cursor.batch = 0
+                self._pass = 0
+                self._progress.clear()
                 self._epoch_done()
         finally:
             self._in_epochs = False
+            self._loops -= 1
         if self._stop_reason is None:
             self.reason = f"{count} {'epoch' if count == 1 else 'epochs'} done"
+        if self.stopping is not None and self.stopping.restore_best:
+            self.restore_best()
 
     def _epoch_done(self) -> None:
         self._settle()
+        values, self._epoch_values = self._epoch_values, {}
+        self._look_at_stopping(values)
         self.journal.write({"event": "epoch_end", **self._place()})
-        values = self._epoch_values
         self.console.epoch_end({n: v for n, v in values.items() if f"{n}_epoch" not in values})
+        if self.every.is_due_after(self.cursor.epoch):
+            self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
+        if self._wanted:
+            self._pause()
+
+    def _look_at_stopping(self, values: Mapping[str, float]) -> None:
+        stopping = self.stopping
+        if stopping is None:
+            return
+        value = values.get(stopping.monitor)
+        if value is not None:
+            reason = stopping.update(value)
+            if reason is not None:
+                self.stop(reason)
+        elif stopping.monitor not in self.last and stopping.monitor not in self._said:
+            self._said.add(stopping.monitor)
+            warnings.warn(
+                f"early stopping waits for {stopping.monitor!r}, which was not logged in this epoch: "
+                f"{closest(stopping.monitor, self.last)}",
+                RelumeWarning,
+                stacklevel=4,
+            )
 
     def batches(self, loader: Any) -> Iterator[Any]:
         """The batches of this epoch that remain, as the loader gives them, on the CPU.
 
         Which samples are in a batch, and how they were augmented, depends on (seed, epoch, batch number) alone.
-        Outside of :meth:`epochs`, each call is the next epoch.
+        Outside of :meth:`epochs`, each call is the next epoch. Between two batches checkpoints are made and signals
+        handled; of several loaders that are read side by side, those of the one that began first count.
 
         Raises:
             EmptyLoaderError: the loader yields no batch.
         """
-        # Hot path: at most 50 microseconds a batch over the plain DataLoader, memory aside.
         self._require_running()
         stream = self.stream(loader)
         if self._in_epochs:
@@ -245,29 +464,68 @@ class Run(AbstractContextManager["Run"]):
         else:
             epoch = self._passes.get(id(loader), 0)
             self._passes[id(loader)] = epoch + 1
-        cursor, console, boundary = self.cursor, self.console, self._steps.boundary
-        cursor.batch = 0
-        iterator = stream.epoch(epoch)
-        batch = next(iterator)  # raises EmptyLoaderError where there is none
-        self._say_decision(stream)
-        console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length)
-        for batch in itertools.chain((batch,), iterator):
-            boundary()
-            samples = tree.samples(batch)
-            yield batch
-            cursor.batch += 1
-            cursor.samples += samples
-            console.batch(samples)
-            if self._stop_reason is not None and not self._in_epochs:
-                return
-        boundary()
+        number, self._pass = self._pass, self._pass + 1
+        return self._batches(stream, epoch, number)
 
-    def count_steps_of(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-        """Count the updates of these optimizers too, for a Run that was opened without them."""
-        known = {id(optimizer) for optimizer in self.optimizers.values()}
-        new = {name: optimizer for name, optimizer in optimizers.items() if id(optimizer) not in known}
-        self.optimizers |= new
-        self._steps.add(new.values())
+    def _batches(self, stream: Stream, epoch: int, number: int) -> Iterator[Any]:
+        # Hot path: at most 50 microseconds a batch over the plain DataLoader, memory aside.
+        leads = self._leader is None
+        progress, cursor, console = self._progress, self.cursor, self.console
+        done = progress.get(number, 0)
+        state_there = self._stream_states.pop(number, None)
+        if leads:
+            self._leader, cursor.batch = number, done
+        self._loops += 1
+        self._open_streams[number] = stream
+        try:
+            batches = stream.epoch(epoch, done, state_there)
+            for batch in itertools.islice(batches, 1):
+                self._say_decision(stream)
+                if leads:
+                    console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length, done)
+                batches = itertools.chain((batch,), batches)
+            self._put_random_back()
+            next_batch = self._steps.next_batch
+            for batch in batches:
+                if leads:
+                    next_batch()
+                samples = tree.samples(batch)
+                progress[number] = done = done + 1
+                yield batch
+                cursor.samples += samples
+                console.batch(samples)
+                if leads:
+                    cursor.batch = done
+                    if self._wanted or cursor.step >= self._next_step:
+                        self._pause()
+                if self._stop_reason is not None and not self._in_epochs:
+                    return
+            if leads:
+                self._steps.batch_done()
+        finally:
+            self._loops -= 1
+            self._open_streams.pop(number, None)
+            if leads:
+                self._leader = None
+
+    def add(
+        self, *, model: Any = None, optimizer: Any = None, scheduler: Any = None, track: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add objects to a run that is open: they become part of each checkpoint, and go on from the present one."""
+        self._require_running()
+        new = {
+            "models": _unknown(as_named(model, "model"), self.models),
+            "optimizers": _unknown(as_named(optimizer, "optimizer"), self.optimizers),
+            "schedulers": _unknown(as_named(scheduler, "scheduler"), self.schedulers),
+            "tracked": _unknown(dict(track or {}), self.tracked),
+        }
+        for kind, objects in new.items():
+            getattr(self, kind).update(objects)
+        self._note_initial(new)
+        if self._origin is not None:
+            for text in self._load(self._origin.state, new):
+                self.note(text)
+        self._steps.add(new["optimizers"].values())
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
@@ -285,11 +543,328 @@ class Run(AbstractContextManager["Run"]):
     def stop(self, reason: str) -> None:
         """End :meth:`epochs` after the present epoch, with this reason."""
         self._stop_reason = reason
+        self._stops_now = True
 
     @property
     def is_stopping(self) -> bool:
         """Whether :meth:`stop` was called."""
         return self._stop_reason is not None
+
+    # -------------------------------------------------------------------------------------------------- checkpoints
+
+    def checkpoint(self) -> None:
+        """Make a checkpoint now; call it when a step is complete. Training goes on while it is written.
+
+        Raises:
+            UnstorableError: the path to an object that cannot be stored.
+        """
+        self._require_running()
+        self._save("by hand")
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is safe on the disk."""
+        self._require_running()
+        self._checkpoints.settle()
+        self._tell_saved()
+
+    def restore_best(self) -> Checkpoint | None:
+        """Give the models the values of the best checkpoint that is kept; returns it, or None when there is none."""
+        self._require_running()
+        if self._saved_at != self._position():
+            self._save("end")
+        best = self._checkpoints.best()
+        if best is None:
+            return None
+        models = self.store.load(best, part=("models",))
+        for name, model in self.models.items():
+            if name in models:
+                state.load_model_state(model, models[name], what=name)
+        value = self._checkpoints.value_of(best)
+        self.note(f"the model has the weights of its best checkpoint, {best.name} ({self.keep.monitor} {value:.6g})")
+        return best
+
+    def observe_saves(self, observer: SaveObserver) -> None:
+        """Call ``observer("start", None)`` before a checkpoint is made, and ``observer("end", checkpoint)`` when it is safe.
+
+        The end is told in the training's thread, some batches later.
+        """
+        self._save_observers.append(observer)
+
+    def _request(self, what: str) -> None:
+        """Ask for attention at the next boundary: from signals and other threads."""
+        self._requests.append(what)
+        self._wanted = True
+
+    def _on_time(self) -> None:
+        """Called by the keeper every now and then."""
+        if self.every.seconds is not None and time.monotonic() - self._last_save >= self.every.seconds:
+            self._request("time")
+        if self.max_seconds is not None and time.perf_counter() - self.started >= self.max_seconds:
+            self._request("max_time")
+
+    def _pause(self) -> None:
+        """Between two steps: make the checkpoint that is due, and end when that was asked for."""
+        self._wanted = False
+        requests, self._requests = self._requests, []
+        self._tell_saved()
+        ending = next((r for r in requests if r in ("SIGINT", "SIGTERM", "max_time")), None)
+        reason = ending if ending is not None else "SIGUSR1" if "SIGUSR1" in requests else None
+        if self.cursor.step >= self._next_step:
+            self._next_step = self.every.next_step(self.cursor.step)
+            reason = reason or f"{self.every.steps} steps"
+        is_old = time.monotonic() - self._last_save >= (self.every.seconds or 0)
+        if reason is None and "time" in requests and is_old:
+            reason = f"{self.every.seconds:g} s"
+        if reason is None:
+            return
+        self._save(reason)
+        if ending is None:
+            return
+        self._checkpoints.settle()
+        self.note(f"{'Ctrl-C' if ending == 'SIGINT' else ending}: saved; the same command goes on from here.")
+        if ending == "SIGINT":
+            raise KeyboardInterrupt
+        raise RunEnded(ending, 128 + signal.SIGTERM if ending == "SIGTERM" else TRY_AGAIN)
+
+    def _position(self) -> tuple[int, ...]:
+        cursor = self.cursor
+        return (cursor.epoch, cursor.step, cursor.samples, cursor.batch)
+
+    def _save(self, reason: str) -> None:
+        """Take a snapshot; writing goes on in the background. A failure is a warning."""
+        self._settle()
+        if self._saved_at == self._position() and reason != "by hand":
+            return
+        for observer in self._save_observers:
+            observer("start", None)
+        self._settle()
+        metrics = dict(self.last)
+        is_best = self.keep.monitor is not None and metrics.get(self.keep.monitor) == self.best.get(
+            self.keep.monitor, 0
+        )
+        meta = self._meta(reason, metrics)
+        begun = self._checkpoints.save(
+            self._state(),
+            meta,
+            label_of(meta["cursor"], metrics),
+            self._constants(),
+            is_best or reason == "end",
+            self.journal.sync,
+        )
+        self._last_save = time.monotonic()
+        if begun:
+            self._saved_at = self._position()
+
+    def _meta(self, reason: str, metrics: dict[str, float]) -> dict[str, Any]:
+        return {
+            "kind": "training",
+            "run": self.name,
+            "run_id": self._id,
+            "cursor": self.cursor.as_dict(),
+            "metrics": metrics,
+            "best": dict(self.best),
+            "config": self.config,
+            "seed": self.seed,
+            "reason": reason,
+            "journal": {"segment": self._segment, "position_bytes": self.journal.position_bytes},
+            "versions": self._versions,
+            "device": self._device(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that the training consists of, by name. Nothing is copied here."""
+        names, loose = self._names()
+        return {
+            "models": {name: state.model_state(model) for name, model in self.models.items()},
+            "parameters": loose,
+            "optimizers": {
+                name: state.optimizer_state(optimizer, names, initial=self._initial.get(name))
+                for name, optimizer in self.optimizers.items()
+            },
+            "schedulers": {
+                name: state.object_state(name, one, initial=self._initial.get(name))
+                for name, one in self.schedulers.items()
+            },
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "random": state.random_state(),
+            "gradients": {} if self._gradients_are_spent() else state.gradients(self.models),
+            "tracked": {name: state.object_state(name, thing) for name, thing in self.tracked.items()},
+            "stopping": None if self.stopping is None else self.stopping.state_dict(),
+            "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
+            "run": {
+                "last": self.last,
+                "best": self.best,
+                "best_epoch": self.best_epoch,
+                "epoch_values": self._epoch_values,
+                "progress": self._progress,
+                "stop_reason": self._stop_reason,
+                "epochs_total": self._epochs_total,
+                "seconds": self._seconds_before + time.perf_counter() - self.started,
+            },
+        }
+
+    def _note_initial(self, objects: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remember what the script gave optimizers and schedulers, before anything is loaded."""
+        for name, optimizer in objects["optimizers"].items():
+            self._initial[name] = state.group_options(optimizer)
+        for name, scheduler in objects["schedulers"].items():
+            self._initial[name] = state.initial_options(scheduler)
+
+    def _names(self) -> tuple[dict[int, str], dict[str, torch.Tensor]]:
+        """The names of all parameters by their ids; and those parameters of optimizers that are in no model, by name."""
+        names = parameter_names(self.models)
+        loose: dict[str, torch.Tensor] = {}
+        for owner, optimizer in self.optimizers.items():
+            for place, group in enumerate(optimizer.param_groups):
+                for number, parameter in enumerate(group["params"]):
+                    if id(parameter) not in names:
+                        names[id(parameter)] = f"parameters.{owner}.{place}.{number}"
+                        loose[names[id(parameter)]] = parameter
+        return names, loose
+
+    def _gradients_are_spent(self) -> bool:
+        return self.status == "running" and self._steps.gradients_are_spent
+
+    def _constants(self) -> list[torch.Tensor]:
+        """Frozen parameters that nobody has written to since the last checkpoint."""
+        before, found = self._frozen, []
+        self._frozen = {}
+        for tensor in state.constants(self.models):
+            self._frozen[id(tensor)] = tensor._version
+            if before.get(id(tensor)) == tensor._version:
+                found.append(tensor)
+        return found
+
+    def _device(self) -> str:
+        for model in self.models.values():
+            for parameter in model.parameters():
+                return str(parameter.device)
+        return "cpu"
+
+    def _committed(self, checkpoint: Checkpoint) -> None:
+        if self._mirroring is not None:
+            self._mirroring.notify()
+        if self._save_observers:
+            self._wanted = True
+
+    def _tell_saved(self) -> None:
+        while self._checkpoints.done:
+            checkpoint = self._checkpoints.done.popleft()
+            for observer in self._save_observers:
+                observer("end", checkpoint)
+
+    # ------------------------------------------------------------------------------------------------------- resuming
+
+    def _restore(self, before: RunRecord | None) -> list[str]:
+        """Load what the checkpoint holds into the objects that are here; returns what there is to say of it."""
+        origin = self._origin
+        if origin is None:
+            return [] if before is None else [f"{self.name} was started before and has no checkpoint: it starts anew."]
+        saved = origin.state
+        here = {
+            "models": self.models,
+            "optimizers": self.optimizers,
+            "schedulers": self.schedulers,
+            "tracked": self.tracked,
+        }
+        notes = self._load(saved, here)
+        if self.scaler is not None and saved.get("scaler"):
+            self.scaler.load_state_dict(saved["scaler"])
+        if self.stopping is not None and saved.get("stopping"):
+            self.stopping.load_state_dict(saved["stopping"])
+        inner = saved.get("run") or {}
+        for name in ("last", "best", "best_epoch"):
+            getattr(self, name).update(inner.get(name, {}))
+        self._epoch_values = dict(inner.get("epoch_values", {}))
+        self._progress.update(inner.get("progress", {}))
+        self._stream_states = {k: v for k, v in (saved.get("streams") or {}).items() if v is not None}
+        self._stop_reason = inner.get("stop_reason") if origin.is_own else None
+        self._epochs_total = int(inner.get("epochs_total", 0)) if origin.is_own else 0
+        self._seconds_before = float(inner.get("seconds", 0.0)) if origin.is_own else 0.0
+        for name, value in origin.cursor.items():
+            setattr(self.cursor, name, value)
+        if origin.is_own:
+            self._saved_at = self._position()
+        if saved.get("random"):
+            notes += state.load_random_state(saved["random"])
+            self._pending_random = saved["random"]
+        return notes
+
+    def _load(self, saved: Mapping[str, Any], here: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        notes: list[str] = []
+        names, loose = self._names()
+        for name, tensor in loose.items():
+            kept = saved.get("parameters", {}).get(name)
+            if kept is not None and kept.shape == tensor.shape:
+                with torch.no_grad():
+                    tensor.copy_(kept)
+            else:
+                notes.append(f"{name} keeps its present value: the checkpoint has none of its shape")
+        for name, model in here["models"].items():
+            if name in saved["models"]:
+                notes += state.load_model_state(model, saved["models"][name], what=name)
+        for name, optimizer in here["optimizers"].items():
+            if name in saved["optimizers"]:
+                notes += state.load_optimizer_state(
+                    optimizer,
+                    saved["optimizers"][name],
+                    names,
+                    what=name,
+                    initial=self._initial.get(name),
+                    override=self.override,
+                )
+                self._initial[name] = _merged(
+                    saved["optimizers"][name].get("initial"), self._initial[name], self.override
+                )
+        for kind in ("schedulers", "tracked"):
+            for name, thing in here[kind].items():
+                if name in saved.get(kind, {}):
+                    initial = self._initial.get(name) if kind == "schedulers" else None
+                    notes += state.load_object_state(
+                        name, thing, saved[kind][name], initial=initial, override=self.override
+                    )
+        for kind, objects in here.items():
+            notes += [f"{name} is new: the checkpoint has none" for name in objects if name not in saved.get(kind, {})]
+        gradients = saved.get("gradients") or {}
+        if gradients and here["models"]:
+            notes += state.load_gradients(here["models"], gradients)
+        return notes
+
+    def _put_random_back(self) -> None:
+        """What the user's code drew between the start and here was drawn before the checkpoint already."""
+        if self._pending_random is not None:
+            saved, self._pending_random = self._pending_random, None
+            state.load_random_state(saved)
+
+    def _report(self, notes: list[str], before: RunRecord | None) -> None:
+        """Say where the run goes on, what fits and what differs since."""
+        origin, cursor = self._origin, self.cursor
+        lines = list(notes)
+        if origin is not None:
+            verb = "resumes" if origin.is_own else "begins"
+            place = (
+                f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}" if cursor.batch else f"epoch {cursor.epoch + 1}"
+            )
+            lines = [f"{verb} from {origin.name} at {place} (step {cursor.step})", *origin.skipped, *notes]
+            if before is not None:
+                lines += resuming.differences(before, self.config, self._versions)
+            lines += resuming.machine_differences(origin.meta, self._device())
+            given = getattr(self, "_given_seed", None)
+            if given is not None and given != self.seed:
+                lines.append(f"seed: the run keeps its own, {self.seed}; the script says {given}")
+        for text in lines:
+            self.console.note(text)
+        if lines:
+            self.journal.write({"event": "resume" if origin else "note", "text": "\n".join(lines), **self._place()})
+
+    def _check_storable(self) -> None:
+        """An object that no checkpoint can hold is found now, and not after the first epoch.
+
+        Raises:
+            UnstorableError: names the path to it.
+        """
+        encode(self._state())
 
     # -------------------------------------------------------------------------------------------------------- logging
 
@@ -350,19 +925,30 @@ class Run(AbstractContextManager["Run"]):
             )
 
 
+class RunEnded(SystemExit):
+    """Ends the program after a checkpoint, with an exit status that tells why."""
+
+    def __init__(self, reason: str, code: int) -> None:
+        super().__init__(code)
+        self.reason = reason
+
+
 class _Keeper(threading.Thread):
     """Behind the training's back: heartbeat, lines that wait for room, and the index."""
 
-    def __init__(self, folder: Path, journal: Journal) -> None:
+    def __init__(self, folder: Path, journal: Journal, on_time: Callable[[], None], seconds: float) -> None:
         super().__init__(name="relume-keeper", daemon=True)
         self._folder = folder
         self._journal = journal
+        self._on_time = on_time
+        self._seconds = seconds
         self._ended = threading.Event()
 
     def run(self) -> None:
         next_fold = time.monotonic() + _FOLD_SECONDS
         beat(self._folder)
-        while not self._ended.wait(_KEEPER_SECONDS):
+        while not self._ended.wait(self._seconds):
+            self._on_time()
             beat(self._folder)
             self._attempt(self._journal.flush_waiting)
             if time.monotonic() >= next_fold:
@@ -378,6 +964,19 @@ class _Keeper(threading.Thread):
     def stop(self) -> None:
         self._ended.set()
         self.join()
+
+
+def _unknown(objects: dict[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``objects`` that are not among ``known`` yet, whatever their names."""
+    there = {id(one) for one in known.values()}
+    return {name: one for name, one in objects.items() if id(one) not in there}
+
+
+def _merged(saved: Any, script: Any, override: frozenset[str]) -> Any:
+    """The options that a checkpoint began with, with those that the script now overrides."""
+    if not saved or len(saved) != len(script):
+        return script
+    return [{**s, **b, **{k: v for k, v in s.items() if k in override}} for b, s in zip(saved, script, strict=True)]
 
 
 def check_seed(seed: Any) -> int:
