@@ -7,8 +7,7 @@ from pathlib import Path
 
 from relume.checkpoint import Checkpoint, Store
 from relume.monitor import runs_in
-from relume.rehearse.journals import live_lines
-from relume.rehearse.logged import JournalComparison, compare_journals
+from relume.rehearse.logged import JournalComparison, compare_journals, value_lines
 from relume.rehearse.states import Difference, StateComparison, compare_states
 
 
@@ -19,7 +18,7 @@ class RunComparison:
     Attributes:
         state: None when neither has a checkpoint.
         problem: why they could not be compared at all.
-        resumes: how often the run with kills carried on from a checkpoint.
+        resumes: how often the run with kills carried on from a checkpoint, and trained on.
     """
 
     name: str
@@ -43,7 +42,7 @@ def compare_runs(name: str, one: Path, other: Path) -> RunComparison:
     elif finals[0] is not None or finals[1] is not None:
         problem = f"only the {'first' if finals[0] else 'second'} one has checkpoints"
     journal = compare_journals(one / name, other / name)
-    resumes = len({line.segment.number for line in live_lines(other / name) if line.segment.is_resumed})
+    resumes = len({line.segment.number for line in value_lines(other / name) if line.segment.is_resumed})
     return RunComparison(name, state, journal, resumes, problem)
 
 

@@ -57,7 +57,7 @@ def compare_journals(one: Path, other: Path) -> JournalComparison:
     epoch_start = 0
     before: Line | None = None
     resumed_step: int | None = None
-    for left, right in zip_longest(_value_lines(one), _value_lines(other)):
+    for left, right in zip_longest(value_lines(one), value_lines(other)):
         found.lines += 1
         found.values += len((left or right).content["values"])
         if left is not None and left.content.get("event") == "epoch_end":
@@ -82,7 +82,7 @@ def compare_journals(one: Path, other: Path) -> JournalComparison:
     return found
 
 
-def _value_lines(run_folder: Path) -> Iterator[Line]:
+def value_lines(run_folder: Path) -> Iterator[Line]:
     """Lines with values, and the ends of epochs with none."""
     for line in live_lines(run_folder):
         if line.content.get("event") == "epoch_end":
