@@ -169,10 +169,11 @@ class Mirror:
         if (behind or self._last_error) and not self._said_missing:
             self._said_missing = True
             reason = self._last_error or f"{timeout_seconds:g} s were not enough"
+            missing = f"{behind} of {len(self._store.list(self._folder))} checkpoints are missing there"
             warnings.warn(
-                f"the mirror {self._manifests} is not complete: {behind} of {len(self._store.list(self._folder))} "
-                f"checkpoints are missing there ({reason}). They are safe in {self._store.root}; the next start of the "
-                "run copies them.",
+                f"the mirror {self._manifests} is not complete: "
+                f"{missing if behind else 'its last files were not copied or not tidied up'} ({reason}). "
+                f"All is safe in {self._store.root}; the next start of the run makes up for it.",
                 RelumeWarning,
                 stacklevel=2,
             )
@@ -350,18 +351,18 @@ class Mirror:
         local = {checkpoint.path.name: checkpoint for checkpoint in self._store.list(self._folder)}
         newest = max((c.sequence for name, c in local.items() if name in self._there), default=0)
         named = {checkpoint.path.name: checkpoint for checkpoint in self._target.checkpoints(self._folder)}
-        gone = [name for name in self._ledger.mirrored if name not in local]
-        for name in gone:
-            if name in named:
-                if named[name].sequence >= newest:
-                    continue
-                content = _content(named[name].path)
-                if content is not None and blake3(content).hexdigest() == self._ledger.mirrored[name]:
-                    self._copier.withdraw(named[name].path)
-                    self._withdrawn += 1
-            del self._ledger.mirrored[name]
+        for name in [name for name in self._ledger.mirrored if name not in local]:
             self._there.discard(name)
-            self._ledger.save(self._ledger_path)
+            if name not in named:  # forgotten only when a later look finds it gone: a drive may bring it back
+                del self._ledger.mirrored[name]
+                self._ledger.save(self._ledger_path)
+            elif named[name].sequence < newest and self._is_as_mirrored(named[name]):
+                self._copier.withdraw(named[name].path)
+                self._withdrawn += 1
+
+    def _is_as_mirrored(self, checkpoint: Checkpoint) -> bool:
+        content = _content(checkpoint.path)
+        return content is not None and blake3(content).hexdigest() == self._ledger.mirrored[checkpoint.path.name]
 
     def _tick(self, written: int) -> None:
         self._bytes_copied += written
