@@ -295,7 +295,7 @@ def _with_faults(tmp_path: pathlib.Path, at: int, number: int, name: str) -> int
 @pytest.mark.parametrize(
     ("number", "step"),
     [
-        *[(number, 7) for number in (errno.ENOSPC, errno.EIO, errno.EACCES)],
+        *[(number, 17) for number in (errno.ENOSPC, errno.EIO, errno.EACCES)],
         *[pytest.param(n, 1, marks=pytest.mark.long) for n in (errno.ENOSPC, errno.EIO, errno.EACCES, errno.ENOENT)],
     ],
 )
@@ -309,7 +309,7 @@ def test_a_drive_that_fails_from_any_call_on_stays_whole_and_catches_up(
         if not failures:
             break
     print(f"{errno.errorcode[number]}: from {tried} calls on")
-    assert tried > 60 / step
+    assert tried > 40 / step
 
 
 def test_every_manifest_is_whole_after_each_single_call(tmp_path: pathlib.Path) -> None:
@@ -440,7 +440,7 @@ def test_what_is_missing_at_the_end_is_one_warning(tmp_path: pathlib.Path) -> No
 def test_a_log_or_an_extra_that_raises_does_not_end_the_mirror(tmp_path: pathlib.Path) -> None:
     store = Store(tmp_path / "runs")
     _save(store, 1)
-    answers: Iterator[Any] = iter([RuntimeError("no list today")])
+    answers: Iterator[Any] = iter([RuntimeError("no list"), RuntimeError("none again")])
 
     def extra() -> list[pathlib.Path]:
         for error in answers:
@@ -454,6 +454,16 @@ def test_a_log_or_an_extra_that_raises_does_not_end_the_mirror(tmp_path: pathlib
     assert follower.wait(WAIT)
     follower.close()
     assert follower.status.retries == 1
+
+
+def test_a_small_file_that_cannot_be_read_does_not_hold_up_checkpoints(tmp_path: pathlib.Path) -> None:
+    store, target = Store(tmp_path / "runs"), tmp_path / "drive"
+    _save(store, 1)
+    (store.root / "fashion" / "code").mkdir()
+    follower = Mirror(store, target, FOLDER, extra=lambda: [pathlib.Path("fashion/code")], log=lambda text: None)
+    with pytest.warns(RelumeWarning, match="its last files were not copied or not tidied up .Is a directory"):
+        follower.close()
+    assert _assert_whole(target) == [1]
 
 
 @pytest.mark.filterwarnings("ignore:the mirror:relume.errors.RelumeWarning")
@@ -526,14 +536,14 @@ def _killed(tmp_path: pathlib.Path, boundary: int, end: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("end", "step"), [("kill", 9), *[pytest.param(end, 1, marks=pytest.mark.long) for end in ENDS]]
+    ("end", "step"), [("kill", 19), *[pytest.param(end, 1, marks=pytest.mark.long) for end in ENDS]]
 )
 def test_a_kill_at_any_boundary_is_resumed_without_copying_again(end: str, step: int, tmp_path: pathlib.Path) -> None:
     boundary = 0
     while _killed(tmp_path, boundary, end):
         boundary += step
     print(f"{end}: {boundary // step} times")
-    assert boundary > 60
+    assert boundary > 50
 
 
 def test_a_half_copied_pack_is_continued(tmp_path: pathlib.Path) -> None:
