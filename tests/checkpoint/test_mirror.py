@@ -283,9 +283,11 @@ def _with_faults(tmp_path: pathlib.Path, at: int, number: int, name: str) -> int
         follower.close()
     assert _assert_whole(target) == [3, 4, 5]
     assert Store(target).verify().ok
+    if number == errno.ENOENT:  # it said that what it had to delete was not there: the next start finds it
+        Mirror(store, target, FOLDER).close()
     assert not _temporary(target)
     assert (target / "fashion/journal/0001.jsonl").read_bytes() == small[1].read_bytes().removesuffix(b'{"half')
-    if layer.failures and number != errno.EIO:
+    if layer.failures and number not in (errno.EIO, errno.ENOENT):
         assert any("fails" in text for text in said)
     assert len(said) <= 4, "said once an outage"
     shutil.rmtree(root.parent)
@@ -519,14 +521,17 @@ def _killed(tmp_path: pathlib.Path, boundary: int, end: str) -> bool:
     if end == "kill":
         _assert_whole(target)
     before = _packs(target)
+    has_ledger = any((root / "fashion").glob("mirror-*.json"))
     follower = Mirror(store, target, FOLDER, extra=lambda: small)
     assert follower.wait(WAIT)
     after = _packs(target)
     follower.close()
-    assert _assert_whole(target) == [3, 4, 5]
+    assert _assert_whole(target)[-3:] == [3, 4, 5]
     assert Store(target).verify().ok
-    assert not _temporary(target)
-    assert len(_packs(target)) == 4
+    if has_ledger:  # without one, after a power cut, it is not known what was ever here, and nothing is deleted
+        assert len(_assert_whole(target)) == 3
+        assert not _temporary(target)
+        assert len(_packs(target)) == 4
     if end == "kill":
         assert {name: after[name] for name in before.keys() & after.keys()}.items() <= before.items(), "not again"
         assert not finished or follower.status.bytes_copied == 0
