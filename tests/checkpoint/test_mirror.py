@@ -274,7 +274,7 @@ def _with_faults(tmp_path: pathlib.Path, at: int, number: int, name: str) -> int
 
     def sleep(seconds: float) -> None:
         _assert_whole(target)
-        layer.has_ended = follower.status.retries >= 2
+        layer.has_ended = follower.status.retries >= 1
 
     with installed(layer):  # type: ignore[arg-type]
         follower = Mirror(store, target, FOLDER, extra=lambda: small, log=said.append, sleep=sleep)
@@ -283,9 +283,11 @@ def _with_faults(tmp_path: pathlib.Path, at: int, number: int, name: str) -> int
         follower.close()
     assert _assert_whole(target) == [3, 4, 5]
     assert Store(target).verify().ok
+    if number == errno.ENOENT:  # it said that what it had to delete was not there: the next start finds it
+        Mirror(store, target, FOLDER).close()
     assert not _temporary(target)
     assert (target / "fashion/journal/0001.jsonl").read_bytes() == small[1].read_bytes().removesuffix(b'{"half')
-    if layer.failures and number != errno.EIO:
+    if layer.failures and number not in (errno.EIO, errno.ENOENT):
         assert any("fails" in text for text in said)
     assert len(said) <= 4, "said once an outage"
     shutil.rmtree(root.parent)
@@ -295,7 +297,7 @@ def _with_faults(tmp_path: pathlib.Path, at: int, number: int, name: str) -> int
 @pytest.mark.parametrize(
     ("number", "step"),
     [
-        *[(number, 7) for number in (errno.ENOSPC, errno.EIO, errno.EACCES)],
+        *[(number, 17) for number in (errno.ENOSPC, errno.EIO, errno.EACCES)],
         *[pytest.param(n, 1, marks=pytest.mark.long) for n in (errno.ENOSPC, errno.EIO, errno.EACCES, errno.ENOENT)],
     ],
 )
@@ -309,7 +311,7 @@ def test_a_drive_that_fails_from_any_call_on_stays_whole_and_catches_up(
         if not failures:
             break
     print(f"{errno.errorcode[number]}: from {tried} calls on")
-    assert tried > 60 / step
+    assert tried > 40 / step
 
 
 def test_every_manifest_is_whole_after_each_single_call(tmp_path: pathlib.Path) -> None:
@@ -388,6 +390,27 @@ def test_a_drive_that_vanishes_is_not_made_anew_and_is_followed_when_it_is_back(
     assert [text.split(":")[0].split()[-1] for text in said] == ["fails", "again."]
 
 
+def test_a_full_drive_gets_room_from_what_was_deleted_here(tmp_path: pathlib.Path) -> None:
+    class Small(TargetFaults):
+        def write(self, fd: int, data: files.Buffer) -> int:
+            used = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+            if fd in self._open and used + len(data) > 15_000:
+                raise OSError(errno.ENOSPC, "full")
+            return super().write(fd, data)
+
+    store, target = Store(tmp_path / "runs"), tmp_path / "drive"
+    with installed(Small(target)):  # type: ignore[arg-type]
+        follower = Mirror(store, target, FOLDER, log=lambda text: None)
+        for seed in range(1, 6):
+            _save(store, seed)
+            assert follower.wait(WAIT)
+            if seed > 1:
+                store.delete(seed - 1, folder=FOLDER)
+        follower.close()
+    assert follower.status.retries > 0, "it was full"
+    assert _assert_whole(target) == [5]
+
+
 def test_pauses_double_up_to_five_minutes(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirror, "_MAX_PAUSE_SECONDS", 300.0)
     store = Store(tmp_path / "runs")
@@ -419,7 +442,7 @@ def test_what_is_missing_at_the_end_is_one_warning(tmp_path: pathlib.Path) -> No
 def test_a_log_or_an_extra_that_raises_does_not_end_the_mirror(tmp_path: pathlib.Path) -> None:
     store = Store(tmp_path / "runs")
     _save(store, 1)
-    answers: Iterator[Any] = iter([RuntimeError("no list today")])
+    answers: Iterator[Any] = iter([RuntimeError("no list"), RuntimeError("none again")])
 
     def extra() -> list[pathlib.Path]:
         for error in answers:
@@ -433,6 +456,16 @@ def test_a_log_or_an_extra_that_raises_does_not_end_the_mirror(tmp_path: pathlib
     assert follower.wait(WAIT)
     follower.close()
     assert follower.status.retries == 1
+
+
+def test_a_small_file_that_cannot_be_read_does_not_hold_up_checkpoints(tmp_path: pathlib.Path) -> None:
+    store, target = Store(tmp_path / "runs"), tmp_path / "drive"
+    _save(store, 1)
+    (store.root / "fashion" / "code").mkdir()
+    follower = Mirror(store, target, FOLDER, extra=lambda: [pathlib.Path("fashion/code")], log=lambda text: None)
+    with pytest.warns(RelumeWarning, match="its last files were not copied or not tidied up .Is a directory"):
+        follower.close()
+    assert _assert_whole(target) == [1]
 
 
 @pytest.mark.filterwarnings("ignore:the mirror:relume.errors.RelumeWarning")
@@ -488,14 +521,17 @@ def _killed(tmp_path: pathlib.Path, boundary: int, end: str) -> bool:
     if end == "kill":
         _assert_whole(target)
     before = _packs(target)
+    has_ledger = any((root / "fashion").glob("mirror-*.json"))
     follower = Mirror(store, target, FOLDER, extra=lambda: small)
     assert follower.wait(WAIT)
     after = _packs(target)
     follower.close()
-    assert _assert_whole(target) == [3, 4, 5]
+    assert _assert_whole(target)[-3:] == [3, 4, 5]
     assert Store(target).verify().ok
-    assert not _temporary(target)
-    assert len(_packs(target)) == 4
+    if has_ledger:  # without one, after a power cut, it is not known what was ever here, and nothing is deleted
+        assert len(_assert_whole(target)) == 3
+        assert not _temporary(target)
+        assert len(_packs(target)) == 4
     if end == "kill":
         assert {name: after[name] for name in before.keys() & after.keys()}.items() <= before.items(), "not again"
         assert not finished or follower.status.bytes_copied == 0
@@ -505,14 +541,14 @@ def _killed(tmp_path: pathlib.Path, boundary: int, end: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("end", "step"), [("kill", 9), *[pytest.param(end, 1, marks=pytest.mark.long) for end in ENDS]]
+    ("end", "step"), [("kill", 19), *[pytest.param(end, 1, marks=pytest.mark.long) for end in ENDS]]
 )
 def test_a_kill_at_any_boundary_is_resumed_without_copying_again(end: str, step: int, tmp_path: pathlib.Path) -> None:
     boundary = 0
     while _killed(tmp_path, boundary, end):
         boundary += step
     print(f"{end}: {boundary // step} times")
-    assert boundary > 60
+    assert boundary > 50
 
 
 def test_a_half_copied_pack_is_continued(tmp_path: pathlib.Path) -> None:
@@ -681,10 +717,12 @@ def test_a_machine_that_is_behind_catches_up(tmp_path: pathlib.Path) -> None:
     _save(store, 3)
     store.delete(1, folder=FOLDER)
     Mirror(store, target, FOLDER, extra=lambda: [journal]).close()
+    (new.root / "fashion/run.json").write_text("mine")
     brought = restore_from_mirror(target, new, FOLDER)
     assert str(brought) == "000003-epoch=3"
     assert _assert_whole(new.root) == [1, 2, 3]
     assert (new.root / "fashion/journal/0001.jsonl").read_bytes() == journal.read_bytes()
+    assert (new.root / "fashion/run.json").read_text() == "mine"
 
 
 def test_work_that_was_done_here_wins(tmp_path: pathlib.Path) -> None:

@@ -177,8 +177,11 @@ class Copier:
 
     def withdraw(self, manifest: Path) -> None:
         """Take a manifest's name away. What it needed stays announced, until somebody removes what is unneeded."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._rename(manifest, self.announced(manifest))
+        except FileNotFoundError:
+            if manifest.exists():
+                raise
 
     def copy_file(self, relative: Path) -> None:
         """Copy a small file; of a long journal (``.jsonl``, only ever appended to) what is new.

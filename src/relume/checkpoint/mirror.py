@@ -1,5 +1,7 @@
 """The mirror: a second folder, slow and unreliable, that follows the checkpoints of a run behind the training's back.
 
+Copying costs about 2.5 s of one core per GB, reading back and hashing included: 6 % of a core at 30 MB/s.
+
 The mirror is a store itself: ``Store(target)`` lists, verifies and loads it. It needs no locks, no memory maps and no
 fsync there. For each checkpoint, in the order in which they were committed: the manifest is announced under a
 temporary name; the packs that are missing are copied under temporary names, read back, and renamed; the small files of
@@ -115,6 +117,7 @@ class Mirror:
         self._is_same_run = False
         self._there: set[str] = set()  # checkpoints that this process has found or put on the mirror
         self._refused: dict[str, str] = {}  # checkpoints that cannot be mirrored, and why
+        self._is_extra_due = False
         self._withdrawn = 0
         self._bytes_copied = 0
         self._retries = 0
@@ -133,7 +136,7 @@ class Mirror:
     # --------------------------------------------------------------------------------------------- the training's side
 
     def notify(self) -> None:
-        """Say that a checkpoint was committed or deleted (2 microseconds)."""
+        """Say that a checkpoint was committed or deleted (1 microsecond; it waits for nothing)."""
         with self._condition:
             self._asked += 1
             self._condition.notify_all()
@@ -169,10 +172,11 @@ class Mirror:
         if (behind or self._last_error) and not self._said_missing:
             self._said_missing = True
             reason = self._last_error or f"{timeout_seconds:g} s were not enough"
+            missing = f"{behind} of {len(self._store.list(self._folder))} checkpoints are missing there"
             warnings.warn(
-                f"the mirror {self._manifests} is not complete: {behind} of {len(self._store.list(self._folder))} "
-                f"checkpoints are missing there ({reason}). They are safe in {self._store.root}; the next start of the "
-                "run copies them.",
+                f"the mirror {self._manifests} is not complete: "
+                f"{missing if behind else 'its last files were not copied or not tidied up'} ({reason}). "
+                f"All is safe in {self._store.root}; the next start of the run makes up for it.",
                 RelumeWarning,
                 stacklevel=2,
             )
@@ -249,8 +253,9 @@ class Mirror:
                 name = checkpoint.path.name
                 if name not in self._refused and not (name in self._there and name in named):
                     self._mirror(checkpoint)
-            if is_last:
+            if is_last or self._is_extra_due:
                 self._copy_extra()
+                self._is_extra_due = False
         except OSError as error:
             if is_full(error):
                 self._delete_old()
@@ -314,7 +319,11 @@ class Mirror:
         if not self._bring_packs(checkpoint, manifest):
             return
         if not is_there:
-            self._copy_extra()
+            self._is_extra_due = True
+            with contextlib.suppress(
+                Exception
+            ):  # what fails here is tried again after the checkpoints: they matter more
+                self._copy_extra()
             if not checkpoint.path.exists():
                 return
             self._copier.publish(path, content)
@@ -350,18 +359,18 @@ class Mirror:
         local = {checkpoint.path.name: checkpoint for checkpoint in self._store.list(self._folder)}
         newest = max((c.sequence for name, c in local.items() if name in self._there), default=0)
         named = {checkpoint.path.name: checkpoint for checkpoint in self._target.checkpoints(self._folder)}
-        gone = [name for name in self._ledger.mirrored if name not in local]
-        for name in gone:
-            if name in named:
-                if named[name].sequence >= newest:
-                    continue
-                content = _content(named[name].path)
-                if content is not None and blake3(content).hexdigest() == self._ledger.mirrored[name]:
-                    self._copier.withdraw(named[name].path)
-                    self._withdrawn += 1
-            del self._ledger.mirrored[name]
+        for name in [name for name in self._ledger.mirrored if name not in local]:
             self._there.discard(name)
-            self._ledger.save(self._ledger_path)
+            if name not in named:  # forgotten only when a later look finds it gone: a drive may bring it back
+                del self._ledger.mirrored[name]
+                self._ledger.save(self._ledger_path)
+            elif named[name].sequence < newest and self._is_as_mirrored(named[name]):
+                self._copier.withdraw(named[name].path)
+                self._withdrawn += 1
+
+    def _is_as_mirrored(self, checkpoint: Checkpoint) -> bool:
+        content = _content(checkpoint.path)
+        return content is not None and blake3(content).hexdigest() == self._ledger.mirrored[checkpoint.path.name]
 
     def _tick(self, written: int) -> None:
         self._bytes_copied += written
@@ -373,7 +382,7 @@ class Mirror:
             self._log(text)
 
 
-class _CancelledError(Exception):
+class _CancelledError(BaseException):
     """The time that `close` had is over."""
 
 
