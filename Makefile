@@ -1,5 +1,6 @@
 # make demo   train an MLP on Fashion-MNIST and show it
 # make test   the tests, with the examples of the README and the docstrings
+# make test-long   the long proofs: crash safety, corruption, exactness
 # make check  format, lint, types, import layers
 # make bench  measurements beside the peers
 #
@@ -14,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: help demo test test-long check format bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -4
+	@sed -n 's/^# //p' Makefile | head -5
 
 $(VENV)/bin/python:
 	@echo "==> making $(VENV) with $$($(PYTHON) --version)"
@@ -42,8 +43,8 @@ test: $(VENV)/.ready
 	@$(BIN)/python -m pytest -m "not long"
 
 test-long: $(VENV)/.ready
-	@echo "==> tests, the long proofs included"
-	@$(BIN)/python -m pytest
+	@echo "==> the long proofs"
+	@$(BIN)/python -m pytest -m long -s
 
 check: $(VENV)/.ready
 	@echo "==> format" && $(BIN)/ruff format --check

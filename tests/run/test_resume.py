@@ -504,3 +504,28 @@ def test_random_numbers_go_on(tmp_path: Path) -> None:
         train(tmp_path / "cut", 6)
     rest = train(tmp_path / "cut", None)
     assert rest and rest == whole[-len(rest) :]
+
+
+# -------------------------------------------------------------------------------------------------------------- mirror
+
+
+def test_a_new_machine_with_only_the_mirror_goes_on(tmp_path: Path) -> None:
+    whole = Line(tmp_path / "whole").train(4)
+    (tmp_path / "drive").mkdir()
+    Line(tmp_path / "one", mirror=tmp_path / "drive" / "runs").train(2)
+    there = Line(tmp_path / "two", mirror=tmp_path / "drive" / "runs").train(4)
+    assert there.weights() == whole.weights()
+    assert trainings.logged(tmp_path / "two", "line") == trainings.logged(tmp_path / "whole", "line")
+    assert RunRecord.load(tmp_path / "two" / "line").id == RunRecord.load(tmp_path / "one" / "line").id
+    third = Line(tmp_path / "three", mirror=tmp_path / "drive" / "runs").train(4, lambda run: pytest.fail("it trained"))
+    assert third.weights() == whole.weights()
+
+
+def test_a_new_run_takes_a_name_that_is_free_on_the_mirror_too(tmp_path: Path) -> None:
+    Line(tmp_path / "one", mirror=tmp_path / "drive").train(1)
+    assert Line(tmp_path / "two", mirror=tmp_path / "drive", resume=False).train(1).run.name == "line-2"
+
+
+def test_a_mirror_that_is_not_there_stops_no_training(tmp_path: Path) -> None:
+    with pytest.warns(RelumeWarning, match="mirror"):
+        assert Line(tmp_path / "runs", mirror=tmp_path / "unmounted" / "runs").train(1).run.status == "finished"

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,8 +124,8 @@ def check_name(name: str) -> str:
     return name
 
 
-def make_run_folder(root: Path, name: str) -> Path:
-    """A new folder for a run: ``root/name``, or ``root/name-2`` and so on when that is taken.
+def make_run_folder(root: Path, name: str, is_free: Callable[[str], bool] = lambda name: True) -> Path:
+    """A new folder for a run: ``root/name``, or ``root/name-2`` and so on when that is taken, or not ``is_free`` elsewhere.
 
     Raises:
         RootError: the folder cannot be made.
@@ -134,6 +135,8 @@ def make_run_folder(root: Path, name: str) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1_000_000):
             folder = root / (name if number == 1 else f"{name}-{number}")
+            if not is_free(folder.name):
+                continue
             try:
                 folder.mkdir()
             except FileExistsError:

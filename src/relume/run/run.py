@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from relume import tree
-from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode, restore_from_mirror
+from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode, mirrored_run_id, restore_from_mirror
 from relume.data import Stream, stream_of
 from relume.direction import improves
 from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
@@ -259,7 +259,7 @@ class Run(AbstractContextManager["Run"]):
         if self._resume is False or not is_run(self.root / self.name):
             if self._resume not in (None, True, False):
                 raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
-            self.folder = make_run_folder(self.root, self.name)
+            self.folder = make_run_folder(self.root, self.name, is_free=self._is_free_on_the_mirror)
             self.name = self.folder.name
             self._made_folder = True
             self._opening.enter_context(hold(self.folder, None))
@@ -268,6 +268,9 @@ class Run(AbstractContextManager["Run"]):
         record = RunRecord.load(self.folder)
         self._opening.enter_context(hold(self.folder, record.process))
         return RunRecord.load(self.folder)  # what the one before wrote last
+
+    def _is_free_on_the_mirror(self, name: str) -> bool:
+        return self.mirror is None or mirrored_run_id(self.mirror, f"{name}/checkpoints") is None
 
     def _small_files(self) -> list[Path]:
         """What of the run is mirrored besides its checkpoints, below the root."""
