@@ -267,15 +267,15 @@ def _fitted(tensors: State, module: nn.Module, source: str, live: str) -> State:
     """A state_dict under the canonical names of a live module; raises MismatchError when not one is the module's."""
     own = {canonical(name) for name in module.state_dict()}
     found = {canonical(name): value for name, value in tensors.items()}
-    if own and not own & found.keys():  # Lightning's names begin with the attribute that holds the model
-        shorter = {name.partition(".")[2]: value for name, value in found.items()}
-        if not own & shorter.keys():
-            raise MismatchError(
-                f"{source} has nothing in common with the model {live!r}, a {type(module).__name__}: the file has "
-                f"{_some(found)}, and the model {_some(own)}."
-            )
-        return shorter
-    return found
+    if own & found.keys() or not own:
+        return found
+    shorter = {name.partition(".")[2]: value for name, value in found.items()}
+    if len({name.partition(".")[0] for name in found}) == 1 and own & shorter.keys():
+        return shorter  # Lightning's names begin with the attribute that holds the model
+    raise MismatchError(
+        f"{source} has nothing in common with the model {live!r}, a {type(module).__name__}: the file has {_some(found)}, "
+        f"and the model {_some(own)}."
+    )
 
 
 def _some(names: Iterable[str]) -> str:
