@@ -33,7 +33,7 @@ $(VENV)/.bench: $(VENV)/.ready
 	@touch $@
 
 demo: $(VENV)/.ready
-	@$(BIN)/relume train fashion-mnist --name demo --epochs 5
+	@$(BIN)/relume train fashion-mnist --epochs 5
 	@echo
 	@$(BIN)/relume runs
 

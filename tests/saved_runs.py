@@ -12,7 +12,8 @@ from torch import nn
 
 from relume.checkpoint import Checkpoint, Store
 from relume.monitor import Process, RunRecord
-from relume.run.named import named_optimizer, parameter_names
+from relume.names import parameter_names
+from relume.run import state
 
 LOSSES = [0.5, 0.2, 0.3]
 
@@ -35,11 +36,11 @@ def save_run(root: Path, name: str, losses: list[float] = LOSSES, *, seed: int =
     saved = []
     for epoch, loss in enumerate(losses, 1):
         train(model, optimizer, 1)
-        state = state_of({"model": model}, {"optimizer": optimizer})
+        captured = state_of({"model": model}, {"optimizer": optimizer})
         metrics = {"train/loss": loss + 1, "val/loss": loss, "val/accuracy": 1 - loss, "lr": 0.1}
         described = describe(epoch, 10 * epoch, metrics) | {"run": name} | meta
         label = f"epoch={epoch}-step={10 * epoch}"
-        saved.append(Store(root).save(state, described, folder=f"{name}/checkpoints", label=label))
+        saved.append(Store(root).save(captured, described, folder=f"{name}/checkpoints", label=label))
     return saved
 
 
@@ -56,12 +57,17 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, first:
     return losses
 
 
-def state_of(models: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
+def state_of(
+    models: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    schedulers: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a Run captures of them."""
     names = parameter_names(models)
     return {
-        "models": {name: model.state_dict() for name, model in models.items()},
-        "optimizers": {name: named_optimizer(o.state_dict(), o, names) for name, o in optimizers.items()},
-        "schedulers": {},
+        "models": {name: state.model_state(model) for name, model in models.items()},
+        "optimizers": {name: state.optimizer_state(o, names) for name, o in optimizers.items()},
+        "schedulers": {name: state.object_state(name, one) for name, one in (schedulers or {}).items()},
         "scaler": None,
     }
 

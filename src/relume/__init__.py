@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import relume.datasets as datasets
     import relume.errors as errors
     import relume.models as models
-    from relume.checkpoint import Store
+    from relume.checkpoint import Keep, Store
     from relume.data import Stream
-    from relume.run import Run
+    from relume.run import EarlyStopping, Run
     from relume.seeds import seed_everything
     from relume.train import Callback, Result, Trainer, accuracy, evaluate, history, predict
 
@@ -25,6 +25,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Callback": "relume.train",
+    "EarlyStopping": "relume.run",
+    "Keep": "relume.checkpoint",
     "Result": "relume.train",
     "Run": "relume.run",
     "Store": "relume.checkpoint",
@@ -40,6 +42,8 @@ _MODULES = ("datasets", "errors", "models")
 
 __all__ = [
     "Callback",
+    "EarlyStopping",
+    "Keep",
     "RelumeError",
     "RelumeWarning",
     "Result",

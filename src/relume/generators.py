@@ -84,7 +84,7 @@ class _NumpyRandom:
 
     def __init__(self) -> None:
         self._gauss_offset = self._find_gauss()
-        self._global: Any = np.random.mtrand._rand  # type: ignore[attr-defined]
+        self._global: Any = np.random.mtrand._rand
         self._gauss_address = id(self._global) + (self._gauss_offset or 0)
         self._generator: Any = None
         self._is_watchable = False

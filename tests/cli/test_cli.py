@@ -89,7 +89,7 @@ def test_quiet_says_nothing(folder: Path) -> None:
     ],
 )
 def test_options_reach_the_training(folder: Path, options: tuple[str, ...]) -> None:
-    ended = relume("train", "fashion-mnist", *QUICK, "--name", "options", *options, cwd=folder)
+    ended = relume("train", "fashion-mnist", *QUICK, "--name", "options", "--no-resume", *options, cwd=folder)
     assert ended.returncode == 0, ended.stderr
     accuracy = float(ended.stdout.split("val/accuracy ")[1].split()[0])
     assert accuracy > 0.5

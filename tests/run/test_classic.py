@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import pickle
 import warnings
@@ -14,9 +15,12 @@ import pytest
 import torch
 from torch import nn
 
+import relume
 from relume.checkpoint import Store
 from relume.errors import ClassicFileError, MismatchError, OptimizerError
 from relume.run.classic import from_state, read_classic, to_state
+from relume.run.export import export
+from relume.run.saved import find_checkpoint
 from saved_runs import describe, state_of, train
 
 OPTIMIZERS = {
@@ -160,7 +164,8 @@ def test_synonyms_and_single_numbers_are_understood(tmp_path: Path) -> None:
     assert found.metrics == {"best_acc1": 0.75, "val_loss": 0.5}
     assert found.config == {"lr": 0.1, "arch": "mlp", "nested": [1, (2, None)]}
     assert found.schedulers["scheduler"] == scheduler.state_dict()
-    state, meta = to_state(found, {"net": model}, {"sgd": optimizer}, epochs_done=5)
+    state, meta = to_state(found, {"net": model}, {"sgd": optimizer}, {"steps": scheduler}, epochs_done=5)
+    assert state["schedulers"] == {"steps": {"class": "MultiStepLR", "state": scheduler.state_dict()}}
     assert list(state["models"]["net"]) == list(model.state_dict())
     assert meta["cursor"]["epoch"] == 5 and meta["metrics"] == found.metrics
 
@@ -283,6 +288,63 @@ def test_an_optimizer_that_does_not_fit_is_named_with_both_sides(tmp_path: Path)
         convert(model, torch.optim.Adam(_model().parameters()))
     with pytest.raises(MismatchError, match="nothing in common with the model 'model', a Embedding"):
         convert(nn.Embedding(3, 3).requires_grad_(), optimizer)
+
+
+def test_schedulers_go_out_as_their_own_state_dicts(tmp_path: Path) -> None:
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for scheduler in (
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 100),
+        torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 6]),
+        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.5**epoch),
+        torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer),
+    ):
+        state = state_of({"model": model}, {"optimizer": optimizer}, {"scheduler": scheduler})
+        torch.save(from_state(state, {}), tmp_path / "new.pt")
+        saved = torch.load(tmp_path / "new.pt", weights_only=True)["scheduler_state_dict"]
+        assert saved.items() >= {k: v for k, v in scheduler.state_dict().items() if k in saved}.items()
+        assert {"last_epoch", "_last_lr"} <= saved.keys()
+        scheduler.load_state_dict(saved)
+
+
+def test_a_run_begins_from_a_classic_file_and_exports_one(tmp_path: Path, loader: Any, model: nn.Module) -> None:
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer.step()
+    torch.save(
+        {
+            "epoch": 1,
+            "global_step": 1,
+            "model_state_dict": model.state_dict(),
+            "optimizer_state_dict": optimizer.state_dict(),
+        },
+        tmp_path / "old.pt",
+    )
+    fresh = copy.deepcopy(model)
+    for parameter in fresh.parameters():
+        nn.init.zeros_(parameter)
+    other = torch.optim.Adam(fresh.parameters(), lr=0.05)
+    start: list[torch.Tensor] = []
+    with relume.Run(
+        "new", model=fresh, optimizer=other, root=tmp_path, from_checkpoint=tmp_path / "old.pt", quiet=True
+    ) as run:
+        start = [parameter.detach().clone() for parameter in fresh.parameters()]
+        moments = [other.state[parameter]["exp_avg"].clone() for parameter in fresh.parameters()]
+        for _ in run.epochs(2):
+            for x, y in run.batches(loader):
+                nn.functional.cross_entropy(fresh(x), y).backward()
+                other.step()
+                other.zero_grad()
+    assert all(torch.equal(one, two) for one, two in zip(start, model.parameters(), strict=True))
+    expected = [optimizer.state[parameter]["exp_avg"] for parameter in model.parameters()]
+    assert all(torch.equal(one, two) for one, two in zip(moments, expected, strict=True))
+    export(*find_checkpoint("new", tmp_path), tmp_path / "new.pt")
+    content = torch.load(tmp_path / "new.pt", weights_only=True)
+    assert content["epoch"] == run.cursor.epoch and content["step"] == run.cursor.step
+    assert all(
+        torch.equal(one, two) for one, two in zip(content["model_state_dict"].values(), fresh.parameters(), strict=True)
+    )
+    assert str(content["optimizer_state_dict"]) == str(other.state_dict())
 
 
 def test_tied_weights_stay_one_tensor(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def make(model: nn.Module, **more: Any) -> Trainer:
 
 
 def fit(model: nn.Module, loader: Any, root: Path, epochs: int = 2, val: Any = None, **more: Any) -> relume.Result:
-    return make(model, **more).fit(loader, val, epochs=epochs, run="a", root=root)
+    return make(model, **more).fit(loader, val, epochs=epochs, run="a", root=root, resume=False)
 
 
 def weights(model: nn.Module) -> torch.Tensor:
@@ -354,7 +354,7 @@ def test_callbacks_see_each_moment_in_order(tmp_path: Path, model, loader) -> No
     fit(model, DataLoader(loader.dataset, 16), tmp_path, epochs=1, val=loader, accumulate=2, callbacks=[everything()])
     assert told == [
         "fit_start", "epoch_start", "step_start", "step_end", "step_start", "step_end",
-        "evaluation_start", "evaluation_end", "epoch_end", "fit_end",
+        "evaluation_start", "evaluation_end", "epoch_end", "checkpoint_start", "checkpoint_end", "fit_end",
     ]  # fmt: skip
 
 

@@ -5,9 +5,11 @@ This package knows tensors and files, and nothing of training.
 
 from relume.checkpoint.checking import Problem, VerifyReport
 from relume.checkpoint.codec import decode, encode
+from relume.checkpoint.fetching import mirrored_run_id, restore_from_mirror
 from relume.checkpoint.garbage import GcReport
 from relume.checkpoint.layout import CHECKPOINTS, Checkpoint
 from relume.checkpoint.manifest import Manifest
+from relume.checkpoint.mirror import Mirror, MirrorStatus
 from relume.checkpoint.restore import restore_module, without_values
 from relume.checkpoint.retention import Candidate, Keep, infer_mode
 from relume.checkpoint.snapshot import Snapshot, Snapshotter
@@ -22,6 +24,8 @@ __all__ = [
     "Keep",
     "Loaded",
     "Manifest",
+    "Mirror",
+    "MirrorStatus",
     "Problem",
     "Snapshot",
     "Snapshotter",
@@ -31,6 +35,8 @@ __all__ = [
     "decode",
     "encode",
     "infer_mode",
+    "mirrored_run_id",
+    "restore_from_mirror",
     "restore_module",
     "without_values",
 ]

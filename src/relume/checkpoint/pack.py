@@ -92,7 +92,11 @@ def read_pack(packs: Path, pack_id: str) -> Pack:
     Raises:
         PackError: the file is missing, cut short, or not the pack that its name promises.
     """
-    path = pack_path(packs, pack_id)
+    return read_pack_file(pack_path(packs, pack_id), pack_id)
+
+
+def read_pack_file(path: Path, pack_id: str) -> Pack:
+    """`read_pack` of a file that may have any name."""
     try:
         with path.open("rb") as file:
             prefix = file.read(8)

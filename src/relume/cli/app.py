@@ -14,6 +14,8 @@ import typer
 from relume import __version__
 from relume.cli.checkpoints import checkpoints, export, verify
 from relume.cli.checkpoints import gc as collect
+from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
+from relume.cli.resume import resume
 from relume.cli.runs import runs, show
 from relume.cli.train import train
 from relume.errors import RelumeError, RelumeWarning
@@ -32,6 +34,8 @@ app = typer.Typer(
 app.command()(train)
 app.command()(runs)
 app.command()(show)
+app.command()(resume)
+app.command(context_settings=PASSES_ARGUMENTS)(rehearse)
 app.command()(checkpoints)
 app.command()(verify)
 app.command()(export)

@@ -33,7 +33,7 @@ class ScheduleName(StrEnum):
     onecycle = "onecycle"
 
 
-_DATA, _MODEL, _TRAINING, _RUN = "Data", "Model", "Training", "Run"
+_DATA, _MODEL, _TRAINING, _RUN, _CHECKPOINTS = "Data", "Model", "Training", "Run", "Checkpoints"
 
 
 def train(
@@ -100,6 +100,68 @@ def train(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show nothing but errors.", rich_help_panel=_RUN)
     ] = False,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--no-resume",
+            help="Go on with the run of this name, or start a new one beside it; by default a run named with --name goes on, "
+            "and so does the same training when it was stopped before its end.",
+            rich_help_panel=_CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[
+        list[str] | None,
+        typer.Option(
+            help='When to save: "1 epoch", "500 steps", "10 min"; several times for several rules. [default: 1 epoch]',
+            rich_help_panel=_CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    keep_last: Annotated[
+        int, typer.Option(min=1, help="How many of the newest checkpoints to keep.", rich_help_panel=_CHECKPOINTS)
+    ] = 2,
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Stop early after so many epochs without a smaller val/loss.",
+            rich_help_panel=_CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    from_checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Begin from a checkpoint of another run: RUN, RUN:12, RUN:best, or a file.",
+            rich_help_panel=_CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    override: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="On a resume, take this hyperparameter (lr, …) from the command and not from the checkpoint.",
+            rich_help_panel=_CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    mirror: Annotated[
+        Path | None,
+        typer.Option(
+            help="Copy checkpoints to this folder too, a mounted drive perhaps; a new machine goes on from it.",
+            rich_help_panel=_CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            help='Save and end with exit status 75 after so long: "11 h 30 min".',
+            rich_help_panel=_CHECKPOINTS,
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train a model on a dataset, evaluate it each epoch, and store the run.
 
@@ -115,6 +177,7 @@ def train(
     from relume.models import make_model
     from relume.monitor.record import check_name
     from relume.run import check_epochs
+    from relume.run.every import Every, read_duration
 
     if not compile:
         without_compiler()
@@ -122,6 +185,7 @@ def train(
     if momentum and optimizer is not OptimizerName.sgd:
         raise ConfigurationError(f"--momentum belongs to --optimizer sgd; {optimizer.value} has its own.")
     run_name = check_name(name) if name is not None else _name_of(dataset)
+    Every.read(every), read_duration(max_time, "--max-time")  # before any time is spent
     relume.seed_everything(seed)
     split = load(dataset, root=data, size=image_size, quiet=quiet)
     network = make_model(model, classes=len(split.classes), channels=split.channels, size=split.size)
@@ -158,9 +222,37 @@ def train(
         "weight_decay": weight_decay,
         "schedule": schedule.value,
     }
+    goes_on = resume if resume is not None or name is not None else _is_unfinished(root / run_name, config)
     gc.freeze()  # what is imported stays: later collections need not look at it
     gc.enable()
-    trainer.fit(train_loader, test_loader, epochs=epochs, run=run_name, root=root, config=config)
+    trainer.fit(
+        train_loader,
+        test_loader,
+        epochs=epochs,
+        run=run_name,
+        root=root,
+        config=config,
+        every=every,
+        keep=relume.Keep(last=keep_last, monitor="val/loss"),
+        stop=relume.EarlyStopping("val/loss", patience=patience) if patience is not None else None,
+        mirror=mirror,
+        resume=goes_on,
+        from_checkpoint=from_checkpoint,
+        override=override or (),
+        max_time=max_time,
+    )
+
+
+def _is_unfinished(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether the run there is this very training, stopped before its end."""
+    from relume.errors import RelumeError
+    from relume.monitor import RunRecord, status_of
+
+    try:
+        record = RunRecord.load(folder)
+        return status_of(folder)[0] != "finished" and all(record.config.get(k) == v for k, v in config.items())
+    except RelumeError:
+        return False
 
 
 def _name_of(dataset: str) -> str:

@@ -6,10 +6,12 @@ Nothing here imports torch but ``values``, so that a look at the runs does not w
 from relume.monitor.console import Reporter, Summary, reporter
 from relume.monitor.index import columns, fold, metric_summary
 from relume.monitor.journal import Journal
+from relume.monitor.launch import Launch, launch_again
 from relume.monitor.record import Process, RunRecord, beat, find_run, jsonable, make_run_folder, runs_in, status_of
 
 __all__ = [
     "Journal",
+    "Launch",
     "Process",
     "Reporter",
     "RunRecord",
@@ -19,6 +21,7 @@ __all__ = [
     "find_run",
     "fold",
     "jsonable",
+    "launch_again",
     "make_run_folder",
     "metric_summary",
     "reporter",

@@ -23,7 +23,7 @@ class Reporter(Protocol):
     """Shows a run. ``batch`` is called for each batch and must stay under 2 microseconds on average."""
 
     def note(self, text: str) -> None: ...
-    def epoch_start(self, epoch: int, epochs: int, batches: int | None) -> None: ...
+    def epoch_start(self, epoch: int, epochs: int, batches: int | None, done: int = 0) -> None: ...
     def batch(self, samples: int) -> None: ...
     def values(self, values: Mapping[str, float]) -> None: ...
     def epoch_end(self, values: Mapping[str, float]) -> None: ...
@@ -50,14 +50,15 @@ class Pace:
     """Where an epoch stands and how fast it goes."""
 
     def __init__(self) -> None:
-        self.epoch = self.epochs = self.done = self.samples = 0
+        self.epoch = self.epochs = self.done = self.samples = self.before = 0
         self.total: int | None = None
         self.shown: dict[str, float] = {}
         self.started = time.perf_counter()
 
-    def start(self, epoch: int, epochs: int, total: int | None) -> None:
+    def start(self, epoch: int, epochs: int, total: int | None, done: int = 0) -> None:
         self.epoch, self.epochs, self.total = epoch, epochs, total
-        self.done = self.samples = 0
+        self.done = self.before = done
+        self.samples = 0
         self.started = time.perf_counter()
 
     def count(self, samples: int) -> None:
@@ -69,9 +70,9 @@ class Pace:
 
     def seconds_left(self) -> float | None:
         """Until the end of the last epoch, at the pace of this one; evaluations not counted."""
-        if not self.total or not self.done:
+        if not self.total or self.done == self.before:
             return None
-        per_batch = (time.perf_counter() - self.started) / self.done
+        per_batch = (time.perf_counter() - self.started) / (self.done - self.before)
         return per_batch * (self.total - self.done + (self.epochs - self.epoch) * self.total)
 
     def place(self) -> str:
@@ -82,7 +83,7 @@ class Quiet:
     """Shows nothing."""
 
     def note(self, text: str) -> None: ...
-    def epoch_start(self, epoch: int, epochs: int, batches: int | None) -> None: ...
+    def epoch_start(self, epoch: int, epochs: int, batches: int | None, done: int = 0) -> None: ...
     def batch(self, samples: int) -> None: ...
     def values(self, values: Mapping[str, float]) -> None: ...
     def epoch_end(self, values: Mapping[str, float]) -> None: ...
@@ -104,8 +105,8 @@ class Plain:
         except (OSError, ValueError):
             sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - nobody reads any more
 
-    def epoch_start(self, epoch: int, epochs: int, batches: int | None) -> None:
-        self.pace.start(epoch, epochs, batches)
+    def epoch_start(self, epoch: int, epochs: int, batches: int | None, done: int = 0) -> None:
+        self.pace.start(epoch, epochs, batches, done)
 
     def batch(self, samples: int) -> None:
         pace = self.pace
@@ -155,8 +156,8 @@ class Terminal:
     def note(self, text: str) -> None:
         self.console.print(Text(text, style="dim"))
 
-    def epoch_start(self, epoch: int, epochs: int, batches: int | None) -> None:
-        self.pace.start(epoch, epochs, batches)
+    def epoch_start(self, epoch: int, epochs: int, batches: int | None, done: int = 0) -> None:
+        self.pace.start(epoch, epochs, batches, done)
         self._progress.reset(self._task, total=batches, description=self.pace.place())
         if self._live is None:
             self._live = Live(self._progress, console=self.console, auto_refresh=False, transient=True)
@@ -240,8 +241,8 @@ class Notebook:
         self._notes.append(text)
         self._draw()
 
-    def epoch_start(self, epoch: int, epochs: int, batches: int | None) -> None:
-        self.pace.start(epoch, epochs, batches)
+    def epoch_start(self, epoch: int, epochs: int, batches: int | None, done: int = 0) -> None:
+        self.pace.start(epoch, epochs, batches, done)
 
     def batch(self, samples: int) -> None:
         pace = self.pace

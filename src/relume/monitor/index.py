@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from relume.monitor.journal import number, read_lines, segments
+from relume.monitor.journal import live_ranges, number, read_lines
 
 _VERSION = 1
 _SCHEMA = """
@@ -83,15 +83,29 @@ def _open(path: Path | str) -> sqlite3.Connection:
 
 def _fold(connection: sqlite3.Connection, run_folder: Path) -> None:
     try:
-        for path in segments(run_folder):
-            _fold_segment(connection, path)
+        ranges = live_ranges(run_folder)
+        _forget_dead_branches(connection, ranges)
+        for path, end in ranges:
+            _fold_segment(connection, path, end)
     except BaseException:
         connection.close()
         raise
 
 
-def _fold_segment(connection: sqlite3.Connection, path: Path) -> None:
-    segment, size = int(path.stem), path.stat().st_size
+def _forget_dead_branches(connection: sqlite3.Connection, ranges: list[tuple[Path, int | None]]) -> None:
+    """When a run went on from a checkpoint, what was folded beyond it no longer counts: fold anew."""
+    ends = {int(path.stem): end for path, end in ranges}
+    folded = dict(connection.execute("SELECT segment, offset FROM fold"))
+    if all(number in ends and (ends[number] is None or at <= ends[number]) for number, at in folded.items()):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    for name in ("fold", "value", "event"):
+        connection.execute(f"DELETE FROM {name}")
+    connection.execute("COMMIT")
+
+
+def _fold_segment(connection: sqlite3.Connection, path: Path, end: int | None) -> None:
+    segment, size = int(path.stem), path.stat().st_size if end is None else end
     known = connection.execute("SELECT offset FROM fold WHERE segment=?", (segment,)).fetchone()
     if known is not None and known[0] == size:
         return
@@ -104,6 +118,8 @@ def _fold_segment(connection: sqlite3.Connection, path: Path) -> None:
     names = dict(connection.execute("SELECT name, id FROM metric"))
     values: list[tuple[Any, ...]] = []
     for behind, line in read_lines(path, offset):
+        if end is not None and behind > end:
+            break
         offset = behind
         line_number += 1
         if line is None:

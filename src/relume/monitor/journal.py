@@ -159,6 +159,11 @@ class Journal:
                 return
         self._has_warned = False
 
+    def sync(self) -> None:
+        """Make what was written safe on the disk."""
+        if self._descriptor >= 0:
+            os.fsync(self._descriptor)
+
     def flush_waiting(self) -> None:
         """Try again to write what waits for room on the disk."""
         with self._lock:
@@ -198,6 +203,44 @@ class _Arrived:
 def segments(run_folder: Path) -> list[Path]:
     """The journal's files, oldest first."""
     return sorted(path for path in (run_folder / "journal").glob("*.jsonl") if path.stem.isdecimal())
+
+
+def next_segment(run_folder: Path) -> int:
+    """The number of a new segment."""
+    return max((int(path.stem) for path in segments(run_folder)), default=0) + 1
+
+
+def live_ranges(run_folder: Path) -> list[tuple[Path, int | None]]:
+    """The parts of the journal that count, oldest first: files, each with where its part ends (None: at its end).
+
+    A segment that goes on from a checkpoint names the place in the journal at which that was made. What stands behind it
+    was done again: a dead branch, kept and not counted.
+    """
+    by_number = {int(path.stem): path for path in segments(run_folder)}
+    found: list[tuple[Path, int | None]] = []
+    number, end = max(by_number, default=0), None
+    while number in by_number:
+        path = by_number.pop(number)
+        header = next((line for _, line in read_lines(path)), None)
+        if header is None and end is None and not found:
+            number = max(by_number, default=0)  # killed before it said anything
+            continue
+        found.insert(0, (path, end))
+        resumed = (header or {}).get("resumed")
+        if not isinstance(resumed, dict):
+            break
+        number, end = resumed.get("segment", 0), resumed.get("position_bytes")
+    return found
+
+
+def live_lines(run_folder: Path) -> Iterator[dict[str, Any]]:
+    """The journal's lines that count, in order; damaged ones are left out."""
+    for path, end in live_ranges(run_folder):
+        for behind, line in read_lines(path):
+            if end is not None and behind > end:
+                break
+            if line is not None:
+                yield line
 
 
 def read_lines(path: Path, offset_bytes: int = 0) -> Iterator[tuple[int, dict[str, Any] | None]]:

@@ -57,6 +57,10 @@ class RunRecord(BaseModel):
     seed: int
     config: dict[str, Any] = Field(default_factory=dict)
     argv: list[str] = Field(default_factory=list)
+    command: list[str] = Field(default_factory=list)
+    directory: str = ""
+    executable: str = ""
+    lineage: dict[str, Any] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     process: Process
 

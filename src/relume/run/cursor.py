@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -25,6 +26,9 @@ class Cursor:
     step: int = 0
     samples: int = 0
 
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
 
 class StepCounter:
     """Counts real optimizer updates through ``register_step_post_hook``.
@@ -36,7 +40,9 @@ class StepCounter:
     def __init__(self, cursor: Cursor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         self._cursor = cursor
         self._base = cursor.step
+        self._was_updated = False
         self._counts: dict[int, int] = {}
+        self._gradients: dict[int, tuple[Any, Any]] = {}
         self._handles: list[Any] = []
         self.add(optimizers)
 
@@ -46,24 +52,49 @@ class StepCounter:
     def _hook(self) -> Callable[..., None]:
         key = len(self._counts)
         self._counts[key] = 0
-        counts, cursor = self._counts, self._cursor
+        self._gradients[key] = (None, None)
+        counts, cursor, gradients = self._counts, self._cursor, self._gradients
 
         def count(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-            # Hot path: 1 microsecond. A fused optimizer looks at the scaler's verdict itself, so it must be asked.
+            # Hot path: 1.5 microseconds. A fused optimizer looks at the scaler's verdict itself, so it must be asked.
             found = getattr(optimizer, "found_inf", None)
             if found is not None and bool(found):
                 return
             counts[key] += 1
+            gradient = optimizer.param_groups[0]["params"][0].grad
+            gradients[key] = (gradients[key][1], gradient if gradient is None else weakref.ref(gradient))
             if counts[key] > cursor.step - self._base:
                 cursor.step = self._base + counts[key]
 
         return count
 
-    def boundary(self) -> None:
-        """A batch is done: what the optimizers do from here on is the next step. Without optimizers, batches are steps."""
+    def next_batch(self) -> None:
+        """A batch begins: what the optimizers do from here on is the next step. Without optimizers, batches are steps."""
         if not self._counts:
             self._base = self._cursor.step = self._cursor.step + 1
-        if self._cursor.step != self._base:
+        self.batch_done()
+        self._was_updated = False
+
+    @property
+    def gradients_are_spent(self) -> bool:
+        """Whether the gradients that are there have been used, and will be thrown away before the next ones are computed.
+
+        So it is when an update was made in this batch and each update before found newly made gradients: the training
+        clears them in between, and a checkpoint need not hold them.
+        """
+        if not self._counts or not (self._was_updated or self._cursor.step != self._base):
+            return False
+        for before, now in self._gradients.values():
+            if now is None or now() is None:
+                continue
+            if before is None or before() is now():
+                return False
+        return True
+
+    def batch_done(self) -> None:
+        """What the optimizers do from here on is the next step."""
+        self._was_updated = self._cursor.step != self._base
+        if self._was_updated:
             self._base = self._cursor.step
             for key in self._counts:
                 self._counts[key] = 0

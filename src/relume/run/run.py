@@ -6,12 +6,13 @@ import itertools
 import math
 import os
 import secrets
+import shutil
+import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from importlib import metadata
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -19,43 +20,71 @@ from typing import Any, Literal
 import torch
 
 from relume import tree
+from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode, restore_from_mirror
 from relume.data import Stream, stream_of
 from relume.direction import improves
-from relume.errors import ConfigurationError, RootError
+from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
 from relume.monitor import (
     Journal,
     Process,
     Reporter,
     RunRecord,
     Summary,
-    beat,
     fold,
     jsonable,
     make_run_folder,
     reporter,
 )
-from relume.monitor.record import check_name
+from relume.monitor.journal import next_segment, segments
+from relume.monitor.record import check_name, is_run
 from relume.monitor.values import split
-from relume.run.cursor import Cursor, StepCounter, as_named
+from relume.run import resuming, state
+from relume.run.arguments import as_config, check_epochs, check_seed, check_step, versions
+from relume.run.cursor import Cursor, StepCounter
+from relume.run.every import Every, read_duration
+from relume.run.keeper import Keeper
+from relume.run.lock import hold
+from relume.run.objects import Objects
+from relume.run.resuming import Origin
+from relume.run.saving import Checkpoints, keep_from, label_of
+from relume.run.signals import TRY_AGAIN, RunEnded, Signals
+from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
+SaveObserver = Callable[[str, Checkpoint | None], None]
 _KEEPER_SECONDS = 2.0
-_FOLD_SECONDS = 10.0
 
 
 class Run(AbstractContextManager["Run"]):
     """One tracked execution, stored as a folder below ``root``.
 
+    Started again, the same script goes on from the newest good checkpoint, bit for bit; a finished run restores its
+    objects and has no epochs left; more epochs extend it.
+
     Args:
-        name: the folder's name; when it is taken, ``name-2`` and so on is used.
+        name: the folder's name below ``root``.
         model, optimizer, scheduler, scaler: what is trained: single objects, lists, or mappings by name.
         track: further objects with ``state_dict`` and ``load_state_dict``, by name.
         config: hyperparameters to store: a dict, a dataclass, an ``argparse.Namespace`` or a pydantic model.
         seed: seeds torch, numpy and random when the run starts, and the data; ``None`` takes ``torch.initial_seed()``
-            and seeds nothing.
+            and seeds nothing. A run that goes on keeps its own.
+        every: when checkpoints are made: ``"1 epoch"`` (the default), ``"500 steps"``, ``"10 min"``, a list of such, or
+            ``False``: then only at the end, by :meth:`checkpoint` and on signals.
+        keep: which checkpoints stay; by default the last two and the best by ``stop``'s metric or ``val/loss``.
+        stop: early stopping.
+        mirror: a second folder, perhaps slow and unreliable, to which checkpoints are copied; a new machine that has only
+            that goes on from it.
+        resume: ``False`` starts a new run beside it (``name-2``); a checkpoint's number, name or path goes on from there.
+        from_checkpoint: where a new run begins: ``"RUN"``, ``"RUN:12"``, ``"RUN:best"``, a manifest's path, or a classic
+            ``.pt`` file with ``model_state_dict`` and so on.
+        override: hyperparameters of the optimizer (such as ``"lr"``) that are taken from the script, not the checkpoint.
+        max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.
         in_memory: whether deterministic datasets are kept in memory: ``None`` where it is proven, ``False``, ``True``.
         quiet: show nothing.
+
+    SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
+    The environment variable ``RELUME_ROOT`` takes the place of ``root``, ``RELUME_EVERY`` that of ``every``.
 
     Attributes:
         cursor: where the run stands.
@@ -95,19 +124,35 @@ class Run(AbstractContextManager["Run"]):
         config: Any = None,
         seed: int | None = None,
         root: str | Path = "runs",
+        every: str | Iterable[str] | bool | None = None,
+        keep: Keep | None = None,
+        stop: EarlyStopping | None = None,
+        mirror: str | Path | None = None,
+        resume: bool | str | int | Path | None = None,
+        from_checkpoint: str | Path | None = None,
+        override: str | Iterable[str] = (),
+        max_time: float | str | None = None,
         in_memory: bool | None = None,
         quiet: bool = False,
     ) -> None:
         self.name = check_name(name)
-        self.models = as_named(model, "model")
-        self.optimizers: dict[str, torch.optim.Optimizer] = as_named(optimizer, "optimizer")
-        self.schedulers = as_named(scheduler, "scheduler")
-        self.scaler = scaler
-        self.tracked = dict(track or {})
+        self._objects = Objects(model, optimizer, scheduler, scaler, track)
+        self.models, self.optimizers = self._objects.models, self._objects.optimizers
+        self.schedulers, self.scaler, self.tracked = self._objects.schedulers, scaler, self._objects.tracked
         self.config = as_config(config)
         self.seed = torch.initial_seed() if seed is None else check_seed(seed)
         self._seeds_process = seed is not None
-        self.root = Path(root)
+        self.root = Path(os.environ.get("RELUME_ROOT") or root)
+        self.every = Every.read(os.environ.get("RELUME_EVERY") or every)
+        if stop is not None and not isinstance(stop, EarlyStopping):
+            raise ConfigurationError(f"stop must be a relume.EarlyStopping, not {type(stop).__name__}.")
+        if keep is not None and not isinstance(keep, Keep):
+            raise ConfigurationError(f"keep must be a relume.Keep, not {type(keep).__name__}.")
+        self.stopping = stop
+        self.keep = keep_from(keep, stop.monitor if stop else None, stop.mode if stop else None)
+        self.mirror = mirror
+        self.override = frozenset([override] if isinstance(override, str) else override)
+        self.max_seconds = read_duration(max_time)
         self.in_memory = in_memory
         self.cursor = Cursor()
         self.last: dict[str, float] = {}
@@ -125,59 +170,190 @@ class Run(AbstractContextManager["Run"]):
         self._streams: dict[int, tuple[Any, Stream]] = {}
         self._said: set[str] = set()
         self._observers: list[Observer] = []
+        self._save_observers: list[SaveObserver] = []
+        self._resume = resume
+        self._from_checkpoint = from_checkpoint
+        self._init_saving()
+
+    def _init_saving(self) -> None:
+        self._origin: Origin | None = None
+        self._made_folder = False
+        self._opened: set[str] = set()
+        self._seconds_before = 0.0
+        self._pass = 0
+        self._leader: int | None = None
+        self._progress: dict[int, int] = {}  # batches handed out, by the number of the call of batches()
+        self._stream_states: dict[int, Any] = {}
+        self._open_streams: dict[int, Stream] = {}
+        self._stops_now = False
+        self._mirroring: Mirror | None = None
+        self._pending_random: Any = None
+        self._wanted = False
+        self._requests: list[str] = []
+        self._next_step: float = math.inf
+        self._saved_at: tuple[int, ...] | None = None
+        self._loops = 0
 
     # ------------------------------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> Run:
         if self.status != "new":
             raise ConfigurationError(f"run {self.name!r} was started before: make a new Run for a new execution.")
+        self.started = time.perf_counter()
+        self._opening = ExitStack()
+        try:
+            self._open()
+        except BaseException:
+            self._opening.close()
+            if self._made_folder and not is_run(self.folder):  # what never began leaves nothing behind
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        return self
+
+    def _open(self) -> None:
+        before = self._open_folder()
+        self._origin = self._find_origin(before)
+        self._adopt(before)
         if self._seeds_process:
             seed_everything(self.seed)
-        self.folder = make_run_folder(self.root, self.name)
-        self.name = self.folder.name
-        now = time.time()
-        self.started = time.perf_counter()
-        record = RunRecord(
-            name=self.name,
-            id=secrets.token_hex(8),
-            created=now,
-            seed=self.seed,
-            config=self.config,
-            argv=jsonable(sys.argv),
-            versions=_versions(),
-            process=Process.current(),
-        )
+        self._versions = versions()
+        record = self._record(before)
+        self._id = record.id
+        self.console: Reporter = reporter(quiet=self._quiet)
+        self._checkpoints = Checkpoints(self.store, self.name, self.keep, self._committed)
+        self._opening.callback(self._checkpoints.close)
+        self._objects.note_initial()
+        notes = self._restore(before)
+        self._objects.constants()
+        self._check_storable()
+        segment = next_segment(self.folder)
+        header = {"run": self.name, "id": record.id, "segment": segment, "resumed": self._resumed_from()}
         try:
             record.save(self.folder)
-            self.journal = Journal(
-                self.folder / "journal" / "0001.jsonl", {"run": self.name, "id": record.id, "segment": 1}
-            )
+            self.journal = Journal(self.folder / "journal" / f"{segment:04d}.jsonl", header)
         except OSError as error:
             raise RootError(f"{self.folder} cannot be written: {error.strerror}.") from error
-        self.console: Reporter = reporter(quiet=self._quiet)
+        self._segment = segment
         self._steps = StepCounter(self.cursor, self.optimizers.values())
         self.status = "running"
         self._process = os.getpid()
-        self._keeper = _Keeper(self.folder, self.journal)
+        self._report(notes, before)
+        self._next_step = self.every.next_step(self.cursor.step)
+        self._last_save = time.monotonic()
+        wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
+        self._keeper = Keeper(self.folder, self.journal, self._on_time, wait_seconds)
         self._keeper.start()
-        return self
+        if self.mirror is not None:
+            folder = f"{self.name}/checkpoints"
+            self._mirroring = Mirror(self.store, self.mirror, folder, extra=self._small_files)
+        self._signals = Signals(self._request, lambda: self._loops > 0)
+        self._signals.install()
+
+    def _open_folder(self) -> RunRecord | None:
+        """Make the run's folder, or enter the one that is there; returns what it says of itself."""
+        self.store = Store(self.root)
+        if self._resume is None and not self._objects:
+            self._resume = False  # there is nothing to restore: a second execution is another run
+        if self.mirror is not None and self._resume is not False:
+            restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
+        if self._resume is False or not is_run(self.root / self.name):
+            if self._resume not in (None, True, False):
+                raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
+            self.folder = make_run_folder(self.root, self.name)
+            self.name = self.folder.name
+            self._made_folder = True
+            self._opening.enter_context(hold(self.folder, None))
+            return None
+        self.folder = self.root / self.name
+        record = RunRecord.load(self.folder)
+        self._opening.enter_context(hold(self.folder, record.process))
+        return RunRecord.load(self.folder)  # what the one before wrote last
+
+    def _small_files(self) -> list[Path]:
+        """What of the run is mirrored besides its checkpoints, below the root."""
+        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in segments(self.folder))]
+
+    def _find_origin(self, before: RunRecord | None) -> Origin | None:
+        if before is not None:
+            if self._resume not in (None, True, False):
+                return resuming.chosen(self.store, self.name, self._resume)
+            own = resuming.newest(self.store, self.name)
+            if own is not None:
+                return own
+        if self._from_checkpoint is None:
+            return None
+        return resuming.foreign(self.root, self._from_checkpoint, self.models, self.optimizers)
+
+    def _adopt(self, before: RunRecord | None) -> None:
+        """A run that goes on keeps its seed; where it has none of its own yet, the present one holds."""
+        origin = self._origin
+        if before is not None and (origin is not None or self._seeds_process is False):
+            self._given_seed = self.seed if self._seeds_process else None
+            self.seed = before.seed
+        elif origin is not None and origin.meta.get("seed") is not None and not self._seeds_process:
+            self.seed = int(origin.meta["seed"])
+
+    def _record(self, before: RunRecord | None) -> RunRecord:
+        lineage = before.lineage if before is not None else None
+        if self._origin is not None and not self._origin.is_own:
+            meta = self._origin.meta
+            lineage = {"checkpoint": self._origin.name, "run": meta.get("run"), "run_id": meta.get("run_id")}
+        return RunRecord(
+            name=self.name,
+            id=before.id if before is not None else secrets.token_hex(8),
+            created=before.created if before is not None else time.time(),
+            seed=self.seed,
+            config=self.config,
+            argv=jsonable(sys.argv),
+            command=jsonable(list(getattr(sys, "orig_argv", []))),
+            directory=str(Path.cwd()),
+            executable=sys.executable,
+            versions=self._versions,
+            process=Process.current(),
+            lineage=lineage,
+        )
+
+    def _resumed_from(self) -> dict[str, Any] | None:
+        if self._origin is None or not self._origin.is_own:
+            return None
+        return {**self._origin.meta["journal"], "checkpoint": self._origin.name}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.status != "running" or os.getpid() != self._process:  # a forked child does not end its parent's run
             return
-        if kind is None or (kind is SystemExit and not getattr(error, "code", None)):
-            self.status, self.reason = "finished", self._stop_reason or self.reason or "all done"
-        elif issubclass(kind, KeyboardInterrupt):
-            self.status, self.reason = "interrupted", "Ctrl-C"
+        self._signals.remove()
+        is_good = kind is None or (kind is SystemExit and not getattr(error, "code", None))
+        status: Literal["finished", "interrupted", "failed"]
+        if is_good:
+            status, self.reason = "finished", self._stop_reason or self.reason or "all done"
+        elif kind is not None and issubclass(kind, KeyboardInterrupt):
+            status, self.reason = "interrupted", "Ctrl-C"
+        elif isinstance(error, RunEnded):
+            status, self.reason = "interrupted", error.reason
         else:
-            self.status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
+            assert kind is not None
+            status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
         self._observers = []  # what they could say comes too late
         self._settle()
+        try:
+            if is_good and self._saved_at != self._position():
+                self._save("end")
+            self._checkpoints.close()
+            self._tell_saved()
+        except CheckpointError as failure:
+            warnings.warn(f"the last checkpoint was not saved: {failure}", RelumeWarning, stacklevel=2)
+        finally:
+            self._close(status)
+
+    def _close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
+        self.status = status
         seconds = time.perf_counter() - self.started
-        end = {"event": "end", "status": self.status, "reason": self.reason, "seconds": round(seconds, 3)}
-        self.journal.write(end | self._place())
+        total = round(seconds + self._seconds_before, 3)
+        self.journal.write(
+            {"event": "end", "status": self.status, "reason": self.reason, "seconds": total} | self._place()
+        )
         self.journal.close()
         self._steps.close()
         for _, stream in self._streams.values():
@@ -187,6 +363,9 @@ class Run(AbstractContextManager["Run"]):
             fold(self.folder)
         except Exception:  # an index can be made again
             pass
+        if self._mirroring is not None:
+            self._mirroring.close()
+        self._opening.close()
         self.console.finish(self._summary(seconds))
 
     def _place(self) -> dict[str, Any]:
@@ -208,36 +387,68 @@ class Run(AbstractContextManager["Run"]):
         """
         self._require_running()
         check_epochs(count)
+        if count > self._epochs_total and not self._stops_now:
+            self._stop_reason = None  # it ended before; more epochs extend it
         self._epochs_total = count
         self._in_epochs = True
+        self._loops += 1
         try:
             while self.cursor.epoch < count and self._stop_reason is None:
-                self._epoch_values = {}
+                if not self._progress:
+                    self._put_random_back()
                 yield self.cursor.epoch
                 self.cursor.epoch += 1
                 self.cursor.batch = 0
+                self._pass = 0
+                self._progress.clear()
                 self._epoch_done()
         finally:
             self._in_epochs = False
+            self._loops -= 1
         if self._stop_reason is None:
             self.reason = f"{count} {'epoch' if count == 1 else 'epochs'} done"
+        if self.stopping is not None and self.stopping.restore_best:
+            self.restore_best()
 
     def _epoch_done(self) -> None:
         self._settle()
+        values, self._epoch_values = self._epoch_values, {}
+        self._look_at_stopping(values)
         self.journal.write({"event": "epoch_end", **self._place()})
-        values = self._epoch_values
         self.console.epoch_end({n: v for n, v in values.items() if f"{n}_epoch" not in values})
+        if self.every.is_due_after(self.cursor.epoch):
+            self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
+        if self._wanted:
+            self._pause()
+
+    def _look_at_stopping(self, values: Mapping[str, float]) -> None:
+        stopping = self.stopping
+        if stopping is None:
+            return
+        value = values.get(stopping.monitor)
+        if value is not None:
+            reason = stopping.update(value)
+            if reason is not None:
+                self.stop(reason)
+        elif stopping.monitor not in self.last and stopping.monitor not in self._said:
+            self._said.add(stopping.monitor)
+            warnings.warn(
+                f"early stopping waits for {stopping.monitor!r}, which was not logged in this epoch: "
+                f"{closest(stopping.monitor, self.last)}",
+                RelumeWarning,
+                stacklevel=4,
+            )
 
     def batches(self, loader: Any) -> Iterator[Any]:
         """The batches of this epoch that remain, as the loader gives them, on the CPU.
 
         Which samples are in a batch, and how they were augmented, depends on (seed, epoch, batch number) alone.
-        Outside of :meth:`epochs`, each call is the next epoch.
+        Outside of :meth:`epochs`, each call is the next epoch. Between two batches checkpoints are made and signals
+        handled; of several loaders that are read side by side, those of the one that began first count.
 
         Raises:
             EmptyLoaderError: the loader yields no batch.
         """
-        # Hot path: at most 50 microseconds a batch over the plain DataLoader, memory aside.
         self._require_running()
         stream = self.stream(loader)
         if self._in_epochs:
@@ -245,29 +456,60 @@ class Run(AbstractContextManager["Run"]):
         else:
             epoch = self._passes.get(id(loader), 0)
             self._passes[id(loader)] = epoch + 1
-        cursor, console, boundary = self.cursor, self.console, self._steps.boundary
-        cursor.batch = 0
-        iterator = stream.epoch(epoch)
-        batch = next(iterator)  # raises EmptyLoaderError where there is none
-        self._say_decision(stream)
-        console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length)
-        for batch in itertools.chain((batch,), iterator):
-            boundary()
-            samples = tree.samples(batch)
-            yield batch
-            cursor.batch += 1
-            cursor.samples += samples
-            console.batch(samples)
-            if self._stop_reason is not None and not self._in_epochs:
-                return
-        boundary()
+        number, self._pass = self._pass, self._pass + 1
+        return self._batches(stream, epoch, number)
 
-    def count_steps_of(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-        """Count the updates of these optimizers too, for a Run that was opened without them."""
-        known = {id(optimizer) for optimizer in self.optimizers.values()}
-        new = {name: optimizer for name, optimizer in optimizers.items() if id(optimizer) not in known}
-        self.optimizers |= new
-        self._steps.add(new.values())
+    def _batches(self, stream: Stream, epoch: int, number: int) -> Iterator[Any]:
+        # Hot path: at most 50 microseconds a batch over the plain DataLoader, memory aside.
+        leads = self._leader is None
+        progress, cursor, console = self._progress, self.cursor, self.console
+        done = progress.get(number, 0)
+        state_there = self._stream_states.pop(number, None)
+        if leads:
+            self._leader, cursor.batch = number, done
+        self._loops += 1
+        self._open_streams[number] = stream
+        try:
+            batches = stream.epoch(epoch, done, state_there)
+            for batch in itertools.islice(batches, 1):
+                self._say_decision(stream)
+                if leads:
+                    console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length, done)
+                batches = itertools.chain((batch,), batches)
+            self._put_random_back()
+            next_batch = self._steps.next_batch
+            for batch in batches:
+                if leads:
+                    next_batch()
+                samples = tree.samples(batch)
+                progress[number] = done = done + 1
+                yield batch
+                cursor.samples += samples
+                console.batch(samples)
+                if leads:
+                    cursor.batch = done
+                    if self._wanted or cursor.step >= self._next_step:
+                        self._pause()
+                if self._stop_reason is not None and not self._in_epochs:
+                    return
+            if leads:
+                self._steps.batch_done()
+        finally:
+            self._loops -= 1
+            self._open_streams.pop(number, None)
+            if leads:
+                self._leader = None
+
+    def add(
+        self, *, model: Any = None, optimizer: Any = None, scheduler: Any = None, track: Mapping[str, Any] | None = None
+    ) -> None:
+        """Add objects to a run that is open: they become part of each checkpoint, and go on from the present one."""
+        self._require_running()
+        new = self._objects.add(model, optimizer, scheduler, track)
+        if self._origin is not None:
+            for text in self._objects.load(self._origin.state, new, self.override):
+                self.note(text)
+        self._steps.add(new.optimizers.values())
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
@@ -285,11 +527,231 @@ class Run(AbstractContextManager["Run"]):
     def stop(self, reason: str) -> None:
         """End :meth:`epochs` after the present epoch, with this reason."""
         self._stop_reason = reason
+        self._stops_now = True
 
     @property
     def is_stopping(self) -> bool:
         """Whether :meth:`stop` was called."""
         return self._stop_reason is not None
+
+    # -------------------------------------------------------------------------------------------------- checkpoints
+
+    def checkpoint(self) -> None:
+        """Make a checkpoint now; call it when a step is complete. Training goes on while it is written.
+
+        Raises:
+            UnstorableError: the path to an object that cannot be stored.
+        """
+        self._require_running()
+        self._save("by hand")
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is safe on the disk."""
+        self._require_running()
+        self._checkpoints.settle()
+        self._tell_saved()
+
+    def restore_best(self) -> Checkpoint | None:
+        """Give the models the values of the best checkpoint that is kept; returns it, or None when there is none."""
+        self._require_running()
+        if self._saved_at != self._position():
+            self._save("end")
+        best = self._checkpoints.best()
+        if best is None:
+            return None
+        models = self.store.load(best, part=("models",))
+        for name, model in self.models.items():
+            if name in models:
+                state.load_model_state(model, models[name], what=name)
+        value = self._checkpoints.value_of(best)
+        self.note(f"the model has the weights of its best checkpoint, {best.name} ({self.keep.monitor} {value:.6g})")
+        return best
+
+    def observe_saves(self, observer: SaveObserver) -> None:
+        """Call ``observer("start", None)`` before a checkpoint is made, and ``observer("end", checkpoint)`` when it is safe.
+
+        The end is told in the training's thread, some batches later.
+        """
+        self._save_observers.append(observer)
+
+    def _request(self, what: str) -> None:
+        """Ask for attention at the next boundary: from signals and other threads."""
+        self._requests.append(what)
+        self._wanted = True
+
+    def _on_time(self) -> None:
+        """Called by the keeper every now and then."""
+        if self.every.seconds is not None and time.monotonic() - self._last_save >= self.every.seconds:
+            self._request("time")
+        if self.max_seconds is not None and time.perf_counter() - self.started >= self.max_seconds:
+            self._request("max_time")
+
+    def _pause(self) -> None:
+        """Between two steps: make the checkpoint that is due, and end when that was asked for."""
+        self._wanted = False
+        requests, self._requests = self._requests, []
+        self._tell_saved()
+        ending = next((r for r in requests if r in ("SIGINT", "SIGTERM", "max_time")), None)
+        reason = ending if ending is not None else "SIGUSR1" if "SIGUSR1" in requests else None
+        if self.cursor.step >= self._next_step:
+            self._next_step = self.every.next_step(self.cursor.step)
+            reason = reason or f"{self.every.steps} steps"
+        is_old = time.monotonic() - self._last_save >= (self.every.seconds or 0)
+        if reason is None and "time" in requests and is_old:
+            reason = f"{self.every.seconds:g} s"
+        if reason is None:
+            return
+        self._save(reason)
+        if ending is None:
+            return
+        self._checkpoints.settle()
+        self.note(f"{'Ctrl-C' if ending == 'SIGINT' else ending}: saved; the same command goes on from here.")
+        if ending == "SIGINT":
+            raise KeyboardInterrupt
+        raise RunEnded(ending, 128 + signal.SIGTERM if ending == "SIGTERM" else TRY_AGAIN)
+
+    def _position(self) -> tuple[int, ...]:
+        cursor = self.cursor
+        return (cursor.epoch, cursor.step, cursor.samples, cursor.batch)
+
+    def _save(self, reason: str) -> None:
+        """Take a snapshot; writing goes on in the background. A failure is a warning."""
+        self._settle()
+        if self._saved_at == self._position() and reason != "by hand":
+            return
+        for observer in self._save_observers:
+            observer("start", None)
+        self._settle()
+        metrics = dict(self.last)
+        is_best = self.keep.monitor is not None and metrics.get(self.keep.monitor) == self.best.get(
+            self.keep.monitor, 0
+        )
+        meta = self._meta(reason, metrics)
+        begun = self._checkpoints.save(
+            self._state(),
+            meta,
+            label_of(meta["cursor"], metrics),
+            self._objects.constants(),
+            is_best or reason == "end",
+            self.journal.sync,
+        )
+        self._last_save = time.monotonic()
+        if begun:
+            self._saved_at = self._position()
+
+    def _meta(self, reason: str, metrics: dict[str, float]) -> dict[str, Any]:
+        return {
+            "kind": "training",
+            "run": self.name,
+            "run_id": self._id,
+            "cursor": self.cursor.as_dict(),
+            "metrics": metrics,
+            "best": dict(self.best),
+            "config": self.config,
+            "seed": self.seed,
+            "reason": reason,
+            "journal": {"segment": self._segment, "position_bytes": self.journal.position_bytes},
+            "versions": self._versions,
+            "device": self._objects.device(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that the training consists of. Nothing is copied here."""
+        return {
+            **self._objects.capture(with_gradients=not self._gradients_are_spent()),
+            "stopping": None if self.stopping is None else self.stopping.state_dict(),
+            "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
+            "run": {
+                "last": self.last,
+                "best": self.best,
+                "best_epoch": self.best_epoch,
+                "epoch_values": self._epoch_values,
+                "progress": self._progress,
+                "stop_reason": self._stop_reason,
+                "epochs_total": self._epochs_total,
+                "seconds": self._seconds_before + time.perf_counter() - self.started,
+            },
+        }
+
+    def _gradients_are_spent(self) -> bool:
+        return self.status == "running" and self._steps.gradients_are_spent
+
+    def _committed(self, checkpoint: Checkpoint) -> None:
+        if self._mirroring is not None:
+            self._mirroring.notify()
+        if self._save_observers:
+            self._wanted = True
+
+    def _tell_saved(self) -> None:
+        while self._checkpoints.done:
+            checkpoint = self._checkpoints.done.popleft()
+            for observer in self._save_observers:
+                observer("end", checkpoint)
+
+    # ------------------------------------------------------------------------------------------------------- resuming
+
+    def _restore(self, before: RunRecord | None) -> list[str]:
+        """Load what the checkpoint holds into the objects that are here; returns what there is to say of it."""
+        origin = self._origin
+        if origin is None:
+            return [] if before is None else [f"{self.name} was started before and has no checkpoint: it starts anew."]
+        saved = origin.state
+        notes = self._objects.load(saved, None, self.override) + self._objects.missing(saved)
+        if self.stopping is not None and saved.get("stopping"):
+            self.stopping.load_state_dict(saved["stopping"])
+        inner = saved.get("run") or {}
+        for name in ("last", "best", "best_epoch"):
+            getattr(self, name).update(inner.get(name, {}))
+        self._epoch_values = dict(inner.get("epoch_values", {}))
+        self._progress.update(inner.get("progress", {}))
+        self._stream_states = {k: v for k, v in (saved.get("streams") or {}).items() if v is not None}
+        self._stop_reason = inner.get("stop_reason") if origin.is_own else None
+        self._epochs_total = int(inner.get("epochs_total", 0)) if origin.is_own else 0
+        self._seconds_before = float(inner.get("seconds", 0.0)) if origin.is_own else 0.0
+        for name, value in origin.cursor.items():
+            setattr(self.cursor, name, value)
+        if origin.is_own:
+            self._saved_at = self._position()
+        if saved.get("random"):
+            notes += state.load_random_state(saved["random"])
+            self._pending_random = saved["random"]
+        return notes
+
+    def _put_random_back(self) -> None:
+        """What the user's code drew between the start and here was drawn before the checkpoint already."""
+        if self._pending_random is not None:
+            saved, self._pending_random = self._pending_random, None
+            state.load_random_state(saved)
+
+    def _report(self, notes: list[str], before: RunRecord | None) -> None:
+        """Say where the run goes on, what fits and what differs since."""
+        origin, cursor = self._origin, self.cursor
+        lines = list(notes)
+        if origin is not None:
+            verb = "resumes" if origin.is_own else "begins"
+            place = (
+                f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}" if cursor.batch else f"epoch {cursor.epoch + 1}"
+            )
+            lines = [f"{verb} from {origin.name} at {place} (step {cursor.step})", *origin.skipped, *notes]
+            if before is not None:
+                lines += resuming.differences(before, self.config, self._versions)
+            lines += resuming.machine_differences(origin.meta, self._objects.device())
+            given = getattr(self, "_given_seed", None)
+            if given is not None and given != self.seed:
+                lines.append(f"seed: the run keeps its own, {self.seed}; the script says {given}")
+        for text in lines:
+            self.console.note(text)
+        if lines:
+            self.journal.write({"event": "resume" if origin else "note", "text": "\n".join(lines), **self._place()})
+
+    def _check_storable(self) -> None:
+        """An object that no checkpoint can hold is found now, and not after the first epoch.
+
+        Raises:
+            UnstorableError: names the path to it.
+        """
+        encode(self._state())
 
     # -------------------------------------------------------------------------------------------------------- logging
 
@@ -308,7 +770,7 @@ class Run(AbstractContextManager["Run"]):
         ready, arriving = split(values)
         cursor = self.cursor
         if step is not None:
-            step = _check_step(step)
+            step = check_step(step)
         epoch = cursor.epoch + 1 if self._in_epochs else cursor.epoch
         for written in self.journal.values(cursor.step if step is None else step, epoch, ready, arriving):
             self._note_values(*written)
@@ -348,71 +810,3 @@ class Run(AbstractContextManager["Run"]):
             raise ConfigurationError(
                 f'run {self.name!r} is not open ({self.status}): use it inside "with relume.Run(...) as run:".'
             )
-
-
-class _Keeper(threading.Thread):
-    """Behind the training's back: heartbeat, lines that wait for room, and the index."""
-
-    def __init__(self, folder: Path, journal: Journal) -> None:
-        super().__init__(name="relume-keeper", daemon=True)
-        self._folder = folder
-        self._journal = journal
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        next_fold = time.monotonic() + _FOLD_SECONDS
-        beat(self._folder)
-        while not self._ended.wait(_KEEPER_SECONDS):
-            beat(self._folder)
-            self._attempt(self._journal.flush_waiting)
-            if time.monotonic() >= next_fold:
-                self._attempt(lambda: fold(self._folder))
-                next_fold = time.monotonic() + _FOLD_SECONDS
-
-    def _attempt(self, action: Callable[[], None]) -> None:
-        try:
-            action()
-        except Exception:  # monitoring must never end a training; the index can be made again
-            pass
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
-
-
-def check_seed(seed: Any) -> int:
-    """The seed as a number; raises ConfigurationError unless it is a whole number from 0 to 2**63 - 1."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= int(seed) < 2**63:
-        raise ConfigurationError(f"seed must be a whole number from 0 to 2**63 - 1, not {seed!r}.")
-    return int(seed)
-
-
-def _check_step(step: Any) -> int:
-    if isinstance(step, (bool, torch.Tensor)) or not hasattr(step, "__index__") or not 0 <= int(step) < 2**63:
-        raise ConfigurationError(f"step must be a whole number from 0 to 2**63 - 1, not {step!r}.")
-    return int(step)
-
-
-def check_epochs(count: Any) -> None:
-    """Raise ConfigurationError unless ``count`` is a whole number of at least 1."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise ConfigurationError(f"epochs must be a whole number of at least 1, not {count!r}.")
-
-
-def as_config(config: Any) -> dict[str, Any]:
-    plain = jsonable(config) if config is not None else {}
-    if not isinstance(plain, dict):
-        raise ConfigurationError(
-            f"config must be a mapping, a dataclass, a Namespace or a pydantic model, not {type(config).__name__}."
-        )
-    return plain
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in ("relume", "torch", "torchvision", "timm", "numpy"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

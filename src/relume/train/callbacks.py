@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MOMENTS = (
     "on_fit_start", "on_fit_end", "on_epoch_start", "on_epoch_end", "on_step_start", "on_step_end",
-    "on_evaluation_start", "on_evaluation_end",
+    "on_evaluation_start", "on_evaluation_end", "on_checkpoint_start", "on_checkpoint_end",
 )  # fmt: skip
 
 
@@ -20,8 +20,8 @@ class Callback:
     """Override what is needed; each method gets the Trainer.
 
     The Trainer shows ``run``, ``model``, ``optimizer``, ``batch`` (on the device), ``output``, ``loss`` (a tensor: reading
-    it waits for the device), ``evaluation`` (the newest metrics) and ``stop(reason)``. A callback that has ``state_dict``
-    and ``load_state_dict`` is part of each checkpoint.
+    it waits for the device), ``evaluation`` (the newest metrics), ``checkpoint`` (the newest one that is safe) and
+    ``stop(reason)``. A callback that has ``state_dict`` and ``load_state_dict`` is part of each checkpoint.
 
     A step is from the first batch of a gradient accumulation to the optimizer's update.
 
@@ -56,6 +56,12 @@ class Callback:
     def on_evaluation_end(self, trainer: Trainer) -> None:
         """``trainer.evaluation`` holds the new metrics, and they are logged."""
 
+    def on_checkpoint_start(self, trainer: Trainer) -> None:
+        """A checkpoint is about to be made, between two steps."""
+
+    def on_checkpoint_end(self, trainer: Trainer) -> None:
+        """``trainer.checkpoint`` is safe on the disk. This is told between two steps, some of them later."""
+
 
 class Moments:
     """The callbacks' methods by moment; only those that are overridden, so that an unused moment costs nothing."""
@@ -79,6 +85,14 @@ class Moments:
                 if getattr(type(callback), moment) is not getattr(Callback, moment)
             ]
             for moment in MOMENTS
+        }
+
+    def stateful(self) -> dict[str, Any]:
+        """The callbacks that have a state, by name."""
+        return {
+            f"callback/{number}-{type(callback).__name__}": callback
+            for number, callback in enumerate(self.callbacks)
+            if callable(getattr(callback, "state_dict", None)) and callable(getattr(callback, "load_state_dict", None))
         }
 
     def __getitem__(self, moment: str) -> list[Callable[[Any], None]]:

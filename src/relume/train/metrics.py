@@ -54,6 +54,12 @@ class Mean:
     def has_values(self) -> bool:
         return self._count > 0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"sum": self._sum, "count": self._count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sum, self._count = state["sum"], state["count"]
+
     def value(self) -> float:
         """The mean; waits for the device. NaN when nothing was added."""
         return float(self._sum) / self._count if self._count else float("nan")

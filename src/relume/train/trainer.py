@@ -15,8 +15,9 @@ import torch
 from torch import nn
 
 from relume import tree
+from relume.checkpoint import Checkpoint, Keep
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
-from relume.run import Run, as_config, as_named, check_epochs
+from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_optimizers
 from relume.train.evaluation import (
@@ -122,6 +123,9 @@ class Trainer:
         self.output: Any = None
         self.loss: torch.Tensor | None = None
         self.evaluation: dict[str, float] = {}
+        self.checkpoint: Checkpoint | None = None
+        self._last_finite: float | None = None
+        self._progress = _Progress(accumulate)
         self._schedules = Schedules(self.schedulers, schedule_every, monitor)
         self._custom_step = step
         self._compile = compile
@@ -140,13 +144,24 @@ class Trainer:
         root: str | Path = "runs",
         config: Any = None,
         track: Mapping[str, Any] | None = None,
+        every: str | Iterable[str] | bool | None = None,
+        keep: Keep | None = None,
+        stop: EarlyStopping | None = None,
+        mirror: str | Path | None = None,
+        resume: bool | str | int | Path | None = None,
+        from_checkpoint: str | Path | None = None,
+        override: str | Iterable[str] = (),
+        max_time: float | str | None = None,
     ) -> Result:
         """Train for ``epochs`` epochs, evaluate after each, and store everything as a run.
 
         Args:
             train_loader, val_loader: see :func:`relume.evaluate` for the batches that are understood.
             run: the run's name (the model's class by default), or a Run that is open already.
-            root, config, track: see :class:`relume.Run`.
+            root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time: see
+                :class:`relume.Run`.
+
+        Called again, by the same script started once more or under the same name, it goes on where the run stands.
 
         Logged are ``train/loss`` for each step, ``train/loss_epoch`` (the mean over an epoch's samples) and
         ``val/loss`` and ``val/<metric>`` for each epoch.
@@ -159,27 +174,39 @@ class Trainer:
         check_epochs(epochs)
         self._check_training()
         if isinstance(run, Run):
-            if config is not None or track is not None or str(root) != "runs":
+            others = (config, track, every, keep, stop, mirror, resume, from_checkpoint, max_time)
+            if any(value is not None for value in others) or str(root) != "runs" or override:
                 raise ConfigurationError(
-                    "config, track and root belong to the Run that is open already: give them to it."
+                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override and max_time belong to "
+                    "the Run that is open already: give them to it."
                 )
             if self.seed is not None and self.seed != run.seed:
                 raise ConfigurationError(
                     f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
                 )
-            run.count_steps_of(self.optimizers)
+            self._to_device()
+            run.add(model=self.model, optimizer=self.optimizers, scheduler=self.schedulers, track=self._own_state())
             return self._fit(run, train_loader, val_loader, epochs)
         name = run if run is not None else _name_of(self.model)
+        self._to_device()
         opened = Run(
             name,
             model=self.model,
             optimizer=self.optimizers,
             scheduler=self.schedulers,
             scaler=self.scaler,
-            track=track,
+            track=dict(track or {}) | self._own_state(),
             config=self._config(epochs) | as_config(config),
             seed=self.seed,
             root=root,
+            every=every,
+            keep=keep,
+            stop=stop,
+            mirror=mirror,
+            resume=resume,
+            from_checkpoint=from_checkpoint,
+            override=override,
+            max_time=max_time,
             in_memory=self.in_memory,
             quiet=self.quiet,
         )
@@ -243,16 +270,19 @@ class Trainer:
 
     def _fit(self, run: Run, train_loader: Any, val_loader: Any, epochs: int) -> Result:
         self.run = run
-        self.model.to(self.device)
-        _move_state(self.optimizers.values(), self.device)
         if self._compile:
             self._forward = torch.compile(self.model)  # type: ignore[assignment]
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
+        if self._progress.group.is_empty:
+            for optimizer in self.optimizers.values():
+                optimizer.zero_grad()
+        _move_state(self.optimizers.values(), self.device)
+        if self.moments["on_checkpoint_start"] or self.moments["on_checkpoint_end"]:
+            run.observe_saves(self._on_save)
         held = {id(parameter) for parameter in self._held()}
-        self._clears_itself = all(type(o).zero_grad is torch.optim.Optimizer.zero_grad for o in self.optimizers.values())
+        self._clears_itself = all(
+            type(o).zero_grad is torch.optim.Optimizer.zero_grad for o in self.optimizers.values()
+        )
         self._left_out = [p for p in self.model.parameters() if p.requires_grad and id(p) not in held]
-        self._last_finite: float | None = None
         if self.device.type != "cpu":
             run.observe(self._look)
         try:
@@ -268,6 +298,8 @@ class Trainer:
             with contextlib.suppress(Exception):  # what went wrong first is what matters
                 self._tell("on_fit_end")
             raise
+        if self.moments["on_checkpoint_end"]:
+            run.wait()
         self._tell("on_fit_end")
         return self._result(run)
 
@@ -275,8 +307,7 @@ class Trainer:
         # Hot path: what it adds to the plain loop is measured in bench/loop.py.
         self.model.train()
         self._epoch_step = run.cursor.step
-        mean = Mean()
-        group = _Group(self.accumulate)
+        mean, group = self._progress.begin_epoch()
         is_plain = self.accumulate == 1 and self.scaler is None
         starts, ends = self.moments["on_step_start"], self.moments["on_step_end"]
         on_cpu = self.device.type == "cpu"
@@ -324,8 +355,21 @@ class Trainer:
                 "the step function gave no loss and made no update in a whole epoch: give the loss, or a dict with 'loss' in it."
             )
         if mean.has_values:
-            average = mean.value()
-            run.log({"train/loss_epoch": average})
+            run.log({"train/loss_epoch": mean.value()})
+        self._progress.end_epoch()
+
+    def _to_device(self) -> None:
+        self.model.to(self.device)
+        _move_state(self.optimizers.values(), self.device)
+
+    def _own_state(self) -> dict[str, Any]:
+        """What of the Trainer itself is part of a checkpoint."""
+        return {"relume/trainer": self._progress, **self.moments.stateful()}
+
+    def _on_save(self, moment: str, checkpoint: Checkpoint | None) -> None:
+        if checkpoint is not None:
+            self.checkpoint = checkpoint
+        self._tell(f"on_checkpoint_{moment}")
 
     def _step(self, batch: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
         """Forward pass and loss; ``None`` when the user's step function has done everything itself."""
@@ -364,7 +408,9 @@ class Trainer:
                 optimizer.step()
         if self.scaler is not None:
             self.scaler.update()
-        if self._clears_itself:  # as zero_grad does, without its profiler's mark, which takes longer than the rest of it
+        if (
+            self._clears_itself
+        ):  # as zero_grad does, without its profiler's mark, which takes longer than the rest of it
             for parameter in self._held():
                 parameter.grad = None
         else:
@@ -459,6 +505,35 @@ class Trainer:
         )
 
 
+class _Progress:
+    """Where the Trainer stands within an epoch: the mean of the losses so far, and the group that is accumulated."""
+
+    def __init__(self, accumulate: int) -> None:
+        self._accumulate = accumulate
+        self._is_restored = False
+        self.mean = Mean()
+        self.group = _Group(accumulate)
+
+    def begin_epoch(self) -> tuple[Mean, _Group]:
+        """The mean and the group to go on with: new ones, but for an epoch that is resumed."""
+        if not self._is_restored:
+            self.mean, self.group = Mean(), _Group(self._accumulate)
+        self._is_restored = False
+        return self.mean, self.group
+
+    def end_epoch(self) -> None:
+        self.mean, self.group = Mean(), _Group(self._accumulate)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mean": self.mean.state_dict(), "group": self.group.state_dict(), "accumulate": self._accumulate}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if state["accumulate"] == self._accumulate:
+            self.mean.load_state_dict(state["mean"])
+            self.group.load_state_dict(state["group"])
+            self._is_restored = self.mean.has_values
+
+
 class _Group:
     """The batches that make one update. Their gradients add up to the mean over all their samples."""
 
@@ -467,6 +542,12 @@ class _Group:
         self._count = 0
         self._first = 0
         self._samples = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"count": self._count, "first": self._first, "samples": self._samples}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        self._count, self._first, self._samples = state["count"], state["first"], state["samples"]
 
     @property
     def is_empty(self) -> bool:

@@ -1,0 +1,168 @@
+"""The objects that a run trains and tracks: captured and put back together, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from relume.names import parameter_names
+from relume.run import state
+from relume.run.cursor import as_named
+
+_KINDS = ("models", "optimizers", "schedulers", "tracked")
+
+
+class Objects:
+    """What is trained, by kind and name.
+
+    Attributes:
+        models, optimizers, schedulers, tracked: mappings by name; the Run shows them to the user.
+        scaler: a GradScaler, or None.
+    """
+
+    def __init__(
+        self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, track: Mapping[str, Any] | None
+    ) -> None:
+        self.models: dict[str, Any] = as_named(model, "model")
+        self.optimizers: dict[str, torch.optim.Optimizer] = as_named(optimizer, "optimizer")
+        self.schedulers: dict[str, Any] = as_named(scheduler, "scheduler")
+        self.tracked: dict[str, Any] = dict(track or {})
+        self.scaler = scaler
+        self._initial: dict[str, Any] = {}
+        self._versions: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.models or self.optimizers or self.tracked)
+
+    def add(self, model: Any, optimizer: Any, scheduler: Any, track: Mapping[str, Any] | None) -> Objects:
+        """Take in more objects; returns those among them that were not here yet."""
+        new = Objects(model, optimizer, scheduler, None, track)
+        for kind in _KINDS:
+            mine, others = getattr(self, kind), getattr(new, kind)
+            there = {id(one) for one in mine.values()}
+            setattr(new, kind, {name: one for name, one in others.items() if id(one) not in there})
+            mine.update(getattr(new, kind))
+        self._note_initial(new)
+        return new
+
+    def note_initial(self) -> None:
+        """Remember what the script gave optimizers and schedulers; called before anything is loaded."""
+        self._note_initial(self)
+
+    def _note_initial(self, objects: Objects) -> None:
+        self._initial |= {name: state.group_options(one) for name, one in objects.optimizers.items()}
+        self._initial |= {f"{name} (scheduler)": state.initial_options(one) for name, one in objects.schedulers.items()}
+
+    def capture(self, *, with_gradients: bool) -> dict[str, Any]:
+        """Everything that the objects consist of, by name. Nothing is copied here."""
+        names, loose = self._names()
+        return {
+            "models": {name: state.model_state(model) for name, model in self.models.items()},
+            "parameters": loose,
+            "optimizers": {
+                name: state.optimizer_state(optimizer, names, initial=self._initial.get(name))
+                for name, optimizer in self.optimizers.items()
+            },
+            "schedulers": {
+                name: state.object_state(name, one, initial=self._initial.get(f"{name} (scheduler)"))
+                for name, one in self.schedulers.items()
+            },
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "random": state.random_state(),
+            "gradients": state.gradients(self.models) if with_gradients else {},
+            "tracked": {name: state.object_state(name, thing) for name, thing in self.tracked.items()},
+        }
+
+    def load(self, saved: Mapping[str, Any], new: Objects | None, override: frozenset[str]) -> list[str]:
+        """Put back what fits of ``saved``, for all objects or those that are ``new``; returns what there is to say of it.
+
+        Raises:
+            MismatchError: shapes that do not fit; names them all.
+        """
+        here, notes = new or self, self._load_loose(saved)
+        for name in _both(here.models, saved["models"]):
+            notes += state.load_model_state(here.models[name], saved["models"][name], what=name)
+        names, _ = self._names()
+        for name in _both(here.optimizers, saved["optimizers"]):
+            kept, initial = saved["optimizers"][name], self._initial[name]
+            notes += state.load_optimizer_state(
+                here.optimizers[name], kept, names, what=name, initial=initial, override=override
+            )
+            self._initial[name] = _merged(kept.get("initial"), initial, override)
+        for kind in ("schedulers", "tracked"):
+            for name in _both(getattr(here, kind), saved.get(kind, {})):
+                initial = self._initial.get(f"{name} (scheduler)") if kind == "schedulers" else None
+                notes += state.load_object_state(
+                    name, getattr(here, kind)[name], saved[kind][name], initial=initial, override=override
+                )
+        for kind in _KINDS:
+            notes += [
+                f"{name} is new: the checkpoint has none"
+                for name in getattr(here, kind)
+                if name not in saved.get(kind, {})
+            ]
+        if saved.get("gradients") and here.models:
+            notes += state.load_gradients(here.models, saved["gradients"])
+        if new is None and self.scaler is not None and saved.get("scaler"):
+            self.scaler.load_state_dict(saved["scaler"])
+        return notes
+
+    def _load_loose(self, saved: Mapping[str, Any]) -> list[str]:
+        notes = []
+        for name, tensor in self._names()[1].items():
+            kept = saved.get("parameters", {}).get(name)
+            if kept is not None and kept.shape == tensor.shape:
+                with torch.no_grad():
+                    tensor.copy_(kept)
+            else:
+                notes.append(f"{name} keeps its present value: the checkpoint has none of its shape")
+        return notes
+
+    def missing(self, saved: Mapping[str, Any]) -> list[str]:
+        """What the checkpoint holds and nothing here takes up, in words."""
+        found = [
+            name
+            for kind in _KINDS
+            for name in saved.get(kind, {})
+            if name not in getattr(self, kind) and not name.startswith(("relume/", "callback/"))
+        ]
+        return [f"the checkpoint holds what this script lacks: {', '.join(found)}"] if found else []
+
+    def constants(self) -> list[torch.Tensor]:
+        """Frozen parameters that nobody has written to since this was last asked."""
+        before, found = self._versions, []
+        self._versions = {}
+        for tensor in state.constants(self.models):
+            self._versions[id(tensor)] = tensor._version
+            if before.get(id(tensor)) == tensor._version:
+                found.append(tensor)
+        return found
+
+    def device(self) -> str:
+        """The device of the first parameter."""
+        return next((str(p.device) for model in self.models.values() for p in model.parameters()), "cpu")
+
+    def _names(self) -> tuple[dict[int, str], dict[str, torch.Tensor]]:
+        """The names of all parameters by their ids; and those parameters of optimizers that are in no model, by name."""
+        names = parameter_names(self.models)
+        loose: dict[str, torch.Tensor] = {}
+        for owner, optimizer in self.optimizers.items():
+            for place, group in enumerate(optimizer.param_groups):
+                for number, parameter in enumerate(group["params"]):
+                    if id(parameter) not in names:
+                        names[id(parameter)] = f"parameters.{owner}.{place}.{number}"
+                        loose[names[id(parameter)]] = parameter
+        return names, loose
+
+
+def _both(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:
+    return [name for name in here if name in saved]
+
+
+def _merged(saved: Any, script: Any, override: frozenset[str]) -> Any:
+    """The options that a checkpoint began with, with those that the script now overrides."""
+    if not saved or len(saved) != len(script):
+        return script
+    return [{**s, **b, **{k: v for k, v in s.items() if k in override}} for b, s in zip(saved, script, strict=True)]
