@@ -49,7 +49,7 @@ def checkpoints(
 def verify(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Only these runs; all by default.", show_default=False),
+        typer.Argument(metavar="RUN", help="Only these runs; all by default.", show_default=False),
     ] = None,
     root: Root = Path("runs"),
     as_json: Json = False,
@@ -66,7 +66,7 @@ def verify(
         report = store.verify(folders, progress=progress)
     if as_json:
         print_json(_report_facts(report))
-    elif not report.checkpoints and report.ok:
+    elif report.ok and not report.checkpoints and not report.packs:
         console().print(
             f"There are no checkpoints {'of ' + ', '.join(runs) + ' ' if runs else ''}in {root}.", markup=False
         )

@@ -18,8 +18,9 @@ import torch
 from torch import nn
 
 from relume.errors import ClassicFileError, MismatchError
+from relume.names import canonical, parameter_names
 from relume.run.inert import load_inert
-from relume.run.named import State, canonical, named_optimizer, parameter_names, positional_optimizer
+from relume.run.named import State, named_optimizer, positional_optimizer
 
 _MODEL = ("model_state_dict", "state_dict", "model", "model_state", "net", "network", "weights", "params", "module")
 _OPTIMIZER = (
@@ -201,14 +202,16 @@ def to_state(
     classic: ClassicCheckpoint,
     models: Mapping[str, nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    schedulers: Mapping[str, Any] | None = None,
     *,
     epochs_done: int | None = None,
 ) -> tuple[State, State]:
     """A classic checkpoint as relume's state and its description, for live models and optimizers.
 
     Args:
-        models, optimizers: those that are to continue; they are only looked at. Where there is one, and one in the file,
-            their names need not agree.
+        models, optimizers, schedulers: those that are to continue; they are only looked at. Where there is one, and one
+            in the file, their names need not agree. A file says of no scheduler what class it is, so that what is in it
+            is taken for that of the live one; without live ones it is left out.
         epochs_done: how many epochs the file has behind it. None takes the file's ``epoch`` for that; scripts that save
             the number of the epoch just trained, counted from 0, need one more.
 
@@ -230,7 +233,10 @@ def to_state(
             live: named_optimizer(classic.optimizers[old], optimizers[live], names, source=f"{path}: the optimizer {old!r}")
             for live, old in _pairs("optimizer", list(optimizers), list(classic.optimizers), path).items()
         },
-        "schedulers": dict(classic.schedulers),
+        "schedulers": {
+            live: {"class": type((schedulers or {})[live]).__name__, "state": classic.schedulers[old]}
+            for live, old in _pairs("scheduler", list(schedulers or {}), list(classic.schedulers), path).items()
+        },
         "scaler": classic.scaler,
         "random": {}, "gradients": {}, "tracked": {}, "callbacks": {}, "stopping": None, "streams": {},
         "run": {"last": dict(classic.metrics), "best": {}, "best_epoch": {}},
@@ -250,7 +256,7 @@ def to_state(
 
 def _pairs(kind: str, live: Sequence[str], old: Sequence[str], path: Path) -> dict[str, str]:
     """For each live name the one in the file: the same, or, where there is one, the one of its kind."""
-    if not old:
+    if not old or not live:
         return {}
     if len(live) == 1 and live[0] not in old and (len(old) == 1 or kind in old):
         return {live[0]: kind if kind in old else old[0]}
@@ -267,15 +273,15 @@ def _fitted(tensors: State, module: nn.Module, source: str, live: str) -> State:
     """A state_dict under the canonical names of a live module; raises MismatchError when not one is the module's."""
     own = {canonical(name) for name in module.state_dict()}
     found = {canonical(name): value for name, value in tensors.items()}
-    if own and not own & found.keys():  # Lightning's names begin with the attribute that holds the model
-        shorter = {name.partition(".")[2]: value for name, value in found.items()}
-        if not own & shorter.keys():
-            raise MismatchError(
-                f"{source} has nothing in common with the model {live!r}, a {type(module).__name__}: the file has "
-                f"{_some(found)}, and the model {_some(own)}."
-            )
-        return shorter
-    return found
+    if own & found.keys() or not own:
+        return found
+    shorter = {name.partition(".")[2]: value for name, value in found.items()}
+    if len({name.partition(".")[0] for name in found}) == 1 and own & shorter.keys():
+        return shorter  # Lightning's names begin with the attribute that holds the model
+    raise MismatchError(
+        f"{source} has nothing in common with the model {live!r}, a {type(module).__name__}: the file has {_some(found)}, "
+        f"and the model {_some(own)}."
+    )
 
 
 def _some(names: Iterable[str]) -> str:
@@ -309,7 +315,7 @@ def from_state(state: Mapping[str, Any], meta: Mapping[str, Any]) -> State:
     _put(classic, "model_state_dict", {name: _tensors(tensors) for name, tensors in state["models"].items()})
     optimizers = state.get("optimizers") or {}
     _put(classic, "optimizer_state_dict", {name: plain(positional_optimizer(o)) for name, o in optimizers.items()})
-    _put(classic, "scheduler_state_dict", {name: plain(s) for name, s in (state.get("schedulers") or {}).items()})
+    _put(classic, "scheduler_state_dict", {name: _scheduler(s) for name, s in (state.get("schedulers") or {}).items()})
     if state.get("scaler") is not None:
         classic["scaler_state_dict"] = plain(state["scaler"])
     losses = [metrics[name] for name in ("train/loss", "loss", "val/loss") if name in metrics]
@@ -326,6 +332,15 @@ def check_is_runs(state: object) -> None:
             f"the checkpoint has no models in it, only: {held or 'nothing':.200}. What can be exported are checkpoints that "
             "a Run or a Trainer with a model has made."
         )
+
+
+def _scheduler(saved: Mapping[str, Any]) -> State:
+    """A scheduler's own ``state_dict``, without the marks that stand for code (see `relume.run.state`)."""
+    return {name: plain(value) for name, value in saved["state"].items() if not _is_mark(value)}
+
+
+def _is_mark(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) == 1 and str(next(iter(value))).startswith("relume:")
 
 
 def _put(classic: State, key: str, states: Mapping[str, Any]) -> None:

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from relume.errors import MismatchError, OptimizerError
 
 State = dict[str, Any]
 
-_WRAPPERS = ("module", "_orig_mod")
 _LIKE_PARAMETERS = {
     "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "grad_avg", "acc_delta", "sum", "prev",
     "step_size", "exp_inf", "ax", "variance",
@@ -32,30 +30,6 @@ _IMPLEMENTATION = {
 """Settings of a group that say nothing about the kind of its optimizer."""
 
 
-def canonical(name: str) -> str:
-    """A parameter's name without what wrappers put before it.
-
-    Example:
-        >>> canonical("module._orig_mod.features.0.weight")
-        'features.0.weight'
-    """
-    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
-
-
-def parameter_names(models: Mapping[str, nn.Module]) -> dict[int, str]:
-    """``<model>.<canonical name>`` by the id of the parameter; a tied one has its first name.
-
-    Example:
-        >>> sorted(parameter_names({"model": nn.Linear(2, 1)}).values())
-        ['model.bias', 'model.weight']
-    """
-    names: dict[int, str] = {}
-    for model, module in models.items():
-        for name, parameter in module.named_parameters():
-            names.setdefault(id(parameter), f"{model}.{canonical(name)}")
-    return names
-
-
 def named_optimizer(
     positional: Mapping[str, Any],
     optimizer: torch.optim.Optimizer,
@@ -68,7 +42,7 @@ def named_optimizer(
     Args:
         positional: what some optimizer's ``state_dict()`` gave.
         optimizer: the live one that it is for; it is only looked at.
-        names: see `parameter_names`.
+        names: see `relume.names.parameter_names`.
         source: what error messages call ``positional``.
 
     Returns:
@@ -79,7 +53,8 @@ def named_optimizer(
         OptimizerError: a parameter has no name.
 
     Example:
-        >>> layer = nn.Linear(2, 1)
+        >>> from relume.names import parameter_names
+        >>> layer = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
         >>> named = named_optimizer(optimizer.state_dict(), optimizer, parameter_names({"model": layer}))
         >>> named["class"], named["groups"][0]["names"]
@@ -110,7 +85,9 @@ def named_optimizer(
 
 
 def positional_optimizer(named: Mapping[str, Any]) -> State:
-    """What ``optimizer.load_state_dict`` takes, from what `named_optimizer` made: parameters counted over all groups.
+    """What ``optimizer.load_state_dict`` takes, from what `named_optimizer` or `relume.run.state` made.
+
+    Parameters are counted over all groups.
 
     Example:
         >>> positional_optimizer({"class": "SGD", "groups": [{"lr": 0.1, "names": ["model.weight"]}], "state": {}})
@@ -122,7 +99,8 @@ def positional_optimizer(named: Mapping[str, Any]) -> State:
         places = [positions.setdefault(name, len(positions)) for name in group["names"]]
         groups.append({**{key: value for key, value in group.items() if key != "names"}, "params": places})
     by_position = {positions[name]: values for name, values in named["state"].items()}
-    return {"state": {place: by_position[place] for place in sorted(by_position)}, "param_groups": groups}
+    state = {place: by_position[place] for place in sorted(by_position)} | named.get("other", {})
+    return {"state": state, "param_groups": groups, **named.get("extra", {})}
 
 
 def _checked_groups(

@@ -70,7 +70,11 @@ def chosen(store: Store, run: str, wanted: str | int | os.PathLike[str]) -> Orig
 
 
 def foreign(
-    root: Path, source: str | os.PathLike[str], models: Mapping[str, Any], optimizers: Mapping[str, Any]
+    root: Path,
+    source: str | os.PathLike[str],
+    models: Mapping[str, Any],
+    optimizers: Mapping[str, Any],
+    schedulers: Mapping[str, Any] | None = None,
 ) -> Origin:
     """What ``from_checkpoint=`` names: a checkpoint of any run (see `find_checkpoint`), or a classic ``.pt`` file.
 
@@ -80,7 +84,7 @@ def foreign(
     """
     text = os.fspath(source)
     if Path(text).suffix in _CLASSIC:
-        saved, meta = to_state(read_classic(text), models, optimizers)
+        saved, meta = to_state(read_classic(text), models, optimizers, schedulers)
         return Origin(saved, meta, text, is_own=False)
     store, checkpoint = find_checkpoint(text, root)
     origin = _origin(store, checkpoint, store.load(checkpoint))

@@ -254,7 +254,7 @@ class Run(AbstractContextManager["Run"]):
         self.store = Store(self.root)
         if self._resume is None and not self._objects:
             self._resume = False  # there is nothing to restore: a second execution is another run
-        if self.mirror is not None and self._resume is not False:
+        if self.mirror is not None and self._resume is not False and not _is_new(Path(self.mirror)):
             restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
         if self._resume is False or not is_run(self.root / self.name):
             if self._resume not in (None, True, False):
@@ -285,7 +285,7 @@ class Run(AbstractContextManager["Run"]):
                 return own
         if self._from_checkpoint is None:
             return None
-        return resuming.foreign(self.root, self._from_checkpoint, self.models, self.optimizers)
+        return resuming.foreign(self.root, self._from_checkpoint, self.models, self.optimizers, self.schedulers)
 
     def _adopt(self, before: RunRecord | None) -> None:
         """A run that goes on keeps its seed; where it has none of its own yet, the present one holds."""
@@ -813,3 +813,8 @@ class Run(AbstractContextManager["Run"]):
             raise ConfigurationError(
                 f'run {self.name!r} is not open ({self.status}): use it inside "with relume.Run(...) as run:".'
             )
+
+
+def _is_new(mirror: Path) -> bool:
+    """Whether nothing was mirrored there yet, though its drive is there."""
+    return mirror.parent.is_dir() and not mirror.exists()

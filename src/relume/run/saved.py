@@ -105,8 +105,8 @@ def find_checkpoint(name: str, root: str | Path = "runs", *, monitor: str | None
 
     Args:
         name: ``RUN`` (the newest that is whole; warns of newer ones that are not), ``RUN:NUMBER``, ``RUN:best``,
-            ``RUN:NAME``, the path of a manifest, or the name of a
-            checkpoint of any run. ``RUN`` is a run's name below ``root``, or its path.
+            ``RUN:NAME``, the path of a manifest, or the name of a checkpoint of any run. ``RUN`` is a run's name below
+            ``root``, or its path.
         monitor: the metric that tells the best; None takes the loss of the validation, or else the first metric whose
             name tells its direction.
 
@@ -192,10 +192,11 @@ def _best(store: Store, folder: str, monitor: str | None) -> Checkpoint:
         raise UnknownNameError(
             f"no checkpoint in {store.root / folder} has the metric {monitor!r}: {closest(monitor, metrics)}"
         )
-    for metric in [monitor] if monitor else metrics:
+    looked_at = [monitor] if monitor else metrics
+    for metric in looked_at:
         if best := saves.best(metric):
             return best.checkpoint
-    why = f"no name among {', '.join(metrics)} says whether small is good" if metrics else "they have no metrics"
+    why = f"no name among {', '.join(looked_at)} says whether small is good" if metrics else "they have no metrics"
     numbers = ", ".join(str(saved.checkpoint.sequence) for saved in saves.saved)
     raise ConfigurationError(
         f"which checkpoint in {store.root / folder} is the best cannot be told: {why}. Give one of the numbers {numbers}."
