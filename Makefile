@@ -60,6 +60,8 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/end_to_end.py
 	@$(BIN)/python bench/stream.py
 	@$(BIN)/python bench/imports.py
+	@$(BIN)/python bench/checkpoint.py
+	@$(BIN)/python bench/restart.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -16,11 +16,13 @@ KILLS = {"short": 4, "long": 20}
 @pytest.mark.parametrize(
     ("training", "options"),
     [
-        ("by_trainer", {"workers": 0}),
+        ("by_trainer", {"workers": 0, "optimizer": "adam"}),
         ("by_trainer", {"workers": 2, "optimizer": "momentum"}),
+        pytest.param("by_trainer", {"workers": 0, "optimizer": "momentum"}, marks=pytest.mark.long),
+        pytest.param("by_trainer", {"workers": 2, "optimizer": "adam"}, marks=pytest.mark.long),
         ("by_hand", {}),
     ],
-    ids=["trainer, Adam", "trainer, 2 workers, momentum", "hand-written, two optimizers, EMA"],
+    ids=["Adam", "2 workers, momentum", "momentum", "2 workers, Adam", "hand-written, two optimizers, EMA"],
 )
 def test_killed_at_random_moments(length: str, training: str, options: dict[str, Any], tmp_path: Path) -> None:
     train = functools.partial(getattr(trainings, training), **options)

@@ -271,6 +271,20 @@ def test_the_report_names_what_differs_and_the_checkpoint_holds(
         assert again.optimizer.param_groups[0]["lr"] == 0.5
 
 
+def test_another_number_of_threads_or_workers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.set_num_threads(1)
+    Line(tmp_path).train(1)
+    torch.set_num_threads(2)
+    with Line(tmp_path, quiet=False).run:
+        pass
+    assert "threads: 1 before, 2 now: the last bits may differ" in capsys.readouterr().out
+    torch.set_num_threads(1)
+    for root, workers in (("whole", (0, 0)), ("parts", (2, 1))):
+        for epochs, count in zip((2, 3), workers, strict=True):
+            trainings.by_trainer(tmp_path / root, workers=count, epochs=epochs)
+    assert trainings.logged(tmp_path / "parts", "hard") == trainings.logged(tmp_path / "whole", "hard")
+
+
 def test_shapes_that_do_not_fit_are_all_named_and_nothing_is_lost(tmp_path: Path) -> None:
     whole = Line(tmp_path).train(2)
     with pytest.raises(MismatchError, match=r"0\.weight(.|\n)*0\.bias(.|\n)*2\.weight"):

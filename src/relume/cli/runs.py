@@ -16,8 +16,11 @@ _COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "fa
 
 def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
     """List the runs below a folder, newest last."""
+    from relume.errors import RootError
     from relume.monitor import runs_in
 
+    if root.exists() and not root.is_dir():
+        raise RootError(f"{root} is a file: --root is the folder that holds the runs.")
     found = [_facts(folder) for folder in runs_in(root)]
     if as_json:
         print_json(found)
