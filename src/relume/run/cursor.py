@@ -76,13 +76,18 @@ class StepCounter:
         self._was_updated = False
 
     @property
+    def has_just_updated(self) -> bool:
+        """Whether an update was made in the batch that is done now; without optimizers, each batch is one."""
+        return not self._counts or self._was_updated or self._cursor.step != self._base
+
+    @property
     def gradients_are_spent(self) -> bool:
         """Whether the gradients that are there have been used, and will be thrown away before the next ones are computed.
 
         So it is when an update was made in this batch and each update before found newly made gradients: the training
         clears them in between, and a checkpoint need not hold them.
         """
-        if not self._counts or not (self._was_updated or self._cursor.step != self._base):
+        if not self._counts or not self.has_just_updated:
             return False
         for before, now in self._gradients.values():
             if now is None or now() is None:

@@ -53,6 +53,8 @@ from relume.seeds import seed_everything
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
 SaveObserver = Callable[[str, Checkpoint | None], None]
+_ENDING = ("SIGINT", "SIGTERM", "max_time")
+_MOST_DEFERRED = 64  # batches that a checkpoint waits for the next update
 _KEEPER_SECONDS = 2.0
 
 
@@ -187,7 +189,12 @@ class Run(AbstractContextManager["Run"]):
         self._open_streams: dict[int, Stream] = {}
         self._stops_now = False
         self._mirroring: Mirror | None = None
-        self._pending_random: Any = None
+        self._is_replaying = (
+            False  # from the start to the place of the checkpoint, what the script does was done before
+        )
+        self._has_looped = False
+        self._closed = 0  # calls of batches() whose code behind the loop was run too
+        self._deferred = 0
         self._wanted = False
         self._requests: list[str] = []
         self._next_step: float = math.inf
@@ -341,8 +348,11 @@ class Run(AbstractContextManager["Run"]):
         self._observers = []  # what they could say comes too late
         self._settle()
         try:
-            if is_good and self._saved_at != self._position():
-                self._save("end")
+            if self._is_replaying:
+                self._end_replay()  # nothing was left to do
+            self._closed = self._pass
+            if (is_good and self._saved_at != self._position()) or ("by hand" in self._requests and status != "failed"):
+                self._save("end" if is_good else "by hand")
             self._checkpoints.close()
             self._tell_saved()
         except CheckpointError as failure:
@@ -393,21 +403,23 @@ class Run(AbstractContextManager["Run"]):
         if count > self._epochs_total and not self._stops_now:
             self._stop_reason = None  # it ended before; more epochs extend it
         self._epochs_total = count
-        self._in_epochs = True
+        self._in_epochs = self._has_looped = True
         self._loops += 1
         try:
             while self.cursor.epoch < count and self._stop_reason is None:
                 if not self._progress:
-                    self._put_random_back()
+                    self._end_replay()
                 yield self.cursor.epoch
+                self._is_replaying = False
                 self.cursor.epoch += 1
                 self.cursor.batch = 0
-                self._pass = 0
+                self._pass = self._closed = 0
                 self._progress.clear()
                 self._epoch_done()
         finally:
             self._in_epochs = False
             self._loops -= 1
+        self._end_replay()
         if self._stop_reason is None:
             self.reason = f"{count} {'epoch' if count == 1 else 'epochs'} done"
         if self.stopping is not None and self.stopping.restore_best:
@@ -421,7 +433,7 @@ class Run(AbstractContextManager["Run"]):
         self.console.epoch_end({n: v for n, v in values.items() if f"{n}_epoch" not in values})
         if self.every.is_due_after(self.cursor.epoch):
             self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
-        if self._wanted:
+        if self._wanted or self.cursor.step >= self._next_step:
             self._pause()
 
     def _look_at_stopping(self, values: Mapping[str, float]) -> None:
@@ -460,6 +472,7 @@ class Run(AbstractContextManager["Run"]):
             epoch = self._passes.get(id(loader), 0)
             self._passes[id(loader)] = epoch + 1
         number, self._pass = self._pass, self._pass + 1
+        self._has_looped = True
         return self._batches(stream, epoch, number)
 
     def _batches(self, stream: Stream, epoch: int, number: int) -> Iterator[Any]:
@@ -470,6 +483,9 @@ class Run(AbstractContextManager["Run"]):
         state_there = self._stream_states.pop(number, None)
         if leads:
             self._leader, cursor.batch = number, done
+            self._closed = max(self._closed, number)
+            if self._wanted and not self._is_replaying:
+                self._pause()
         self._loops += 1
         self._open_streams[number] = stream
         try:
@@ -479,7 +495,8 @@ class Run(AbstractContextManager["Run"]):
                 if leads:
                     console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length, done)
                 batches = itertools.chain((batch,), batches)
-            self._put_random_back()
+                self._end_replay()
+            length = stream.length if self._in_epochs else None
             next_batch = self._steps.next_batch
             for batch in batches:
                 if leads:
@@ -491,12 +508,14 @@ class Run(AbstractContextManager["Run"]):
                 console.batch(samples)
                 if leads:
                     cursor.batch = done
-                    if self._wanted or cursor.step >= self._next_step:
+                    if (self._wanted or cursor.step >= self._next_step) and self._may_pause(done == length):
                         self._pause()
                 if self._stop_reason is not None and not self._in_epochs:
                     return
             if leads:
                 self._steps.batch_done()
+            if number >= max(self._progress, default=0) and number >= self._closed:
+                self._end_replay()
         finally:
             self._loops -= 1
             self._open_streams.pop(number, None)
@@ -540,13 +559,18 @@ class Run(AbstractContextManager["Run"]):
     # -------------------------------------------------------------------------------------------------- checkpoints
 
     def checkpoint(self) -> None:
-        """Make a checkpoint now; call it when a step is complete. Training goes on while it is written.
+        """Make a checkpoint at the next place from which a resume is exact. Training goes on while it is written.
+
+        That is when the code of this batch, or behind the last batch that of this epoch, is done; outside of loops, at once.
 
         Raises:
             UnstorableError: the path to an object that cannot be stored.
         """
         self._require_running()
-        self._save("by hand")
+        if self._has_looped:
+            self._request("by hand")
+        else:
+            self._save("by hand")
 
     def wait(self) -> None:
         """Wait until the last checkpoint is safe on the disk."""
@@ -589,13 +613,27 @@ class Run(AbstractContextManager["Run"]):
         if self.max_seconds is not None and time.perf_counter() - self.started >= self.max_seconds:
             self._request("max_time")
 
+    def _may_pause(self, is_last: bool) -> bool:
+        """Whether a resume from here would be exact in all loops.
+
+        Behind an update, no gradients are half gathered, and a loop that counts its batches to gather them begins a new
+        group. Behind the last batch, the code that follows the loop belongs to the epoch: the checkpoint waits for it.
+        """
+        if is_last and not any(request in _ENDING for request in self._requests):
+            return False
+        if self._steps.has_just_updated or self._deferred >= _MOST_DEFERRED:
+            self._deferred = 0
+            return True
+        self._deferred += 1
+        return False
+
     def _pause(self) -> None:
         """Between two steps: make the checkpoint that is due, and end when that was asked for."""
         self._wanted = False
         requests, self._requests = self._requests, []
         self._tell_saved()
-        ending = next((r for r in requests if r in ("SIGINT", "SIGTERM", "max_time")), None)
-        reason = ending if ending is not None else "SIGUSR1" if "SIGUSR1" in requests else None
+        ending = next((r for r in requests if r in _ENDING), None)
+        reason = ending or next((r for r in requests if r in ("SIGUSR1", "by hand")), None)
         if self.cursor.step >= self._next_step:
             self._next_step = self.every.next_step(self.cursor.step)
             reason = reason or f"{self.every.steps} steps"
@@ -620,7 +658,7 @@ class Run(AbstractContextManager["Run"]):
     def _save(self, reason: str) -> None:
         """Take a snapshot; writing goes on in the background. A failure is a warning."""
         self._settle()
-        if self._saved_at == self._position() and reason != "by hand":
+        if self._saved_at == self._position():
             return
         for observer in self._save_observers:
             observer("start", None)
@@ -671,6 +709,8 @@ class Run(AbstractContextManager["Run"]):
                 "best_epoch": self.best_epoch,
                 "epoch_values": self._epoch_values,
                 "progress": self._progress,
+                "closed": self._closed,
+                "has_looped": self._has_looped,
                 "stop_reason": self._stop_reason,
                 "epochs_total": self._epochs_total,
                 "seconds": self._seconds_before + time.perf_counter() - self.started,
@@ -708,6 +748,8 @@ class Run(AbstractContextManager["Run"]):
             getattr(self, name).update(inner.get(name, {}))
         self._epoch_values = dict(inner.get("epoch_values", {}))
         self._progress.update(inner.get("progress", {}))
+        self._closed = int(inner.get("closed", 0))
+        self._is_replaying = bool(inner.get("has_looped"))
         self._stream_states = {k: v for k, v in (saved.get("streams") or {}).items() if v is not None}
         self._stop_reason = inner.get("stop_reason") if origin.is_own else None
         self._epochs_total = int(inner.get("epochs_total", 0)) if origin.is_own else 0
@@ -718,14 +760,19 @@ class Run(AbstractContextManager["Run"]):
             self._saved_at = self._position()
         if saved.get("random"):
             notes += state.load_random_state(saved["random"])
-            self._pending_random = saved["random"]
         return notes
 
-    def _put_random_back(self) -> None:
-        """What the user's code drew between the start and here was drawn before the checkpoint already."""
-        if self._pending_random is not None:
-            saved, self._pending_random = self._pending_random, None
-            state.load_random_state(saved)
+    def _end_replay(self) -> None:
+        """Here the checkpoint was made. What the script has done on its way was done before: all is put back once more.
+
+        A scheduler that is stepped, gradients that are cleared, numbers that are drawn before the first batch: these
+        count once. What was logged on the way was not written again.
+        """
+        if self._is_replaying and self._origin is not None:
+            self._is_replaying = False
+            self._objects.load(self._origin.state, None, self.override)
+            if self._origin.state.get("random"):
+                state.load_random_state(self._origin.state["random"])
 
     def _report(self, notes: list[str], before: RunRecord | None) -> None:
         """Say where the run goes on, what fits and what differs since."""
@@ -771,6 +818,8 @@ class Run(AbstractContextManager["Run"]):
         # Hot path: 12 microseconds for one metric, the write to the journal included.
         self._require_running()
         ready, arriving = split(values)
+        if self._is_replaying:
+            return  # it stands in the journal already
         cursor = self.cursor
         if step is not None:
             step = check_step(step)
