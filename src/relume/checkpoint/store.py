@@ -282,6 +282,10 @@ class Store:
         if not missing:
             return placed, 0
         pack = write_pack(self.layout.packs, self.layout.staging, map(_blob, missing))
+        live = {leaf.hash: leaf for leaf in missing if leaf.is_live}
+        for name in damaged(pack, list(live), verify="hash") if live else ():
+            files.remove(pack.path)  # nobody knows of it yet
+            raise live[name].changed()
         self._index.add(pack, trusted=True)
         return placed | {leaf.hash: pack.id for leaf in missing}, pack.size_bytes
 

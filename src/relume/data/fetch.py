@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from relume.data.order import Indices
 from relume.generators import own_numpy_generator, seed_cpu
+
+_GRACE_SECONDS = 30
 
 
 class SeededDataset(Dataset[Any]):
@@ -53,11 +56,22 @@ class WorkerInit:
 
     def __call__(self, worker_id: int) -> None:
         own_numpy_generator()
+        _outlive_signals()
         info = get_worker_info()
         if info is not None and isinstance(info.dataset, SeededDataset):
             object.__setattr__(info, "dataset", info.dataset.dataset)  # torch forbids plain assignment
         if self.user_function is not None:
             self.user_function(worker_id)
+
+
+def _outlive_signals() -> None:
+    """Ctrl-C and SIGTERM often reach the whole process group: a worker goes on until its training has saved.
+
+    It ends when the training tells it to, or is gone; after SIGTERM in half a minute at the latest.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS))
 
 
 class Feed:

@@ -100,6 +100,11 @@ class Stream:
         """What is needed besides (seed, epoch, batch) to go on from here; ``None`` for all map-style datasets."""
         return self._source.state_dict()
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Bring a loader that keeps a state of its own to where it stood; others have nothing to load."""
+        if isinstance(self._source, _ReplaySource) and self._source.holder is not None:
+            self._source.holder.load_state_dict(state["holder"])
+
 
 @dataclass
 class _Said:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from relume.names import parameter_names
+from relume.names import named_parameters, parameter_names
 from relume.run import state
 from relume.run.cursor import as_named
 
@@ -31,14 +31,16 @@ class Objects:
         self.tracked: dict[str, Any] = dict(track or {})
         self.scaler = scaler
         self._initial: dict[str, Any] = {}
+        self._trainable: dict[str, dict[str, bool]] = {}  # as the script had it when it started
         self._versions: dict[int, int] = {}
 
     def __bool__(self) -> bool:
         return bool(self.models or self.optimizers or self.tracked)
 
-    def add(self, model: Any, optimizer: Any, scheduler: Any, track: Mapping[str, Any] | None) -> Objects:
+    def add(self, model: Any, optimizer: Any, scheduler: Any, scaler: Any, track: Mapping[str, Any] | None) -> Objects:
         """Take in more objects; returns those among them that were not here yet."""
-        new = Objects(model, optimizer, scheduler, None, track)
+        new = Objects(model, optimizer, scheduler, scaler if self.scaler is None else None, track)
+        self.scaler = self.scaler if self.scaler is not None else scaler
         for kind in _KINDS:
             mine, others = getattr(self, kind), getattr(new, kind)
             there = {id(one) for one in mine.values()}
@@ -52,6 +54,7 @@ class Objects:
         self._note_initial(self)
 
     def _note_initial(self, objects: Objects) -> None:
+        self._trainable |= {name: _trainable(model) for name, model in objects.models.items()}
         self._initial |= {name: state.group_options(one) for name, one in objects.optimizers.items()}
         self._initial |= {f"{name} (scheduler)": state.initial_options(one) for name, one in objects.schedulers.items()}
 
@@ -61,6 +64,10 @@ class Objects:
         return {
             "models": {name: state.model_state(model) for name, model in self.models.items()},
             "parameters": loose,
+            "trainable": {
+                name: {"initial": self._trainable.get(name, {}), "now": _trainable(model)}
+                for name, model in self.models.items()
+            },
             "optimizers": {
                 name: state.optimizer_state(optimizer, names, initial=self._initial.get(name))
                 for name, optimizer in self.optimizers.items()
@@ -81,12 +88,16 @@ class Objects:
         Raises:
             MismatchError: shapes that do not fit; names them all.
         """
-        here, notes = new or self, self._load_loose(saved)
+        here, notes = self if new is None else new, self._load_loose(saved)
+        notes += self._load_frozen(saved, here.models)
         for name in _both(here.models, saved["models"]):
             notes += state.load_model_state(here.models[name], saved["models"][name], what=name)
         names, _ = self._names()
         for name in _both(here.optimizers, saved["optimizers"]):
             kept, initial = saved["optimizers"][name], self._initial[name]
+            if len(kept.get("initial") or kept["groups"]) == len(initial):
+                self._restore_groups(here.optimizers[name], kept)
+                initial = initial + state.group_options(here.optimizers[name])[len(initial) :]
             notes += state.load_optimizer_state(
                 here.optimizers[name], kept, names, what=name, initial=initial, override=override
             )
@@ -105,9 +116,36 @@ class Objects:
             ]
         if saved.get("gradients") and here.models:
             notes += state.load_gradients(here.models, saved["gradients"])
-        if new is None and self.scaler is not None and saved.get("scaler"):
-            self.scaler.load_state_dict(saved["scaler"])
+        if here.scaler is not None and saved.get("scaler"):
+            here.scaler.load_state_dict(saved["scaler"])
         return notes
+
+    def _load_frozen(self, saved: Mapping[str, Any], models: Mapping[str, Any]) -> list[str]:
+        """What was frozen, or no longer was, when the checkpoint was made. Where the script begins otherwise now, that holds."""
+        notes = []
+        for model_name, model in models.items():
+            kept = saved.get("trainable", {}).get(model_name, {"initial": {}, "now": {}})
+            script = self._trainable.get(model_name, {})
+            changed = [name for name, value in script.items() if kept["initial"].get(name, value) != value]
+            if changed:
+                what = "trainable" if script[changed[0]] else "frozen"
+                notes.append(f"{model_name}: {len(changed)} parameters are {what} in the script now: {changed[0]} …")
+            for name, parameter in named_parameters({model_name: model}):
+                name = name.removeprefix(f"{model_name}.")
+                if name in kept["now"] and name not in changed:
+                    parameter.requires_grad_(kept["now"][name])
+        return notes
+
+    def _restore_groups(self, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
+        """Add the groups that the training added after its start, such as those of layers that were unfrozen."""
+        names, _ = self._names()
+        by_name = dict(named_parameters(self.models))
+        held = {names[id(p)] for group in optimizer.param_groups for p in group["params"]}
+        for group in saved["groups"][len(optimizer.param_groups) :]:
+            own = group["names"]
+            if own and all(name in by_name and name not in held for name in own):
+                options = {k: v for k, v in group.items() if k != "names" and k in optimizer.param_groups[0]}
+                optimizer.add_param_group({"params": [by_name[name] for name in own], **options})
 
     def _load_loose(self, saved: Mapping[str, Any]) -> list[str]:
         notes = []
@@ -155,6 +193,10 @@ class Objects:
                         names[id(parameter)] = f"parameters.{owner}.{place}.{number}"
                         loose[names[id(parameter)]] = parameter
         return names, loose
+
+
+def _trainable(model: Any) -> dict[str, bool]:
+    return {name.removeprefix("model."): p.requires_grad for name, p in named_parameters({"model": model})}
 
 
 def _both(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:

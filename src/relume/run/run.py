@@ -160,6 +160,7 @@ class Run(AbstractContextManager["Run"]):
         self.last: dict[str, float] = {}
         self.best: dict[str, float] = {}
         self.best_epoch: dict[str, int] = {}
+        self._last_step: dict[str, int] = {}
         self.status: Literal["new", "running", "finished", "interrupted", "failed"] = "new"
         self.reason = ""
         self.folder = self.root / self.name
@@ -168,7 +169,6 @@ class Run(AbstractContextManager["Run"]):
         self._epochs_total = 0
         self._in_epochs = False
         self._epoch_values: dict[str, float] = {}
-        self._passes: dict[int, int] = {}
         self._streams: dict[int, tuple[Any, Stream]] = {}
         self._said: set[str] = set()
         self._observers: list[Observer] = []
@@ -187,7 +187,10 @@ class Run(AbstractContextManager["Run"]):
         self._progress: dict[int, int] = {}  # batches handed out, by the number of the call of batches()
         self._stream_states: dict[int, Any] = {}
         self._open_streams: dict[int, Stream] = {}
+        self._loader_states: list[Any] = []
         self._stops_now = False
+        self._stopped_early = False
+        self._lengths: dict[int, Any] = {}
         self._mirroring: Mirror | None = None
         self._is_replaying = (
             False  # from the start to the place of the checkpoint, what the script does was done before
@@ -227,7 +230,9 @@ class Run(AbstractContextManager["Run"]):
         record = self._record(before)
         self._id = record.id
         self.console: Reporter = reporter(quiet=self._quiet)
-        self._checkpoints = Checkpoints(self.store, self.name, self.keep, self._committed)
+        self._checkpoints = Checkpoints(
+            self.store, self.name, self.keep, self._committed, lambda: self._request("retry")
+        )
         self._opening.callback(self._checkpoints.close)
         self._objects.note_initial()
         notes = self._restore(before)
@@ -259,7 +264,7 @@ class Run(AbstractContextManager["Run"]):
     def _open_folder(self) -> RunRecord | None:
         """Make the run's folder, or enter the one that is there; returns what it says of itself."""
         self.store = Store(self.root)
-        if self._resume is None and not self._objects:
+        if self._resume is None and not self._objects and not self.store.list(f"{self.name}/checkpoints"):
             self._resume = False  # there is nothing to restore: a second execution is another run
         if self.mirror is not None and self._resume is not False and not _is_new(Path(self.mirror)):
             restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
@@ -353,6 +358,10 @@ class Run(AbstractContextManager["Run"]):
             self._closed = self._pass
             if (is_good and self._saved_at != self._position()) or ("by hand" in self._requests and status != "failed"):
                 self._save("end" if is_good else "by hand")
+            self._checkpoints.settle()
+            if "retry" in self._requests and status != "failed":
+                self._saved_at = None
+                self._save("end" if is_good else "retry")
             self._checkpoints.close()
             self._tell_saved()
         except CheckpointError as failure:
@@ -426,6 +435,9 @@ class Run(AbstractContextManager["Run"]):
             self.restore_best()
 
     def _epoch_done(self) -> None:
+        if self._open_streams and "open" not in self._said:
+            self._said.add("open")
+            self.note("a loader is read across epochs: after a resume it begins anew, so a resume is not exact")
         self._settle()
         values, self._epoch_values = self._epoch_values, {}
         self._look_at_stopping(values)
@@ -444,6 +456,7 @@ class Run(AbstractContextManager["Run"]):
         if value is not None:
             reason = stopping.update(value)
             if reason is not None:
+                self._stopped_early = True
                 self.stop(reason)
         elif stopping.monitor not in self.last and stopping.monitor not in self._said:
             self._said.add(stopping.monitor)
@@ -466,11 +479,7 @@ class Run(AbstractContextManager["Run"]):
         """
         self._require_running()
         stream = self.stream(loader)
-        if self._in_epochs:
-            epoch = self.cursor.epoch
-        else:
-            epoch = self._passes.get(id(loader), 0)
-            self._passes[id(loader)] = epoch + 1
+        epoch = self.cursor.epoch if self._in_epochs else self._pass
         number, self._pass = self._pass, self._pass + 1
         self._has_looped = True
         return self._batches(stream, epoch, number)
@@ -481,6 +490,11 @@ class Run(AbstractContextManager["Run"]):
         progress, cursor, console = self._progress, self.cursor, self.console
         done = progress.get(number, 0)
         state_there = self._stream_states.pop(number, None)
+        before = self._lengths.pop(number, stream.length) if done else stream.length
+        if before != stream.length:
+            self.note(
+                f"the loader had {before} batches when this epoch began and has {stream.length} now: not the same samples"
+            )
         if leads:
             self._leader, cursor.batch = number, done
             self._closed = max(self._closed, number)
@@ -523,11 +537,17 @@ class Run(AbstractContextManager["Run"]):
                 self._leader = None
 
     def add(
-        self, *, model: Any = None, optimizer: Any = None, scheduler: Any = None, track: Mapping[str, Any] | None = None
+        self,
+        *,
+        model: Any = None,
+        optimizer: Any = None,
+        scheduler: Any = None,
+        scaler: Any = None,
+        track: Mapping[str, Any] | None = None,
     ) -> None:
         """Add objects to a run that is open: they become part of each checkpoint, and go on from the present one."""
         self._require_running()
-        new = self._objects.add(model, optimizer, scheduler, track)
+        new = self._objects.add(model, optimizer, scheduler, scaler, track)
         if self._origin is not None:
             for text in self._objects.load(self._origin.state, new, self.override):
                 self.note(text)
@@ -538,6 +558,9 @@ class Run(AbstractContextManager["Run"]):
         known = self._streams.get(id(loader))
         if known is None:
             known = self._streams[id(loader)] = (loader, stream_of(loader, self.seed, self.in_memory))
+            there = self._loader_states.pop(0, None) if self._loader_states else None
+            if there is not None:
+                known[1].load_state_dict(there)
         return known[1]
 
     def _say_decision(self, stream: Stream) -> None:
@@ -608,6 +631,12 @@ class Run(AbstractContextManager["Run"]):
 
     def _on_time(self) -> None:
         """Called by the keeper every now and then."""
+        if self.cursor.step > 0 and not self._has_looped and "unlooped" not in self._said:
+            self._said.add("unlooped")
+            self.note(
+                "this loop does not use run.batches(loader): nothing is saved between its steps, and no signal is waited for. "
+                "Use it, or call run.checkpoint() when a step is complete."
+            )
         if self.every.seconds is not None and time.monotonic() - self._last_save >= self.every.seconds:
             self._request("time")
         if self.max_seconds is not None and time.perf_counter() - self.started >= self.max_seconds:
@@ -633,7 +662,9 @@ class Run(AbstractContextManager["Run"]):
         requests, self._requests = self._requests, []
         self._tell_saved()
         ending = next((r for r in requests if r in _ENDING), None)
-        reason = ending or next((r for r in requests if r in ("SIGUSR1", "by hand")), None)
+        if "retry" in requests:
+            self._saved_at = None
+        reason = ending or next((r for r in requests if r in ("SIGUSR1", "by hand", "retry")), None)
         if self.cursor.step >= self._next_step:
             self._next_step = self.every.next_step(self.cursor.step)
             reason = reason or f"{self.every.steps} steps"
@@ -645,8 +676,17 @@ class Run(AbstractContextManager["Run"]):
         self._save(reason)
         if ending is None:
             return
-        self._checkpoints.settle()
-        self.note(f"{'Ctrl-C' if ending == 'SIGINT' else ending}: saved; the same command goes on from here.")
+        is_saved = self._checkpoints.settle()
+        if "retry" in self._requests:
+            self._saved_at = None
+            self._save(reason)
+            is_saved = self._checkpoints.settle()
+        what = (
+            "saved; the same command goes on from here"
+            if is_saved
+            else "not saved; the checkpoint before this one is there"
+        )
+        self.note(f"{'Ctrl-C' if ending == 'SIGINT' else ending}: {what}.")
         if ending == "SIGINT":
             raise KeyboardInterrupt
         raise RunEnded(ending, 128 + signal.SIGTERM if ending == "SIGTERM" else TRY_AGAIN)
@@ -658,12 +698,14 @@ class Run(AbstractContextManager["Run"]):
     def _save(self, reason: str) -> None:
         """Take a snapshot; writing goes on in the background. A failure is a warning."""
         self._settle()
-        if self._saved_at == self._position():
+        if self._saved_at == self._position() or not self._objects:
             return
         for observer in self._save_observers:
             observer("start", None)
         self._settle()
-        metrics = dict(self.last)
+        metrics = {
+            n: v for n, v in self.last.items() if self._last_step.get(n) == self.cursor.step or n.startswith("train/")
+        }
         is_best = self.keep.monitor is not None and metrics.get(self.keep.monitor) == self.best.get(
             self.keep.monitor, 0
         )
@@ -702,16 +744,20 @@ class Run(AbstractContextManager["Run"]):
         return {
             **self._objects.capture(with_gradients=not self._gradients_are_spent()),
             "stopping": None if self.stopping is None else self.stopping.state_dict(),
+            "loaders": [stream.state_dict() for _, stream in self._streams.values()],
             "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
             "run": {
                 "last": self.last,
                 "best": self.best,
                 "best_epoch": self.best_epoch,
+                "last_step": self._last_step,
                 "epoch_values": self._epoch_values,
                 "progress": self._progress,
                 "closed": self._closed,
                 "has_looped": self._has_looped,
                 "stop_reason": self._stop_reason,
+                "stopped_early": self._stopped_early,
+                "lengths": {number: stream.length for number, stream in self._open_streams.items()},
                 "epochs_total": self._epochs_total,
                 "seconds": self._seconds_before + time.perf_counter() - self.started,
             },
@@ -746,12 +792,18 @@ class Run(AbstractContextManager["Run"]):
         inner = saved.get("run") or {}
         for name in ("last", "best", "best_epoch"):
             getattr(self, name).update(inner.get(name, {}))
+        self._last_step.update(inner.get("last_step", {}))
         self._epoch_values = dict(inner.get("epoch_values", {}))
         self._progress.update(inner.get("progress", {}))
         self._closed = int(inner.get("closed", 0))
         self._is_replaying = bool(inner.get("has_looped"))
+        self._lengths = dict(inner.get("lengths", {}))
+        self._loader_states = list(saved.get("loaders") or [])
         self._stream_states = {k: v for k, v in (saved.get("streams") or {}).items() if v is not None}
         self._stop_reason = inner.get("stop_reason") if origin.is_own else None
+        if inner.get("stopped_early"):
+            self._stop_reason = self.stopping.reason if self.stopping is not None else None
+            self._stopped_early = self._stop_reason is not None
         self._epochs_total = int(inner.get("epochs_total", 0)) if origin.is_own else 0
         self._seconds_before = float(inner.get("seconds", 0.0)) if origin.is_own else 0.0
         for name, value in origin.cursor.items():
@@ -842,6 +894,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _note_values(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
         self.last.update(values)
+        self._last_step.update(dict.fromkeys(values, step))
         self._epoch_values.update(values)
         best = self.best
         for name, value in values.items():

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from relume.checkpoint import Candidate, Checkpoint, Keep, Store, Writer
-from relume.errors import CheckpointError, RelumeWarning, StoreLockedError, UnstorableError
+from relume.errors import CheckpointError, ConstantChangedError, RelumeWarning, StoreLockedError, UnstorableError
 
 _GC_SECONDS = 30.0
 _LABEL_METRICS = 3
@@ -29,17 +29,22 @@ class Checkpoints:
         name: the run's.
         keep: which to keep.
         committed: called in the background thread with each checkpoint that is safe.
+        retry: called there when a save should be made again: a tensor that was taken for constant was not.
 
     A save that fails costs nothing but itself: training goes on, and a warning says why.
     """
 
-    def __init__(self, store: Store, name: str, keep: Keep, committed: Callable[[Checkpoint], None]) -> None:
+    def __init__(
+        self, store: Store, name: str, keep: Keep, committed: Callable[[Checkpoint], None], retry: Callable[[], None]
+    ) -> None:
         self.store = store
         self.folder = f"{name}/checkpoints"
         self.keep = keep
         self.done: deque[Checkpoint] = deque()
         self.failures = 0
         self._committed = committed
+        self._retry = retry
+        self._trusts_constants = True
         self._writer = Writer(store)
         self._pending: Future[Checkpoint] | None = None
         self._candidates = [candidate_of(store, checkpoint) for checkpoint in store.list(self.folder)]
@@ -68,7 +73,7 @@ class Checkpoints:
                 meta,
                 folder=self.folder,
                 label=label,
-                constant=constant,
+                constant=constant if self._trusts_constants else (),
                 verify_constant=verify_constant,
                 before_commit=before_commit,
             )
@@ -82,16 +87,19 @@ class Checkpoints:
         self._pending = future
         return True
 
-    def settle(self) -> None:
-        """Wait until nothing is being written; warn of what went wrong."""
+    def settle(self) -> bool:
+        """Wait until nothing is being written; warn of what went wrong. Whether all went well."""
         if self._pending is None:
-            return
+            return True
+        is_good = True
         try:
             self._writer.wait()
         except CheckpointError as error:
+            is_good = False
             self._failed(error)
         if self._pending.done():
             self._pending = None
+        return is_good
 
     def close(self) -> None:
         """Finish what is being written, end the thread, and delete the tensors that nothing needs any more."""
@@ -123,7 +131,13 @@ class Checkpoints:
     # ------------------------------------------------------------------------------------ in the background thread
 
     def _after(self, done: Future[Checkpoint], metrics: Mapping[str, float], cursor: Mapping[str, int]) -> None:
-        if done.cancelled() or done.exception() is not None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is not None:
+            if isinstance(error, ConstantChangedError):
+                self._trusts_constants = False  # from here on all is copied
+                self._retry()
             return
         checkpoint = done.result()
         self.done.append(checkpoint)

@@ -185,7 +185,13 @@ class Trainer:
                     f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
                 )
             self._to_device()
-            run.add(model=self.model, optimizer=self.optimizers, scheduler=self.schedulers, track=self._own_state())
+            run.add(
+                model=self.model,
+                optimizer=self.optimizers,
+                scheduler=self.schedulers,
+                scaler=self.scaler,
+                track=self._own_state(),
+            )
             return self._fit(run, train_loader, val_loader, epochs)
         name = run if run is not None else _name_of(self.model)
         self._to_device()
