@@ -71,9 +71,9 @@ def test_a_killed_run_carries_on_with_its_own_command_from_any_folder(tmp_path: 
 
 
 def test_a_run_of_relume_train_is_extended_by_its_own_options(tmp_path: Path) -> None:
-    quick = ("--epochs", "1", "--batch-size", "500", "--name", "first", "--quiet")
+    quick = ("--epochs", "1", "--batch-size", "500", "--quiet")
     assert python("-m", "relume", "train", "fashion-mnist", *quick, cwd=tmp_path).returncode == 0
-    extended = python("-m", "relume", "resume", "first", "--", "--epochs", "2", cwd=tmp_path)
+    extended = python("-m", "relume", "resume", "fashion-mnist", "--", "--epochs", "2", cwd=tmp_path)
     assert extended.returncode == 0 and "-m relume train fashion-mnist" in extended.stdout, extended.stderr
-    shown = json.loads(python("-m", "relume", "show", "first", "--json", cwd=tmp_path).stdout)
+    shown = json.loads(python("-m", "relume", "show", "fashion-mnist", "--json", cwd=tmp_path).stdout)
     assert (shown["status"], shown["epoch"]) == ("finished", 2)

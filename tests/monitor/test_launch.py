@@ -87,3 +87,12 @@ def test_records_without_a_command_fall_back_to_the_arguments(tmp_path: Path) ->
     (tmp_path / "train.py").write_text("")
     launch = launch_again(make_run(tmp_path / "runs" / "line", argv=[str(tmp_path / "train.py"), "--lr", "1"]))
     assert launch is not None and launch.command == [sys.executable, str(tmp_path / "train.py"), "--lr", "1"]
+
+
+def test_relume_train_is_told_which_run_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "relume").write_text("")
+    for command in (["python", "-m", "relume", "train", "x"], ["python", str(tmp_path / "relume"), "train", "x"]):
+        folder = make_run(tmp_path / str(len(command)) / "runs" / "x-2", command=command, directory=str(tmp_path))
+        launch = launch_again(folder, ["--epochs", "3"])
+        assert launch is not None
+        assert launch.command[-6:] == ["x", "--name", "x-2", "--resume", "--epochs", "3"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -222,6 +223,7 @@ def train(
         "weight_decay": weight_decay,
         "schedule": schedule.value,
     }
+    root = Path(os.environ.get("RELUME_ROOT") or root)  # as Run has it
     goes_on = resume if resume is not None or name is not None else _is_unfinished(root / run_name, config)
     gc.freeze()  # what is imported stays: later collections need not look at it
     gc.enable()

@@ -57,7 +57,15 @@ def launch_again(folder: Path, extra: Sequence[str] = ()) -> Launch | None:
     _check_command(record, arguments)
     _check_place(record, arguments, directory)
     executable = record.executable if Path(record.executable).is_file() else sys.executable
-    return Launch([executable, *arguments, *extra], directory, _environment(folder, directory))
+    own = ["--name", record.name, "--resume"] if _is_relume_train(arguments) else []
+    return Launch([executable, *arguments, *own, *extra], directory, _environment(folder, directory))
+
+
+def _is_relume_train(arguments: Sequence[str]) -> bool:
+    """Whether it is ``relume train``, which without a name would begin a new run beside a finished one."""
+    kind, program = script_of(arguments)
+    is_relume = program == "relume" if kind == "module" else kind == "script" and Path(program).stem == "relume"
+    return is_relume and "train" in arguments[arguments.index(program) + 1 :][:1]
 
 
 def _environment(folder: Path, directory: Path) -> dict[str, str]:
