@@ -16,7 +16,7 @@ PROJECT = Path(__file__).parent.parent
 
 def test_the_public_names_are_these() -> None:
     assert sorted(relume.__all__) == [
-        "Callback", "RelumeError", "RelumeWarning", "Result", "Run", "Store", "Stream", "Trainer", "__version__", "accuracy",
+        "Callback", "EarlyStopping", "Keep", "RelumeError", "RelumeWarning", "Result", "Run", "Store", "Stream", "Trainer", "__version__", "accuracy",
         "datasets", "errors", "evaluate", "history", "models", "predict", "seed_everything",
     ]  # fmt: skip
     for name in relume.__all__:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import psutil
 import torch
+from blake3 import blake3
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
 from relume import tree
@@ -24,6 +25,8 @@ from relume.generators import fingerprint, isolated
 _PROBES = 32
 _PROBE_SECONDS = 0.5
 _BUDGET_SHARE = 0.25
+_STAMP_BYTES = 64_000_000
+_STAMP_ENTRIES = 1_000_000
 
 
 class NotEligible(Exception):  # noqa: N818 - a decision, not an error
@@ -155,14 +158,36 @@ def _table_for(dataset: Any) -> tuple[Table, str]:
 
 
 def stamp(dataset: Any) -> Any:
-    """Changes when a tensor of the dataset is changed in place or exchanged, or its length changes."""
+    """Changes when a tensor, an array or a list of labels of the dataset is changed or exchanged, or its length changes.
+
+    Arrays and lists are read as a whole, up to 64 MB and a million entries: some milliseconds an epoch.
+    """
     marks: list[Any] = [len(dataset)]
     for part in _datasets(dataset):
         for name, value in vars(part).items():
+            marks.append((name, _content(value, len(part))))
             for inner in value if isinstance(value, (list, tuple)) and len(value) <= 100 else (value,):
                 if isinstance(inner, torch.Tensor):
                     marks.append((name, id(inner), inner._version))
     return marks
+
+
+def _content(value: Any, count: int) -> Any:
+    """What tells a change of the samples: arrays and lists with an entry for each of them."""
+    if (
+        not isinstance(value, (np.ndarray, list))
+        or (isinstance(value, np.ndarray) and not value.ndim)
+        or len(value) != count
+    ):
+        return None
+    if isinstance(value, np.ndarray) and value.nbytes <= _STAMP_BYTES and not value.dtype.hasobject:
+        return blake3(np.ascontiguousarray(value).view(np.uint8).data).digest()
+    if isinstance(value, list) and 0 < len(value) <= _STAMP_ENTRIES and isinstance(value[0], (int, float, str)):
+        try:
+            return hash(tuple(value))
+        except TypeError:
+            return None
+    return None
 
 
 def still_agrees(dataset: Any, table: Table, seed: int, count: int = 4) -> bool:

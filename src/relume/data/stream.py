@@ -157,6 +157,7 @@ class _MapSource:
         self.workers = loader.num_workers
         self.seeded = SeededDataset(loader.dataset, self.order.is_batched)
         self.fetcher = FetchScope()
+        self.is_fetching = False
         self.feed = Feed(self.order.__len__)
         self.loader = rebuild(loader, self.seeded, self.feed, self.order.is_batched)
         self.pin = loader.pin_memory and torch.cuda.is_available()
@@ -248,12 +249,19 @@ class _MapSource:
         return self.loader.collate_fn(self.dataset[index])
 
     def _from_workers(self, batches: Iterator[Indices]) -> Iterator[Any]:
+        if self.is_fetching:  # read twice at once: workers that are kept alive serve one at a time
+            yield from self._in_process(batches)
+            return
         sent: deque[Any] = deque()
         self.feed.source = batches if self.table is None else _noting(batches, sent)
-        for data in self.loader:
-            if sent:
-                self._keep(sent.popleft(), data)
-            yield data
+        self.is_fetching = True
+        try:
+            for data in self.loader:
+                if sent:
+                    self._keep(sent.popleft(), data)
+                yield data
+        finally:
+            self.is_fetching = False
 
     def _keep(self, indices: Any, data: Any) -> None:
         if self.table is None:

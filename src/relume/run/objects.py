@@ -178,6 +178,15 @@ class Objects:
                 found.append(tensor)
         return found
 
+    def unknown_schedulers(self) -> list[str]:
+        """A word on each optimizer that a scheduler moves which the run does not know."""
+        known = {id(getattr(scheduler, "optimizer", None)) for scheduler in self.schedulers.values()}
+        return [
+            f"{name} has a scheduler that is not given to the run: it starts anew when the run goes on (scheduler=…)"
+            for name, optimizer in self.optimizers.items()
+            if hasattr(optimizer.step, "_wrapped_by_lr_sched") and not self.schedulers and id(optimizer) not in known
+        ]
+
     def device(self) -> str:
         """The device of the first parameter."""
         return next((str(p.device) for model in self.models.values() for p in model.parameters()), "cpu")

@@ -242,6 +242,7 @@ class Run(AbstractContextManager["Run"]):
         header = {"run": self.name, "id": record.id, "segment": segment, "resumed": self._resumed_from()}
         try:
             record.save(self.folder)
+            (self.folder / "journal").mkdir(exist_ok=True)
             self.journal = Journal(self.folder / "journal" / f"{segment:04d}.jsonl", header)
         except OSError as error:
             raise RootError(f"{self.folder} cannot be written: {error.strerror}.") from error
@@ -356,12 +357,11 @@ class Run(AbstractContextManager["Run"]):
             if self._is_replaying:
                 self._end_replay()  # nothing was left to do
             self._closed = self._pass
-            if (is_good and self._saved_at != self._position()) or ("by hand" in self._requests and status != "failed"):
-                self._save("end" if is_good else "by hand")
-            self._checkpoints.settle()
-            if "retry" in self._requests and status != "failed":
-                self._saved_at = None
-                self._save("end" if is_good else "retry")
+            if is_good or (status != "failed" and ("by hand" in self._requests or self._signals.came_outside)):
+                self._save("end" if is_good else self.reason)
+                if not self._checkpoints.settle() or "retry" in self._requests:  # once more
+                    self._saved_at = None
+                    self._save("end" if is_good else self.reason)
             self._checkpoints.close()
             self._tell_saved()
         except CheckpointError as failure:
@@ -429,6 +429,8 @@ class Run(AbstractContextManager["Run"]):
             self._in_epochs = False
             self._loops -= 1
         self._end_replay()
+        if self._origin is not None and not self._origin.is_own and self.cursor.step == self._origin.cursor["step"]:
+            self.note(f"nothing was trained: {self._origin.name} has {self.cursor.epoch} epochs behind it already")
         if self._stop_reason is None:
             self.reason = f"{count} {'epoch' if count == 1 else 'epochs'} done"
         if self.stopping is not None and self.stopping.restore_best:
@@ -498,6 +500,8 @@ class Run(AbstractContextManager["Run"]):
         if leads:
             self._leader, cursor.batch = number, done
             self._closed = max(self._closed, number)
+            if not self._in_epochs and number and not self._is_replaying and self.every.is_due_after(number):
+                self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
             if self._wanted and not self._is_replaying:
                 self._pause()
         self._loops += 1
@@ -558,7 +562,7 @@ class Run(AbstractContextManager["Run"]):
         known = self._streams.get(id(loader))
         if known is None:
             known = self._streams[id(loader)] = (loader, stream_of(loader, self.seed, self.in_memory))
-            there = self._loader_states.pop(0, None) if self._loader_states else None
+            there = self._loader_states.pop(0) if self._loader_states else None
             if there is not None:
                 known[1].load_state_dict(there)
         return known[1]
@@ -698,6 +702,8 @@ class Run(AbstractContextManager["Run"]):
     def _save(self, reason: str) -> None:
         """Take a snapshot; writing goes on in the background. A failure is a warning."""
         self._settle()
+        if not self._checkpoints.settle():
+            self._saved_at = None
         if self._saved_at == self._position() or not self._objects:
             return
         for observer in self._save_observers:
@@ -710,14 +716,18 @@ class Run(AbstractContextManager["Run"]):
             self.keep.monitor, 0
         )
         meta = self._meta(reason, metrics)
-        begun = self._checkpoints.save(
-            self._state(),
-            meta,
-            label_of(meta["cursor"], metrics),
-            self._objects.constants(),
-            is_best or reason == "end",
-            self.journal.sync,
-        )
+        try:
+            begun = self._checkpoints.save(
+                self._state(),
+                meta,
+                label_of(meta["cursor"], metrics),
+                self._objects.constants(),
+                is_best or reason == "end",
+                self.journal.sync,
+            )
+        except CheckpointError as error:  # an object got a state that cannot be stored
+            self._checkpoints.failed(error)
+            begun = False
         self._last_save = time.monotonic()
         if begun:
             self._saved_at = self._position()
@@ -839,9 +849,14 @@ class Run(AbstractContextManager["Run"]):
             if before is not None:
                 lines += resuming.differences(before, self.config, self._versions)
             lines += resuming.machine_differences(origin.meta, self._objects.device())
+            if self._resume not in (None, True, False):
+                lines.append(
+                    f"resume={str(self._resume)!r} goes back to this checkpoint at each start: take it out now"
+                )
             given = getattr(self, "_given_seed", None)
             if given is not None and given != self.seed:
                 lines.append(f"seed: the run keeps its own, {self.seed}; the script says {given}")
+        lines += self._objects.unknown_schedulers()
         for text in lines:
             self.console.note(text)
         if lines:

@@ -80,7 +80,7 @@ class Checkpoints:
         except UnstorableError:
             raise
         except CheckpointError as error:
-            self._failed(error)
+            self.failed(error)
             return False
         metrics, cursor = meta["metrics"], meta["cursor"]
         future.add_done_callback(lambda done: self._after(done, metrics, cursor))
@@ -96,7 +96,7 @@ class Checkpoints:
             self._writer.wait()
         except CheckpointError as error:
             is_good = False
-            self._failed(error)
+            self.failed(error)
         if self._pending.done():
             self._pending = None
         return is_good
@@ -107,7 +107,7 @@ class Checkpoints:
         try:
             self._writer.close()
         except CheckpointError as error:
-            self._failed(error)
+            self.failed(error)
         if self._has_garbage:
             self._collect()
 
@@ -124,7 +124,8 @@ class Checkpoints:
             found = [c.metrics for c in self._candidates if c.sequence == checkpoint.sequence]
         return float(found[0].get(self.keep.monitor or "", float("nan"))) if found else float("nan")
 
-    def _failed(self, error: CheckpointError) -> None:
+    def failed(self, error: CheckpointError) -> None:
+        """Say that a checkpoint was not saved. The training goes on."""
         self.failures += 1
         warnings.warn(f"a checkpoint was not saved: {error} Training goes on.", RelumeWarning, stacklevel=4)
 

@@ -31,6 +31,7 @@ class Signals:
         self._before: dict[int, Any] = {}
         self._pid = os.getpid()
         self._was_interrupted = False
+        self.came_outside = False  # of all loops: what the training is then is whole
 
     def install(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -53,6 +54,7 @@ class Signals:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid or self._was_interrupted or not self._can_wait():
+            self.came_outside = not self._was_interrupted
             raise KeyboardInterrupt
         self._was_interrupted = True
         os.write(2, _HINT)  # print is not safe in a handler
@@ -65,7 +67,8 @@ class Signals:
             os.kill(os.getpid(), number)
             return
         if name == "SIGTERM" and not self._can_wait():
-            raise SystemExit(128 + number)
+            self.came_outside = True
+            raise RunEnded(name, 128 + number)
         self._request(name)
 
 
