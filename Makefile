@@ -59,6 +59,7 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/end_to_end.py
 	@$(BIN)/python bench/stream.py
 	@$(BIN)/python bench/imports.py
+	@$(BIN)/python bench/reliability.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
