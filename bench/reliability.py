@@ -137,7 +137,7 @@ def table(title: str, columns: tuple[str, ...]) -> Table:
     made = Table(title=title, title_justify="left", title_style="bold")
     made.add_column("", no_wrap=True)
     for name in columns:
-        made.add_column(name, justify="right")
+        made.add_column(name, justify="right", min_width=max(map(len, name.split())))
     return made
 
 
@@ -148,9 +148,9 @@ def problem(found: dict[str, Any]) -> str | None:
 
 
 def resume_table(rows: Results, options: argparse.Namespace) -> Table:
-    columns = ("differing_bits", "max_difference", "repeatable", "resumed_at", "batches", "other_samples", "other_pixels",
+    columns = ("differing_bits", "max_difference", "repeatable", "resumed_at", "other_samples", "other_pixels",
                "samples_repeated", "samples_missed", "steps_missing", "steps_twice")  # fmt: skip
-    names = ("bits that differ", "max difference", "repeats", "resumed at", "batches after", "other samples",
+    names = ("bits that differ", "max difference", "repeats", "resumed at", "other samples",
              "other pixels", "repeated", "missed", "log missing", "log twice")  # fmt: skip
     bits = {one["bits"] for found in rows.values() for one in found.values() if isinstance(one, dict) and "bits" in one}
     of_bits = "".join(f", {count:,} bits of weights" for count in bits)

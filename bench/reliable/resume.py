@@ -377,11 +377,11 @@ ALL = [
     Contestant("trainer", "relume Trainer", ("relume.train",), relume_trainer, relume_steps),
     Contestant("hand", "by hand, each epoch", ("torch",), functools.partial(_hand, middle=False, generators=False)),
     Contestant(
-        "hand-middle", "by hand, 47 steps, skips", ("torch",), functools.partial(_hand, middle=True, generators=False)
+        "hand-middle", "by hand, skips batches", ("torch",), functools.partial(_hand, middle=True, generators=False)
     ),
     Contestant(
         "hand-generators",
-        "  and generators' states",
+        "by hand, generators too",
         ("torch",),
         functools.partial(_hand, middle=True, generators=True),
     ),
@@ -394,7 +394,7 @@ ALL = [
     ),
     Contestant(
         "lightning-stateful",
-        "  StatefulDataLoader",
+        "Lightning, stateful",
         ("lightning.pytorch.callbacks", "torchdata.stateful_dataloader"),
         functools.partial(_lightning, stateful=True),
         lightning_steps,
@@ -402,14 +402,14 @@ ALL = [
     Contestant("accelerate", "Accelerate", ("accelerate.utils",), functools.partial(_accelerate, stateful=False)),
     Contestant(
         "accelerate-stateful",
-        "  stateful, seedable",
+        "Accelerate, stateful",
         ("accelerate.utils", "torchdata.stateful_dataloader"),
         functools.partial(_accelerate, stateful=True),
     ),
     Contestant("ignite", "Ignite Engine", ("ignite.handlers",), functools.partial(_ignite, deterministic=False)),
     Contestant(
         "ignite-deterministic",
-        "  DeterministicEngine",
+        "Ignite, deterministic",
         ("ignite.handlers",),
         functools.partial(_ignite, deterministic=True),
     ),
