@@ -62,6 +62,7 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/imports.py
 	@$(BIN)/python bench/checkpoint.py
 	@$(BIN)/python bench/restart.py
+	@$(BIN)/python bench/reliability.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -243,11 +243,12 @@ WAYS: dict[str, type[Way]] = {
 
 @dataclass
 class Figures:
-    """The minima over all rounds."""
+    """The minima over all rounds; and what the first save wrote."""
 
     blocked: float = float("inf")
     total: float = float("inf")
     written: float = float("inf")
+    written_first: int | None = None
     loads: dict[str, float] = field(default_factory=dict)
 
 
@@ -305,6 +306,7 @@ def _round(way: Way, model: nn.Module, figures: Figures) -> None:
     finish()
     total = time.perf_counter() - start
     written = sum(size for path, size in _files(way.folder).items() if path not in before)
+    figures.written_first = written if figures.written_first is None else figures.written_first
     figures.blocked = min(figures.blocked, blocked)
     figures.total = min(figures.total, total)
     figures.written = min(figures.written, written)
