@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import relume
 
+pytest.importorskip("torch._dynamo")  # imported once, here, and not in each of the processes that are forked
+
 mse = nn.functional.mse_loss
 
 
 def parts() -> tuple[nn.Module, torch.optim.Optimizer, DataLoader[Any]]:
-    torch.manual_seed(0)
+    relume.seed_everything(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
     return (
@@ -92,7 +94,7 @@ def checkpoint_at_the_end_of_the_body(root: Path, stop: Stop) -> None:
                 optimizer.step()
                 optimizer.zero_grad()
                 stop()
-            run.log({"last": float(loss)})
+            run.log({"last": loss.item()})
             run.checkpoint()
             schedule.step()
 
@@ -153,9 +155,11 @@ class Endless(IterableDataset[Any]):
     position = 0
 
     def __iter__(self) -> Iterator[Any]:
-        for _ in range(32):
+        while True:
             self.position += 1
             yield torch.full((4,), float(self.position)) + torch.rand(4), torch.ones(1)
+            if self.position % 32 == 0:
+                return
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self.position}
@@ -202,8 +206,15 @@ LOOPS: list[Loop] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("at", [7, 14, 19])
-@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("how", "at"),
+    [
+        ("SIGKILL", 14),
+        ("SIGTERM", 7),
+        *(pytest.param("SIGKILL", at, marks=pytest.mark.long) for at in (7, 11, 19)),
+        *(pytest.param("SIGTERM", at, marks=pytest.mark.long) for at in (1, 14, 19)),
+    ],
+)
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.__name__)
 @pytest.mark.filterwarnings("ignore::relume.RelumeWarning")
 def test_a_loop_goes_on_exactly(loop: Loop, how: str, at: int, tmp_path: Path) -> None:
@@ -211,6 +222,8 @@ def test_a_loop_goes_on_exactly(loop: Loop, how: str, at: int, tmp_path: Path) -
     assert trainings.in_process(lambda: loop(tmp_path / "cut", Stop(at, getattr(signal, how)))) != 0
     assert trainings.in_process(lambda: loop(tmp_path / "cut", Stop(None, 0))) == 0
     expected, found = (trainings.final_state(tmp_path / name, "r") for name in ("whole", "cut"))
+    for state in (expected, found):
+        state.pop("gradients")  # spent ones may be left, of which a process that made one update only cannot know
     assert trainings.differing(found, expected) == []
     assert trainings.logged(tmp_path / "cut", "r") == trainings.logged(tmp_path / "whole", "r")
 

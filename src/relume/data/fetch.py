@@ -65,11 +65,13 @@ class WorkerInit:
 
 
 def _outlive_signals() -> None:
-    """Ctrl-C and SIGTERM often reach the whole process group: a worker goes on until its training has saved.
+    """Ctrl-C, SIGTERM and SIGUSR1 often reach the whole process group: a worker goes on until its training has saved.
 
     It ends when the training tells it to, or is gone; after SIGTERM in half a minute at the latest.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS))
 

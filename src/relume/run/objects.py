@@ -92,16 +92,16 @@ class Objects:
         notes += self._load_frozen(saved, here.models)
         for name in _both(here.models, saved["models"]):
             notes += state.load_model_state(here.models[name], saved["models"][name], what=name)
-        names, _ = self._names()
         for name in _both(here.optimizers, saved["optimizers"]):
-            kept, initial = saved["optimizers"][name], self._initial[name]
-            if len(kept.get("initial") or kept["groups"]) == len(initial):
+            kept, script = saved["optimizers"][name], self._initial[name]
+            initial = script
+            if len(kept.get("initial") or kept["groups"]) == len(script):
                 self._restore_groups(here.optimizers[name], kept)
-                initial = initial + state.group_options(here.optimizers[name])[len(initial) :]
+                initial = script + state.group_options(here.optimizers[name])[len(script) :]
             notes += state.load_optimizer_state(
-                here.optimizers[name], kept, names, what=name, initial=initial, override=override
+                here.optimizers[name], kept, self._names()[0], what=name, initial=initial, override=override
             )
-            self._initial[name] = _merged(kept.get("initial"), initial, override)
+            self._initial[name] = _merged(kept.get("initial"), script, override)
         for kind in ("schedulers", "tracked"):
             for name in _both(getattr(here, kind), saved.get(kind, {})):
                 initial = self._initial.get(f"{name} (scheduler)") if kind == "schedulers" else None
