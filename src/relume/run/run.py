@@ -152,7 +152,7 @@ class Run(AbstractContextManager["Run"]):
             raise ConfigurationError(f"keep must be a relume.Keep, not {type(keep).__name__}.")
         self.stopping = stop
         self.keep = keep_from(keep, stop.monitor if stop else None, stop.mode if stop else None)
-        self.mirror = mirror
+        self.mirror = None if os.environ.get("RELUME_REHEARSAL") else mirror
         self.override = frozenset([override] if isinstance(override, str) else override)
         self.max_seconds = read_duration(max_time)
         self.in_memory = in_memory
@@ -192,9 +192,7 @@ class Run(AbstractContextManager["Run"]):
         self._stopped_early = False
         self._lengths: dict[int, Any] = {}
         self._mirroring: Mirror | None = None
-        self._is_replaying = (
-            False  # from the start to the place of the checkpoint, what the script does was done before
-        )
+        self._is_replaying = False  # from the start to the checkpoint's place: what the script does was done before
         self._has_looped = False
         self._closed = 0  # calls of batches() whose code behind the loop was run too
         self._deferred = 0
@@ -238,6 +236,10 @@ class Run(AbstractContextManager["Run"]):
         notes = self._restore(before)
         self._objects.constants()
         self._check_storable()
+        if self.mirror is not None:
+            folder = f"{self.name}/checkpoints"
+            self._mirroring = Mirror(self.store, self.mirror, folder, extra=self._small_files)
+            self._opening.callback(self._mirroring.close)
         segment = next_segment(self.folder)
         header = {"run": self.name, "id": record.id, "segment": segment, "resumed": self._resumed_from()}
         try:
@@ -256,9 +258,6 @@ class Run(AbstractContextManager["Run"]):
         wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
         self._keeper = Keeper(self.folder, self.journal, self._on_time, wait_seconds)
         self._keeper.start()
-        if self.mirror is not None:
-            folder = f"{self.name}/checkpoints"
-            self._mirroring = Mirror(self.store, self.mirror, folder, extra=self._small_files)
         self._signals = Signals(self._request, lambda: self._loops > 0)
         self._signals.install()
 
@@ -385,8 +384,6 @@ class Run(AbstractContextManager["Run"]):
             fold(self.folder)
         except Exception:  # an index can be made again
             pass
-        if self._mirroring is not None:
-            self._mirroring.close()
         self._opening.close()
         self.console.finish(self._summary(seconds))
 
