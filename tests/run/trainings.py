@@ -126,6 +126,7 @@ def in_process(job: Callable[[], Any], kill_when: Callable[[], bool] = lambda: F
         status = 1
         try:
             os.setpgrp()
+            torch.set_num_threads(1)  # the threads that the parent had are not here
             job()
             status = 0
         except SystemExit as end:
