@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import signal
 import subprocess
@@ -152,24 +153,25 @@ def test_an_export_from_within_an_epoch_warns(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "new.pt", weights_only=True)["batch"] == 7
 
 
-@pytest.fixture
-def _small_files() -> Iterator[None]:
-    """A disk that takes no file over 4 kB."""
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """A disk that takes no file over 4 kB. (Not a fixture: pytest's own output must have room again.)"""
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
 
 
 @pytest.mark.parametrize("name", ["new.pt", "new.safetensors"])
-@pytest.mark.usefixtures("_small_files")
 def test_a_full_disk_leaves_what_was_there(name: str, tmp_path: Path) -> None:
     store, checkpoint = _save(tmp_path / "runs", {"model": nn.Linear(200, 200)})
     out = tmp_path / name
     out.write_text("precious")
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-    with pytest.raises(StoreWriteError, match=f"writing {name} failed in .*File too large"):
+    with small_files(), pytest.raises(StoreWriteError, match=f"writing {name} failed in .*File too large"):
         export(store, checkpoint, out, force=True)
     assert out.read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, "runs"]
