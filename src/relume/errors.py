@@ -17,6 +17,10 @@ RelumeError
     ├── RootError          the root of the runs cannot be used
     ├── RunError           a run's files are missing or not understood
     ├── DownloadError      a file from the network did not arrive: says where to put it by hand
+    ├── ModelFileError     a file of weights or of a model is missing, damaged or not understood
+    │   ├── ClassicFileError   a file of plain torch without what was looked for
+    │   ├── UnsafeFileError    it would run code, or is not what it pretends to be: names what; nothing was run
+    │   └── RecipeError        how to build the model is not known, or not allowed
     └── CheckpointError    a checkpoint cannot be written or read
         ├── ManifestError          a manifest that is damaged or not understood
         │   └── FutureFormatError  it was written by a newer relume
@@ -24,7 +28,6 @@ RelumeError
         │   └── CorruptionError    bytes in a pack are not the bytes that were saved
         ├── UnknownCheckpointError no such checkpoint: lists those there are
         ├── UnstorableError        an object that no checkpoint can hold: names the path to it
-        ├── ClassicFileError       a .pt file of plain torch that is not understood, or would need pickle
         ├── MismatchError          tensors that do not fit the module: names them all
         ├── ConstantChangedError   a tensor that was said to be constant has changed: names it
         ├── StoreLockedError       another process holds the store
@@ -105,6 +108,22 @@ class DownloadError(StorageError):
     """A file from the network did not arrive."""
 
 
+class ModelFileError(StorageError):
+    """A file of weights or of a model is missing, damaged or not understood."""
+
+
+class ClassicFileError(ModelFileError):
+    """A file of plain torch does not hold what was looked for."""
+
+
+class UnsafeFileError(ModelFileError):
+    """A file would run code, or is not what it pretends to be. Nothing of it was run."""
+
+
+class RecipeError(ModelFileError):
+    """How a model is built is not known, or is not allowed."""
+
+
 class CheckpointError(StorageError):
     """A checkpoint cannot be written or read."""
 
@@ -131,10 +150,6 @@ class UnknownCheckpointError(CheckpointError):
 
 class UnstorableError(CheckpointError, TypeError):
     """An object that no checkpoint can hold."""
-
-
-class ClassicFileError(CheckpointError):
-    """A file of plain torch is not understood, or would need pickle to be read."""
 
 
 class MismatchError(CheckpointError, ValueError):

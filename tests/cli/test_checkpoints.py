@@ -205,11 +205,11 @@ def test_verify_takes_wrong_runs_for_wrong_usage(relume: Command, tmp_path: Path
 
 def test_export_writes_what_was_asked_for(relume: Command, tmp_path: Path) -> None:
     save_run(tmp_path / "runs", "fashion")
-    status, out, _ = relume("export", "fashion:best", "best.pt")
+    status, out, _ = relume("export", "fashion@best", "best.pt")
     assert status == 0 and out.startswith("best.pt  ") and "from fashion/checkpoints/000002-epoch=2-step=20" in out
     assert "model_state_dict, optimizer_state_dict" in out
     assert torch.load("best.pt", weights_only=True)["epoch"] == 2
-    assert relume("export", "fashion:best", "last.safetensors", "--monitor", "train/loss")[0] == 0
+    assert relume("export", "fashion@best", "last.safetensors", "--monitor", "train/loss")[0] == 0
     status, out, errors = relume("export", "fashion", "best.pt")
     assert (status, out) == (1, "") and "best.pt exists. Choose another name, or overwrite it with --force" in errors
     assert relume("export", "fashion", "best.pt", "--force")[0] == 0
@@ -221,8 +221,8 @@ def test_export_writes_what_was_asked_for(relume: Command, tmp_path: Path) -> No
     [
         (("fashion", "x.onnx"), 1, "'x.onnx' ends in '.onnx'. The ending says what is written: .pt or .pth"),
         (("fashion", "x"), 1, "ends in 'nothing'"),
-        (("fashon:best", "x.pt"), 1, "did you mean 'fashion'"),
-        (("fashion:7", "x.pt"), 1, "there is no checkpoint '7'"),
+        (("fashon@best", "x.pt"), 1, "did you mean 'fashion'"),
+        (("fashion@7", "x.pt"), 1, "there is no checkpoint '7'"),
         (("fashion", "x.safetensors", "--model", "critic"), 1, "there is no model 'critic'"),
         (("fashion",), 2, "Missing argument 'OUT'"),
     ],

@@ -20,7 +20,7 @@ from relume.checkpoint import Store
 from relume.errors import ClassicFileError, MismatchError, OptimizerError
 from relume.run.classic import from_state, read_classic, to_state
 from relume.run.export import export
-from relume.run.saved import find_checkpoint
+from relume.saved import find_checkpoint
 from saved_runs import describe, state_of, train
 
 OPTIMIZERS = {

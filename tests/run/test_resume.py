@@ -111,9 +111,9 @@ def test_a_fork_keeps_its_lineage(tmp_path: Path) -> None:
     assert fork.weights() == parent.weights() and fork.run.cursor.step == 15
     record = RunRecord.load(tmp_path / "fork")
     assert record.lineage is not None
-    assert record.lineage["checkpoint"].startswith("line:000002") and record.lineage["run"] == "line"
+    assert record.lineage["checkpoint"].startswith("line@000002") and record.lineage["run"] == "line"
     assert record.id != RunRecord.load(tmp_path / "line").id
-    best = Line(tmp_path, "best", from_checkpoint="line:best")
+    best = Line(tmp_path, "best", from_checkpoint="line@best")
     with best.run as run:
         assert run.cursor.epoch == 3
     again = Line(tmp_path, "fork", from_checkpoint="line:2").train(4)  # now it has checkpoints of its own
@@ -252,7 +252,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_it_says_so(
     again = Line(tmp_path, quiet=False).train(3)
     assert again.weights() == whole.weights()
     said = capsys.readouterr().out
-    assert "000003" in said and "passed over" in said and "resumes from line:000002" in said and "epoch 3" in said
+    assert "000003" in said and "passed over" in said and "resumes from line@000002" in said and "epoch 3" in said
 
 
 def test_the_report_names_what_differs_and_the_checkpoint_holds(

@@ -14,7 +14,7 @@ from relume.cli.output import Json, Root, console, counted, print_json, size, ta
 
 if TYPE_CHECKING:
     from relume.checkpoint import Problem, Store, VerifyReport
-    from relume.run.saved import Saved, Saves
+    from relume.saved import Saved, Saves
 
 _SHOWN_METRICS = 4
 _SHOWN_HITS = 10
@@ -27,7 +27,7 @@ def checkpoints(
 ) -> None:
     """List the checkpoints of a run, newest last."""
     from relume.monitor import find_run
-    from relume.run.saved import saves_of, store_of
+    from relume.saved import saves_of, store_of
 
     folder = find_run(run, root)
     store, manifests = store_of(folder)
@@ -122,7 +122,7 @@ def export(
     checkpoint: Annotated[
         str,
         typer.Argument(
-            help="RUN (its newest), RUN:NUMBER, RUN:best, or the path or name of a checkpoint.", show_default=False
+            help="RUN (its newest), RUN@NUMBER, RUN@best, or the path or name of a checkpoint.", show_default=False
         ),
     ],
     out: Annotated[
@@ -139,7 +139,7 @@ def export(
     monitor: Annotated[
         str | None,
         typer.Option(
-            help="The metric that RUN:best looks at; by default the loss of the validation.", show_default=False
+            help="The metric that RUN@best looks at; by default the loss of the validation.", show_default=False
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
@@ -147,7 +147,7 @@ def export(
     """Write a checkpoint as one file that plain PyTorch reads."""
     from relume.run.export import check_target
     from relume.run.export import export as write
-    from relume.run.saved import find_checkpoint
+    from relume.saved import find_checkpoint
 
     check_target(out, force=force)
     store, found = find_checkpoint(checkpoint, root, monitor=monitor)

@@ -134,7 +134,7 @@ def train(
     from_checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="Begin from a checkpoint of another run: RUN, RUN:12, RUN:best, or a file.",
+            help="Begin from a checkpoint of another run: RUN, RUN@12, RUN@best, or a file.",
             rich_help_panel=_CHECKPOINTS,
             show_default=False,
         ),

@@ -14,7 +14,7 @@ from relume.checkpoint import Checkpoint, Store
 from relume.errors import CheckpointError, ConfigurationError
 from relume.monitor.record import RunRecord
 from relume.run.classic import read_classic, to_state
-from relume.run.saved import find_checkpoint
+from relume.saved import find_checkpoint
 
 _CLASSIC = (".pt", ".pth", ".bin", ".ckpt", ".tar")
 
@@ -25,7 +25,7 @@ class Origin:
 
     Attributes:
         state, meta: what it holds, see ``Run``.
-        name: how it is called in the report: ``fashion:000012-epoch=3`` or a path.
+        name: how it is called in the report: ``fashion@000012-epoch=3`` or a path.
         skipped: newer ones that are damaged, in words.
         is_own: whether it is this run's own, and not another's that is forked.
     """
@@ -99,7 +99,7 @@ def _origin(store: Store, checkpoint: Checkpoint, state: Any, skipped: list[str]
             f"{checkpoint.path} is not the checkpoint of a training: it was saved by hand through a Store. "
             "Load it with relume.Store(root).load(...)."
         )
-    return Origin(state, meta, f"{checkpoint.folder.partition('/')[0]}:{checkpoint.name}", skipped or [])
+    return Origin(state, meta, f"{checkpoint.folder.partition('/')[0]}@{checkpoint.name}", skipped or [])
 
 
 def differences(record: RunRecord, config: Mapping[str, Any], versions: Mapping[str, str]) -> list[str]:

@@ -78,7 +78,7 @@ class Run(AbstractContextManager["Run"]):
         mirror: a second folder, perhaps slow and unreliable, to which checkpoints are copied; a new machine that has only
             that goes on from it.
         resume: ``False`` starts a new run beside it (``name-2``); a checkpoint's number, name or path goes on from there.
-        from_checkpoint: where a new run begins: ``"RUN"``, ``"RUN:12"``, ``"RUN:best"``, a manifest's path, or a classic
+        from_checkpoint: where a new run begins: ``"RUN"``, ``"RUN@12"``, ``"RUN@best"``, a manifest's path, or a classic
             ``.pt`` file with ``model_state_dict`` and so on.
         override: hyperparameters of the optimizer (such as ``"lr"``) that are taken from the script, not the checkpoint.
         max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.

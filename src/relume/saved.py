@@ -16,6 +16,7 @@ from relume.direction import mode_of
 from relume.errors import (
     ConfigurationError,
     ManifestError,
+    RelumeError,
     RelumeWarning,
     UnknownCheckpointError,
     UnknownNameError,
@@ -104,9 +105,9 @@ def find_checkpoint(name: str, root: str | Path = "runs", *, monitor: str | None
     """The checkpoint that a user means.
 
     Args:
-        name: ``RUN`` (the newest that is whole; warns of newer ones that are not), ``RUN:NUMBER``, ``RUN:best``,
-            ``RUN:NAME``, the path of a manifest, or the name of a checkpoint of any run. ``RUN`` is a run's name below
-            ``root``, or its path.
+        name: ``RUN`` (the newest that is whole; warns of newer ones that are not), ``RUN@NUMBER``, ``RUN@best``,
+            ``RUN@NAME`` (a colon does as well), the path of a manifest, or the name of a checkpoint of any run. ``RUN``
+            is a run's name below ``root``, or its path.
         monitor: the metric that tells the best; None takes the loss of the validation, or else the first metric whose
             name tells its direction.
 
@@ -117,20 +118,35 @@ def find_checkpoint(name: str, root: str | Path = "runs", *, monitor: str | None
     """
     if name.endswith(".json") and Path(name).is_file():
         return _by_path(Path(name))
-    run, colon, which = name.rpartition(":")
+    run, which = _parted(name, root)
     try:
-        folder = find_run(run if colon else name, root)
+        folder = find_run(run, root)
     except UnknownNameError:
         found = _by_name(name, Path(root))
         if found is None:
             raise
         return found
     store, manifests = store_of(folder)
-    if which == "best" and colon:
+    if which == "best":
         return store, _best(store, manifests, monitor)
-    if colon:
+    if which:
         return store, store.find(which, folder=manifests)
     return store, _newest(store, manifests)
+
+
+def _parted(name: str, root: str | Path) -> tuple[str, str]:
+    """``RUN@WHICH`` as its two parts; the second is empty where a name has none. A run's own name may have an ``@``."""
+    at = max(name.rfind("@"), name.rfind(":"))
+    if at <= 0 or _is_run(name, root):
+        return name, ""
+    return name[:at], name[at + 1 :]
+
+
+def _is_run(name: str, root: str | Path) -> bool:
+    try:
+        return bool(find_run(name, root))
+    except RelumeError:
+        return False
 
 
 def store_of(folder: Path) -> tuple[Store, str]:

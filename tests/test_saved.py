@@ -10,7 +10,7 @@ import torch
 
 from relume.checkpoint import Store
 from relume.errors import ConfigurationError, RelumeWarning, UnknownCheckpointError, UnknownNameError
-from relume.run.saved import find_checkpoint, saves_of
+from relume.saved import find_checkpoint, saves_of
 from saved_runs import describe, flip, make_run, packs, save_run
 
 
@@ -62,18 +62,24 @@ def test_a_checkpoint_is_found_by_all_its_names(tmp_path: Path, monkeypatch: pyt
     for name, expected in {
         "fashion": third,
         "runs/fashion": third,
-        "fashion:1": first,
+        "fashion@1": first,
         "fashion:000002": second,
-        f"fashion:{first}": first,
-        "fashion:best": second,
+        f"fashion@{first}": first,
+        "fashion@best": second,
         f"runs/fashion/checkpoints/{second}.json": second,
         str(first.path): first,
         f"{third}": third,
-        "runs/other:best": other,
+        "runs/other@best": other,
     }.items():
         store, found = find_checkpoint(name)
         assert (store.root, found) == (tmp_path / "runs", expected), name
-    assert find_checkpoint("fashion:best", monitor="train/loss")[1] == second
+    assert find_checkpoint("fashion@best", monitor="train/loss")[1] == second
+
+
+def test_a_run_may_have_an_at_in_its_name(tmp_path: Path) -> None:
+    _, best, newest = save_run(tmp_path, "me@home")
+    assert find_checkpoint("me@home", tmp_path)[1] == newest
+    assert find_checkpoint("me@home@best", tmp_path)[1] == best
 
 
 def test_a_checkpoint_that_is_not_there_is_said(tmp_path: Path) -> None:
@@ -81,18 +87,18 @@ def test_a_checkpoint_that_is_not_there_is_said(tmp_path: Path) -> None:
     save_run(tmp_path, "again")
     make_run(tmp_path, "empty")
     with pytest.raises(UnknownNameError, match="there is no run 'fashon' in .*: did you mean 'fashion'"):
-        find_checkpoint("fashon:best", tmp_path)
+        find_checkpoint("fashon@best", tmp_path)
     with pytest.raises(UnknownCheckpointError, match="there is no checkpoint '9' in .*There are: 000001-epoch=1"):
-        find_checkpoint("fashion:9", tmp_path)
+        find_checkpoint("fashion@9", tmp_path)
     with pytest.raises(UnknownNameError, match="has the metric 'val/los': did you mean 'val/loss'"):
-        find_checkpoint("fashion:best", tmp_path, monitor="val/los")
+        find_checkpoint("fashion@best", tmp_path, monitor="val/los")
     with pytest.raises(ConfigurationError, match="is the best cannot be told: no name among lr says.*1, 2, 3"):
-        find_checkpoint("fashion:best", tmp_path, monitor="lr")
+        find_checkpoint("fashion@best", tmp_path, monitor="lr")
     with pytest.raises(
         ConfigurationError, match=r"several checkpoints are called '000001-epoch=1-step=10'. Give the path"
     ):
         find_checkpoint("000001-epoch=1-step=10", tmp_path)
-    for name in ("empty", "empty:best"):
+    for name in ("empty", "empty@best"):
         with pytest.raises(UnknownCheckpointError, match="there is no checkpoint in"):
             find_checkpoint(name, tmp_path)
     stray = tmp_path / "stray.json"
@@ -108,7 +114,7 @@ def test_damaged_checkpoints_are_passed_over_loudly(tmp_path: Path) -> None:
         assert find_checkpoint("fashion", tmp_path)[1] == second
     flip(second.path)
     with pytest.warns(RelumeWarning, match="000002.* is not compared: .*own digest"):
-        assert find_checkpoint("fashion:best", tmp_path)[1] == third
+        assert find_checkpoint("fashion@best", tmp_path)[1] == third
 
 
 def test_a_metric_of_an_unknown_direction_is_no_measure(tmp_path: Path) -> None:
@@ -118,4 +124,4 @@ def test_a_metric_of_an_unknown_direction_is_no_measure(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigurationError, match="no name among lr says whether small is good. Give one of the numbers 1"
     ):
-        find_checkpoint("odd:best", tmp_path)
+        find_checkpoint("odd@best", tmp_path)

@@ -1,0 +1,43 @@
+"""What a file of weights, of a model or of a training holds, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+Format = Literal[
+    "safetensors", "sharded safetensors", "torch", "torch legacy", "torchscript", "pt2", "checkpoint"
+]  # fmt: skip
+"""``torch`` is the zip archive that ``torch.save`` writes, ``torch legacy`` what it wrote before 1.6."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A file, opened without running anything that is in it.
+
+    Attributes:
+        path: the file, the index of a sharded one, or a checkpoint's manifest.
+        format: how it is written.
+        state: the weights, by name, in the file's order. Where the format allows it they are mapped from the file, each
+            read when it is used; memory that is written to is a copy. Tied tensors share memory.
+        metadata: what a safetensors file says of itself besides tensors, a checkpoint of its run.
+        content: all that a file of ``torch.save`` holds, with an `Inert` for each object that is neither tensor nor plain
+            Python. None for other formats.
+        callables: what a pickle names to be looked up and called, other than what stands for tensors and plain Python,
+            with how often. None of it was.
+        suspicious: of these, and of everything else that was found, what no weights need, in words.
+        size_bytes: of the file, or of all files.
+    """
+
+    path: Path
+    format: Format
+    state: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    content: Any = None
+    callables: Mapping[str, int] = field(default_factory=dict)
+    suspicious: tuple[str, ...] = ()
+    size_bytes: int = 0
