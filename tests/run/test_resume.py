@@ -447,6 +447,28 @@ def test_a_run_without_objects_starts_a_new_one(tmp_path: Path) -> None:
         assert run.name == name
 
 
+def test_a_run_that_was_killed_before_it_had_a_record_keeps_its_name(tmp_path: Path) -> None:
+    (tmp_path / "line" / "journal").mkdir(parents=True)
+    (tmp_path / "line" / ".run.json.123").write_text("half of")
+    assert Line(tmp_path).train(1).run.name == "line"
+
+
+def test_a_lost_record_costs_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Line(tmp_path).train(2).run
+    (tmp_path / "line" / "run.json").unlink()
+    after = Line(tmp_path, quiet=False).train(3).run
+    assert after.name == "line" and after.cursor.epoch == 3
+    assert RunRecord.load(tmp_path / "line").seed == before.seed
+    said = capsys.readouterr().out
+    assert "resumes from line@" in said and "run.json was gone" in said
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "line").mkdir()
+    (tmp_path / "line" / "thesis.tex").write_text("precious")
+    assert Line(tmp_path).train(1).run.name == "line-2"
+
+
 def test_parameters_that_are_in_no_model_go_on_too(tmp_path: Path) -> None:
     def train(epochs: int) -> tuple[float, relume.Run]:
         scale = nn.Parameter(torch.tensor(5.0))

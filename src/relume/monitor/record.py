@@ -124,6 +124,9 @@ def check_name(name: str) -> str:
     return name
 
 
+_OWN_FILES = ("journal", "checkpoints", "lock", "heartbeat", "metrics.db", "code", "tensorboard", "console.log")
+
+
 def make_run_folder(root: Path, name: str, is_free: Callable[[str], bool] = lambda name: True) -> Path:
     """A new folder for a run: ``root/name``, or ``root/name-2`` and so on when that is taken, or not ``is_free`` elsewhere.
 
@@ -152,6 +155,15 @@ def make_run_folder(root: Path, name: str, is_free: Callable[[str], bool] = lamb
 
 def is_run(folder: Path) -> bool:
     return (folder / "run.json").is_file()
+
+
+def was_begun(folder: Path) -> bool:
+    """Whether a run's folder has lost its ``run.json``, or was killed before it had one: all in it is a run's."""
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    return not is_run(folder) and all(name in _OWN_FILES or name.startswith(".run.json.") for name in names)
 
 
 def find_run(run: str | Path, root: str | Path = "runs") -> Path:

@@ -36,7 +36,7 @@ from relume.monitor import (
     reporter,
 )
 from relume.monitor.journal import next_segment, segments
-from relume.monitor.record import check_name, is_run
+from relume.monitor.record import check_name, is_run, was_begun
 from relume.monitor.values import split
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_seed, check_step, versions
@@ -268,7 +268,8 @@ class Run(AbstractContextManager["Run"]):
             self._resume = False  # there is nothing to restore: a second execution is another run
         if self.mirror is not None and self._resume is not False and not _is_new(Path(self.mirror)):
             restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
-        if self._resume is False or not is_run(self.root / self.name):
+        is_there = is_run(self.root / self.name) or was_begun(self.root / self.name)
+        if self._resume is False or not is_there:
             if self._resume not in (None, True, False):
                 raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
             self.folder = make_run_folder(self.root, self.name, is_free=self._is_free_on_the_mirror)
@@ -277,9 +278,12 @@ class Run(AbstractContextManager["Run"]):
             self._opening.enter_context(hold(self.folder, None))
             return None
         self.folder = self.root / self.name
-        record = RunRecord.load(self.folder)
-        self._opening.enter_context(hold(self.folder, record.process))
-        return RunRecord.load(self.folder)  # what the one before wrote last
+        record = self._stored_record()
+        self._opening.enter_context(hold(self.folder, record.process if record else None))
+        return self._stored_record()  # what the one before wrote last
+
+    def _stored_record(self) -> RunRecord | None:
+        return RunRecord.load(self.folder) if is_run(self.folder) else None
 
     def _is_free_on_the_mirror(self, name: str) -> bool:
         return self.mirror is None or mirrored_run_id(self.mirror, f"{name}/checkpoints") is None
@@ -289,7 +293,7 @@ class Run(AbstractContextManager["Run"]):
         return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in segments(self.folder))]
 
     def _find_origin(self, before: RunRecord | None) -> Origin | None:
-        if before is not None:
+        if not self._made_folder:
             if self._resume not in (None, True, False):
                 return resuming.chosen(self.store, self.name, self._resume)
             own = resuming.newest(self.store, self.name)
@@ -315,7 +319,7 @@ class Run(AbstractContextManager["Run"]):
             lineage = {"checkpoint": self._origin.name, "run": meta.get("run"), "run_id": meta.get("run_id")}
         return RunRecord(
             name=self.name,
-            id=before.id if before is not None else secrets.token_hex(8),
+            id=before.id if before is not None else self._lost_id() or secrets.token_hex(8),
             created=before.created if before is not None else time.time(),
             seed=self.seed,
             config=self.config,
@@ -327,6 +331,10 @@ class Run(AbstractContextManager["Run"]):
             process=Process.current(),
             lineage=lineage,
         )
+
+    def _lost_id(self) -> str | None:
+        """The run's id, where only its checkpoints have kept it."""
+        return self._origin.meta.get("run_id") if self._origin is not None and self._origin.is_own else None
 
     def _resumed_from(self) -> dict[str, Any] | None:
         if self._origin is None or not self._origin.is_own:
@@ -843,6 +851,8 @@ class Run(AbstractContextManager["Run"]):
                 f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}" if cursor.batch else f"epoch {cursor.epoch + 1}"
             )
             lines = [f"{verb} from {origin.name} at {place} (step {cursor.step})", *origin.skipped, *notes]
+            if before is None and origin.is_own:
+                lines.append("its run.json was gone and is made anew")
             if before is not None:
                 lines += resuming.differences(before, self.config, self._versions)
             lines += resuming.machine_differences(origin.meta, self._objects.device())
