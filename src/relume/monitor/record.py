@@ -160,7 +160,7 @@ def is_run(folder: Path) -> bool:
 def was_begun(folder: Path) -> bool:
     """Whether a run's folder has lost its ``run.json``, or was killed before it had one: all in it is a run's."""
     try:
-        names = os.listdir(folder)
+        names = [entry.name for entry in folder.iterdir()]
     except OSError:
         return False
     return not is_run(folder) and all(name in _OWN_FILES or name.startswith(".run.json.") for name in names)
