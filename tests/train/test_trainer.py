@@ -216,6 +216,14 @@ def test_reduce_on_plateau_follows_its_metric(tmp_path: Path, model, loader) -> 
 # ---------------------------------------------------------------------------------------------- precision, device, compile
 
 
+def test_a_format_that_the_processor_lacks_is_said(
+    tmp_path: Path, model, loader, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(model, loader, tmp_path, precision="bf16", quiet=False)
+    lacks = not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert ("bf16 by software" in capsys.readouterr().out) == lacks
+
+
 def test_bf16_trains_under_autocast_with_float32_weights(tmp_path: Path, model, loader) -> None:
     seen = []
 

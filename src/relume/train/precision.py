@@ -38,6 +38,14 @@ class Precision:
             return nullcontext()
         return torch.autocast(device.type, dtype=self.dtype)
 
+    def is_emulated(self, device: torch.device) -> bool:
+        """Whether the processor lacks this format, so that it is slower than float32 and not faster."""
+        if self.dtype is None or device.type != "cpu":
+            return False
+        kind = "bf16" if self.dtype is torch.bfloat16 else "fp16"
+        is_supported = getattr(torch.ops.mkldnn, f"_is_mkldnn_{kind}_supported", None)
+        return is_supported is not None and not is_supported()
+
     def scaler(self, device: torch.device) -> torch.amp.GradScaler | None:
         """A GradScaler where small gradients would vanish: for fp16."""
         return torch.amp.GradScaler(device.type) if self.dtype is torch.float16 else None
