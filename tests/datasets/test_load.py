@@ -77,6 +77,11 @@ def test_an_unknown_name_lists_the_closest() -> None:
         load("xyz")
 
 
+def test_a_folder_of_images_takes_no_other_root(pets: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Leave one of them out"):
+        load(pets, root=tmp_path)
+
+
 def test_a_path_that_is_not_there_is_an_error() -> None:
     with pytest.raises(DataError, match="here/photos is not there"):
         load("here/photos")

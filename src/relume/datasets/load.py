@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from relume.datasets import fashion, folder, vision
 from relume.datasets.places import Root, say
 from relume.datasets.transform import ToTensor, Transform
-from relume.errors import UnknownNameError, closest
+from relume.errors import ConfigurationError, UnknownNameError, closest
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def load(
 
     Raises:
         UnknownNameError: neither a dataset nor a folder; the message lists the closest names.
+        ConfigurationError: a ``root`` for a folder of images.
         DataError, DownloadError, MissingPackageError: as the function for that dataset says.
 
     Example:
@@ -61,6 +62,11 @@ def load(
     if isinstance(name_or_path, str) and name_or_path in _NAMED:
         split, hint = _NAMED[name_or_path](root, size, quiet)
     elif _is_path(name_or_path):
+        if root is not None:
+            raise ConfigurationError(
+                f"{str(root)!r} was given as the folder of the data (--data, root=), and {str(name_or_path)!r} is a folder of "
+                "images itself. Leave one of them out."
+            )
         split, hint = _folder(name_or_path, size), ""
     else:
         problem = f"there is no dataset and no folder {str(name_or_path)!r}"
