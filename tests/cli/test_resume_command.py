@@ -70,6 +70,18 @@ def test_a_killed_run_carries_on_with_its_own_command_from_any_folder(tmp_path: 
     assert gone.returncode == 1 and "train.py, which is not there any more" in gone.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_run_beside_one_of_its_name_is_the_one_that_carries_on(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SCRIPT.replace("quiet=True)", "quiet=True, resume=False)"))
+    assert python("train.py", cwd=tmp_path).returncode == 0
+    assert python("train.py", "--stop-at", "6", cwd=tmp_path).returncode == -9
+    resumed = python("-m", "relume", "resume", "line-2", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    _, begin, end = resumed.stdout.splitlines()
+    assert not begin.startswith("from step 0 ") and end == "to step 8"
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["line", "line-2", "store"]
+
+
 def test_a_run_of_relume_train_is_extended_by_its_own_options(tmp_path: Path) -> None:
     quick = ("--epochs", "1", "--batch-size", "500", "--quiet")
     assert python("-m", "relume", "train", "fashion-mnist", *quick, cwd=tmp_path).returncode == 0

@@ -11,6 +11,9 @@ from pathlib import Path
 from relume.errors import RunError
 from relume.monitor.record import RunRecord, status_of
 
+RESUME_VARIABLE = "RELUME_RESUME"
+"""``fashion/fashion-2``: where a script makes the run ``fashion``, it is to go on with ``fashion-2``."""
+
 _WITH_VALUE = ("-X", "-W", "--check-hash-based-pycs")
 _NOTEBOOKS = ("ipykernel", "ipykernel_launcher", "colab_kernel_launcher")
 
@@ -57,8 +60,22 @@ def launch_again(folder: Path, extra: Sequence[str] = ()) -> Launch | None:
     _check_command(record, arguments)
     _check_place(record, arguments, directory)
     executable = record.executable if Path(record.executable).is_file() else sys.executable
-    own = ["--name", record.name, "--resume"] if _is_relume_train(arguments) else []
-    return Launch([executable, *arguments, *own, *extra], directory, _environment(folder, directory))
+    environment = _environment(folder, directory)
+    own: list[str] = []
+    if _is_relume_train(arguments):
+        own = ["--name", record.name, "--resume"]
+    elif record.asked_name not in ("", record.name):
+        environment[RESUME_VARIABLE] = f"{record.asked_name}/{record.name}"
+    return Launch([executable, *arguments, *own, *extra], directory, environment)
+
+
+def redirected(asked_name: str) -> str | None:
+    """The run that `relume resume` wants continued where the script asks for ``asked_name``; it is answered once."""
+    asked, _, name = os.environ.get(RESUME_VARIABLE, "").partition("/")
+    if not name or asked != asked_name:
+        return None
+    del os.environ[RESUME_VARIABLE]
+    return name
 
 
 def _is_relume_train(arguments: Sequence[str]) -> bool:

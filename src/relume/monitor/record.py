@@ -57,6 +57,7 @@ class RunRecord(BaseModel):
     created: float
     seed: int
     config: dict[str, Any] = Field(default_factory=dict)
+    asked_name: str = ""
     argv: list[str] = Field(default_factory=list)
     command: list[str] = Field(default_factory=list)
     directory: str = ""

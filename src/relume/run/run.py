@@ -36,6 +36,7 @@ from relume.monitor import (
     reporter,
 )
 from relume.monitor.journal import next_segment, segments
+from relume.monitor.launch import redirected
 from relume.monitor.record import check_name, is_run, was_begun
 from relume.monitor.values import split
 from relume.run import resuming, state
@@ -137,7 +138,9 @@ class Run(AbstractContextManager["Run"]):
         in_memory: bool | None = None,
         quiet: bool = False,
     ) -> None:
-        self.name = check_name(name)
+        self.asked_name = check_name(name)
+        wanted = redirected(name)
+        self.name = wanted or name
         self._objects = Objects(model, optimizer, scheduler, scaler, track)
         self.models, self.optimizers = self._objects.models, self._objects.optimizers
         self.schedulers, self.scaler, self.tracked = self._objects.schedulers, scaler, self._objects.tracked
@@ -173,7 +176,7 @@ class Run(AbstractContextManager["Run"]):
         self._said: set[str] = set()
         self._observers: list[Observer] = []
         self._save_observers: list[SaveObserver] = []
-        self._resume = resume
+        self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
         self._init_saving()
 
@@ -319,6 +322,7 @@ class Run(AbstractContextManager["Run"]):
             lineage = {"checkpoint": self._origin.name, "run": meta.get("run"), "run_id": meta.get("run_id")}
         return RunRecord(
             name=self.name,
+            asked_name=self.asked_name,
             id=before.id if before is not None else self._lost_id() or secrets.token_hex(8),
             created=before.created if before is not None else time.time(),
             seed=self.seed,
