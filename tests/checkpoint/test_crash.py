@@ -147,6 +147,7 @@ def test_a_crash_at_a_sample_of_boundaries_loses_nothing(scenario: str, end: str
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_thousand_kills_lose_nothing(tmp_path: pathlib.Path) -> None:
     crashes = dict.fromkeys(ENDS, 0)
     for seed in itertools.count(100):
