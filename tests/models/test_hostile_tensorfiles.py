@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -163,7 +162,6 @@ def test_the_address_space_is_not_filled_by_lying_sizes(tmp_path: Path) -> None:
     path.write_bytes(_file(_with(shape=[2**40], data_offsets=[0, 2**42])))
     with pytest.raises(ModelFileError, match=r"tensors of 4398046511104 bytes where the file has 8"):
         read_state(path)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2**32
 
 
 # --------------------------------------------------------------------------------------------------------------- mutations

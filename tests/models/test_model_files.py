@@ -32,10 +32,6 @@ from relume.errors import (
 from relume.models.files import open_model_file, read_state, save_weights
 from saved_runs import describe, flip, make_run, packs, save_run, state_of
 
-needs_pickles = pytest.mark.skipif(
-    not Path(__file__, "../../../src/relume/models/pickles").resolve().is_dir(), reason=""
-)
-
 
 class WithExtra(nn.Module):
     def __init__(self, extra: Any) -> None:
@@ -137,6 +133,9 @@ def test_without_an_ending_it_is_safetensors(tmp_path: Path) -> None:
         ("w.onnx", {}, r"'w\.onnx' ends in '\.onnx'\. The ending says what is written"),
         ("v1.2", {}, r"'v1\.2' ends in '\.2'"),
         ("nowhere/w.pt", {}, r"there is no folder .*nowhere to write w\.pt to"),
+        ("folder", {}, r"folder is a folder\. Give the name of a file: .*folder/model\.safetensors"),
+        ("new/", {}, r"new is a folder"),
+        ("file/w.pt", {}, r"there is no folder .*file to write w\.pt to"),
         ("folder.pt", {}, r"folder\.pt is a folder\. Give the name of a file"),
         ("w.pt", {"metadata": {"a": "b"}}, r"metadata=.* is for \.safetensors; w\.pt has no place for it"),
         ("w.pth", {"max_shard_bytes": 5}, r"max_shard_bytes=5 is for \.safetensors"),
@@ -145,9 +144,11 @@ def test_without_an_ending_it_is_safetensors(tmp_path: Path) -> None:
 def test_a_target_that_makes_no_sense_is_refused(
     path: str, options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    (tmp_path / "folder.pt").mkdir()
+    for name in ("folder.pt", "folder"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
     with pytest.raises(ConfigurationError, match=message):
-        save_weights(nn.Linear(2, 1), tmp_path / path, **options)
+        save_weights(nn.Linear(2, 1), f"{tmp_path}/{path}", **options)
 
 
 @pytest.mark.parametrize("path", ["", "  ", None, 3, b"w.pt", "a\0b"])
@@ -323,7 +324,6 @@ STRANGE: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
-@needs_pickles
 @pytest.mark.parametrize("ending", ["pt", "safetensors"])
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_file_of_another_kind_is_named(name: str, ending: str, tmp_path: Path) -> None:
@@ -335,7 +335,6 @@ def test_a_file_of_another_kind_is_named(name: str, ending: str, tmp_path: Path)
     assert str(path) in str(caught.value)
 
 
-@needs_pickles
 def test_a_pickle_of_another_library_is_named(tmp_path: Path) -> None:
     import pickle
 
@@ -351,7 +350,6 @@ def test_the_content_tells_the_format_and_not_the_ending(tmp_path: Path) -> None
     assert open_model_file(path).format == "safetensors"
 
 
-@needs_pickles
 @pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
 def test_files_of_torch_are_read_by_any_name(options: dict[str, Any], tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
@@ -361,7 +359,6 @@ def test_files_of_torch_are_read_by_any_name(options: dict[str, Any], tmp_path: 
     assert_same(found.state, model.state_dict())
 
 
-@needs_pickles
 def test_one_of_the_models_of_a_classic_file(tmp_path: Path) -> None:
     models = {"generator": nn.Linear(2, 3), "critic": nn.Linear(3, 1)}
     states = {name: model.state_dict() for name, model in models.items()}

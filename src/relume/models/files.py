@@ -217,7 +217,8 @@ def save_weights(
         model: a model (what DataParallel, DDP and ``torch.compile`` add to names is taken off), or a state_dict.
         path: its ending decides. ``.safetensors``: any reader of that format opens it, tied weights are stored once, and
             there are checksums for ``read_state(path, verify=True)``. ``.pt`` and ``.pth``: a bare state_dict for plain
-            ``torch.load``, with all tensors on the CPU. None: ``.safetensors`` is appended.
+            ``torch.load``, with all tensors on the CPU. None: ``.safetensors`` is appended. Nothing may change the weights
+            while they are written.
         metadata: text by text, kept in a ``.safetensors`` file.
         max_shard_bytes: write ``NAME-00001-of-00003.safetensors`` and so on with at most so many bytes of tensors each, and
             ``NAME.safetensors.index.json``, as Hugging Face does. Those of an earlier save are deleted afterwards.
@@ -247,10 +248,10 @@ def save_weights(
 
 def _target(path: PathLike, metadata: Mapping[str, str] | None, max_shard_bytes: int | None) -> Path:
     target = Path(_text(path))
-    if not target.suffix:
-        target = target.with_name(f"{target.name}{_SAFETENSORS}") if target.name else target
-    if target.is_dir() or not target.name:
+    if target.is_dir() or not target.name or _text(path).endswith(("/", os.sep)):
         raise ConfigurationError(f"{target} is a folder. Give the name of a file: {target / 'model.safetensors'}.")
+    if not target.suffix:
+        target = target.with_name(f"{target.name}{_SAFETENSORS}")
     is_torch = target.suffix.lower() in _TORCH_ENDINGS
     if not is_torch and target.suffix.lower() != _SAFETENSORS:
         raise ConfigurationError(

@@ -40,7 +40,8 @@ _MAX_DIMENSIONS = 64  # of torch's own
 _MAX_ELEMENTS = 2**63
 
 _W = r"[ \t\n\r]*+"
-_STRING = r'"(?:[^"\\\x00-\x1f]|\\.)*+"'
+_PLAIN = r'[^"\\\x00-\x1f]*+'
+_STRING = rf'"{_PLAIN}(?:\\.{_PLAIN})*+"'
 _NAME = re.compile(rf"{_W}({_STRING}){_W}:{_W}")
 _ENTRY = re.compile(rf"(\{{[^{{}}]{{0,4096}}+\}}){_W}([,}}])")
 _TEXTS = re.compile(rf"(\{{{_W}(?:{_STRING}{_W}:{_W}{_STRING}{_W}(?:,(?!{_W}\}}){_W})?)*+\}}){_W}([,}}])")
@@ -83,7 +84,7 @@ def read_header(path: Path) -> Header:
         ModelFileError: the file is missing, cut short, no safetensors, or has tensors that this torch does not know.
         UnsafeFileError: the header contradicts itself or the file: no writer of safetensors makes such a one.
 
-    Cost: 0.9 ms for the 296 tensors of an EfficientNet.
+    Cost: 0.4 ms for the 38 tensors of a VGG-19, 2.3 ms for the 296 of an EfficientNet.
     """
     content, size_bytes = _header_bytes(path)
     try:
@@ -151,9 +152,9 @@ def _parsed(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
         if name in entries or (name == METADATA and metadata is not None):
             raise ValueError(f"{name!r:.80} twice")
         if name == METADATA:
-            metadata = json.loads(value[1], object_pairs_hook=unique)
+            metadata = _OBJECTS.decode(value[1])
         else:
-            entries[name] = json.loads(value[1], object_pairs_hook=unique)
+            entries[name] = _OBJECTS.decode(value[1])
         position, mark = value.end(), value[2]
     if not _END.match(text, position):
         raise ValueError(f"more after its end at byte {8 + position}")
@@ -169,6 +170,9 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
         raise ValueError(f"{name!r:.80} twice")
     return made
+
+
+_OBJECTS = json.JSONDecoder(object_pairs_hook=unique)
 
 
 def _string(text: str) -> str:
@@ -209,7 +213,7 @@ def _entry(name: str, fields: dict[str, Any], data_start: int) -> TensorEntry:
 
 
 def _are_counts(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+    return type(value) is list and {int}.issuperset(map(type, value)) and min(value, default=0) >= 0
 
 
 def _dtype(name: str, dtype: object) -> torch.dtype:

@@ -38,6 +38,7 @@ _MAGIC: list[tuple[int, bytes, str, str]] = [
     (0, b"\xff\xd8\xff", "an image", "That is no file of weights."),
     (0, b"SQLite format 3\0", "a database of SQLite", "That is no file of weights."),
 ]  # fmt: skip
+_IN_OLD_TORCH_TAR = (b"sys_info", b"pickle", b"tensors", b"storages")
 _HTML = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.{0,400}?-->\s*)?<(?:!doctype|html|head|body)", re.I | re.S)
 _ONNX = re.compile(
     rb"\x08[\x01-\x40](?:\x12.(?:pytorch|tf2onnx|onnx|skl2onnx|keras)|.{0,60}?(?:ir_version|onnx))", re.S
@@ -54,6 +55,8 @@ def kind_of(path: Path) -> Kind:
     head, size = _head(path)
     if not size:
         raise ModelFileError(f"{path} is empty: a download or a save that was broken off. {_GET_AGAIN}")
+    if head[257:262] == b"ustar" and head[:100].rstrip(b"\0") not in _IN_OLD_TORCH_TAR:
+        raise described(path)
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return _kind_of_zip(path)
     length = int.from_bytes(head[:8], "little")

@@ -149,7 +149,7 @@ def _check_listed(index: Index, shard: str, found: Mapping[str, torch.Tensor]) -
 
 
 def _check_same_save(index: Index, parts: Mapping[str, str], own: Own | None) -> None:
-    expected = own.parts if own else ""
+    expected = own.parts if own else next(iter(parts.values()), "")
     if strange := [shard for shard, part in parts.items() if part != expected]:
         raise ModelFileError(
             f"{index.path}: {strange[0]!r:.200} is of another save than the index. Get all files of one save."

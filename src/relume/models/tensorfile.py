@@ -69,7 +69,7 @@ def read_tensorfile(path: str | Path, *, verify: bool = False) -> ModelFile:
             is not what was saved.
         UnsafeFileError: it contradicts itself.
 
-    Cost: 0.4 ms for the 38 tensors of a VGG-19 (575 MB), 1.9 ms for the 296 of an EfficientNet.
+    Cost: 0.7 ms for the 38 tensors of a VGG-19 (575 MB; with ``verify`` 117 ms), 3.9 ms for the 296 of an EfficientNet.
     """
     path = Path(path)
     tensors, metadata, own, size_bytes = read_tensors(path, verify=verify)

@@ -127,8 +127,8 @@ def _remedy(name: str, value: Any) -> str:
 
 def _from_numpy(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
     try:
-        native = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
-        return torch.from_numpy(native)
+        native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+        return torch.from_numpy(native if native.flags.writeable else native.copy())
     except TypeError:
         raise UnstorableError(f"{name!r} is an array of {array.dtype}, for which torch has no dtype.") from None
 
