@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -41,19 +41,62 @@ def write_new(path: Path, chunks: Iterable[Buffer]) -> int:
 
     The half-written file is removed when that fails.
     """
+
+    def write_all(file: NewFile) -> None:
+        for chunk in chunks:
+            file.write(chunk)
+
+    return write_new_by(path, write_all)
+
+
+def write_new_by(path: Path, produce: Callable[[NewFile], object]) -> int:
+    """`write_new` for those who want a file to write to, such as ``torch.save``."""
     fd = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    file = NewFile(fd)
     try:
         try:
-            size = 0
-            for chunk in _gathered(chunks):
-                size = _write_all(fd, chunk, size)
+            produce(file)
+            file.flush()
             system.fsync(fd)
         finally:
             system.close(fd)
     except BaseException:
         remove(path)
         raise
-    return size
+    return file.size_bytes
+
+
+class NewFile:
+    """A file that is being written, from its beginning to its end.
+
+    Small neighbours are joined, so that a thousand scalars are one write.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._small = bytearray()
+        self._written_bytes = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How much there is of it."""
+        return self._written_bytes + len(self._small)
+
+    def write(self, data: Buffer) -> int:
+        """Write all of ``data``, now or later; returns how many bytes that are."""
+        if len(data) < _GATHER_BYTES:
+            self._small += data
+            if len(self._small) >= _GATHER_BYTES:
+                self.flush()
+        else:
+            self.flush()
+            self._written_bytes = _write_all(self._fd, data, self._written_bytes)
+        return len(data)
+
+    def flush(self) -> None:
+        """Write what was held back."""
+        self._written_bytes = _write_all(self._fd, self._small, self._written_bytes)
+        self._small = bytearray()
 
 
 def publish(staged: Path, target: Path) -> None:
@@ -140,21 +183,3 @@ def _write_all(fd: int, data: Buffer, position: int) -> int:
         view = view[written:]
         position += written
     return position
-
-
-def _gathered(chunks: Iterable[Buffer]) -> Iterator[Buffer]:
-    """Join small neighbours, so that a thousand scalars are one write."""
-    small = bytearray()
-    for chunk in chunks:
-        if len(chunk) < _GATHER_BYTES:
-            small += chunk
-            if len(small) < _GATHER_BYTES:
-                continue
-            yield bytes(small)
-        else:
-            if small:
-                yield bytes(small)
-            yield chunk
-        small.clear()
-    if small:
-        yield bytes(small)

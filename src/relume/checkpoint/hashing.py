@@ -54,6 +54,11 @@ def checksum(data: Buffer) -> str:
     return seal(block_sum(block) for block in _blocks(view))
 
 
+def digest(data: Buffer) -> str:
+    """The checksum of ``data``, or its hash where it is too short to have one."""
+    return checksum(data) or hash_bytes(data)
+
+
 def block_sum(block: Buffer) -> int:
     """The sum of the little-endian 64-bit words of one block, a short tail filled up with zeros."""
     view = memoryview(block)

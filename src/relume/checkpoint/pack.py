@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ MAX_HEADER_BYTES = 100_000_000
 HASH = re.compile(r"[0-9a-f]{64}\Z")
 PACK_ID = re.compile(r"[0-9a-f]{32}\Z")
 
-_SAFETENSORS_DTYPES = {
+SAFETENSORS_DTYPES = {
     "bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "uint16": "U16", "int32": "I32", "uint32": "U32",
     "int64": "I64", "uint64": "U64", "float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64",
     "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2",
@@ -136,10 +136,20 @@ def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:
         raise PackError(f"{folder} cannot be read: {error.strerror}. Check its owner and its rights.") from error
 
 
+def placement(size_bytes: int) -> int:
+    """What pieces are sorted by so that each lies aligned, with no holes: the power of two that divides its size."""
+    return -min(size_bytes & -size_bytes, ALIGNMENT_BYTES)
+
+
+def framed(entries: Mapping[str, Any]) -> bytes:
+    """A header as it stands in the file: its length, and JSON filled up so that the bytes begin aligned."""
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT_BYTES)
+    return len(text).to_bytes(8, "little") + text
+
+
 def _placement(blob: Blob) -> tuple[int, str]:
-    """Sorting by the power of two that divides the size keeps every piece aligned without any holes."""
-    size = memoryview(blob.data).nbytes
-    return (-min(size & -size, ALIGNMENT_BYTES), blob.hash)
+    return (placement(memoryview(blob.data).nbytes), blob.hash)
 
 
 def _header(blobs: Sequence[Blob]) -> bytes:
@@ -147,7 +157,7 @@ def _header(blobs: Sequence[Blob]) -> bytes:
     offset = 0
     for blob in blobs:
         size = memoryview(blob.data).nbytes
-        dtype = _SAFETENSORS_DTYPES.get(blob.dtype)
+        dtype = SAFETENSORS_DTYPES.get(blob.dtype)
         entries[blob.hash] = {
             "dtype": dtype or "U8",
             "shape": list(blob.shape) if dtype else [size],
@@ -156,9 +166,7 @@ def _header(blobs: Sequence[Blob]) -> bytes:
         offset += size
     checksums = {blob.hash: checksum(blob.data) for blob in blobs}
     metadata = {"relume": "pack 1", "checksums": json.dumps({k: v for k, v in checksums.items() if v})}
-    text = json.dumps({"__metadata__": metadata, **entries}, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT_BYTES)
-    return len(text).to_bytes(8, "little") + text
+    return framed({"__metadata__": metadata, **entries})
 
 
 def _parse(header: bytes, pack_id: str, path: Path) -> Pack:

@@ -43,6 +43,18 @@ def damaged(pack: Pack, names: Sequence[str], verify: Verify) -> set[str]:
         return bad | {name for name, value in zip(long, found, strict=True) if value != pack.spans[name].checksum}
 
 
+def digests(pack: Pack, spans: list[Span]) -> list[str]:
+    """The checksum of each long piece and the hash of each short one, as `relume.checkpoint.hashing.digest` gives them.
+
+    Raises:
+        PackError: the file is gone, cut short, or cannot be read.
+    """
+    long = [span for span in spans if span.size_bytes >= BLOCK_BYTES]
+    with _opened(pack) as file:
+        sums = iter(_checksums(pack, long) if long else ())
+        return [next(sums) if span.size_bytes >= BLOCK_BYTES else _hash(file, pack, span) for span in spans]
+
+
 def map_pack(pack: Pack) -> mmap.mmap:
     """The whole pack as memory of this process: what is written to it stays here and never reaches the file."""
     with _opened(pack) as file:
@@ -83,7 +95,7 @@ def _hash(file: io.FileIO, pack: Pack, span: Span) -> str:
 
 def _parts(file: io.FileIO, path: Path, span: Span) -> Iterator[memoryview]:
     buffer = memoryview(bytearray(min(_READ_BYTES, span.size_bytes)))
-    for start in range(0, span.size_bytes, len(buffer)):
+    for start in range(0, span.size_bytes, _READ_BYTES):
         part = buffer[: min(len(buffer), span.size_bytes - start)]
         _fill(file, part, span.offset + start, path)
         yield part

@@ -18,6 +18,7 @@ _PLAIN_ARRAY = re.compile(r"(?:[<>|][biufcSU]\d{1,9}|[<>][mM]8(?:\[\d{0,9}[a-zA-
 _TORCH_DTYPES = {
     str(value).removeprefix("torch."): value for value in vars(torch).values() if isinstance(value, torch.dtype)
 }
+_SAME_SIZE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,10 @@ def as_bytes(value: torch.Tensor | np.ndarray[Any, Any] | bytes) -> torch.Tensor
         return torch.from_numpy(np.array(value, order="C").reshape(-1).view(np.uint8))
     if value.numel() == 0:
         return _empty()
-    return flat_bytes(value.cpu().resolve_conj().resolve_neg().contiguous())
+    value = value.cpu().resolve_conj().resolve_neg()
+    if not value.is_contiguous():  # as integers of the same size: torch cannot copy elements of every dtype
+        value = value.view(_SAME_SIZE[value.element_size()]).contiguous()
+    return flat_bytes(value)
 
 
 def flat_bytes(value: torch.Tensor) -> torch.Tensor:

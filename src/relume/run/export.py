@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from relume.checkpoint import Checkpoint, Store, files
-from relume.errors import ConfigurationError, RelumeWarning, UnknownNameError, UnstorableError, closest
-from relume.run.classic import check_is_runs, from_state, plain
+from relume.checkpoint import Checkpoint, Store
+from relume.errors import ConfigurationError, RelumeWarning
+from relume.models.checkpointfile import checkpoint_metadata, checkpoint_state
+from relume.models.tensorfile import write_tensorfile
+from relume.models.torchfile import write_torchfile
+from relume.models.weights import ties_in
+from relume.run.classic import from_state
 
 ENDINGS = (".pt", ".pth", ".safetensors")
 
@@ -74,62 +75,29 @@ def export(
     meta = meta if isinstance(meta, Mapping) else {}
     if out.suffix.lower() == ".safetensors":
         tensors, metadata = _weights(store, checkpoint, meta, model)
-        size_bytes = _write_whole(out, lambda path: _save_safetensors(tensors, path, metadata))
-        return Export(out, checkpoint, size_bytes, list(tensors))
+        size_bytes = write_tensorfile(tensors, out, metadata)
+        stored = tensors.keys() - ties_in(tensors).keys()
+        return Export(out, checkpoint, size_bytes, [name for name in tensors if name in stored])
     if model is not None:
         raise ConfigurationError(
             f"model={model!r} is for .safetensors, which holds one model: {out.name} holds all of them by name."
         )
     classic = from_state(store.load(checkpoint), meta)
     _warn_of_what_is_lost(classic, meta)
-    size_bytes = _write_whole(out, lambda path: _save_torch(classic, path))
+    size_bytes = write_torchfile(classic, out)
     return Export(out, checkpoint, size_bytes, list(classic))
 
 
 def _weights(
     store: Store, checkpoint: Checkpoint, meta: Mapping[str, Any], model: str | None
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """One model's tensors, each once, and what safetensors keeps beside them (as ``safetensors.torch.save_model`` does)."""
-    state = {"models": store.load(checkpoint, part=("models",))} if _has_models(store, checkpoint) else {}
-    check_is_runs(state)
-    state_dict = state["models"][_chosen(model, list(state["models"]))]
-    tensors: dict[str, torch.Tensor] = {}
-    aliases: dict[str, str] = {}
-    first: dict[int, str] = {}
+    """One model's tensors, and where they are from."""
+    state_dict = checkpoint_state(store, checkpoint, model=model)
     for name, value in state_dict.items():
         if not isinstance(value, torch.Tensor):
             warnings.warn(f"{name} is no tensor and is not in the file: {value!r:.80}", RelumeWarning, stacklevel=3)
-        elif id(value) in first:
-            aliases[name] = first[id(value)]
-        else:
-            first[id(value)] = name
-            tensors[name] = value.detach()
-    cursor = meta.get("cursor") or {}
-    metadata = {
-        "format": "pt",
-        "run": str(meta.get("run", "")),
-        "checkpoint": checkpoint.name,
-        "epoch": str(cursor.get("epoch", "")),
-        "step": str(cursor.get("step", "")),
-        "metrics": json.dumps(plain(meta.get("metrics") or {})),
-    }
-    return tensors, {key: value for key, value in metadata.items() if value} | aliases
-
-
-def _has_models(store: Store, checkpoint: Checkpoint) -> bool:
-    tree = store.manifest(checkpoint).tree
-    return isinstance(tree, dict) and isinstance(tree.get("models"), dict)
-
-
-def _chosen(model: str | None, names: list[str]) -> str:
-    if model is None and len(names) > 1:
-        raise ConfigurationError(
-            f"the checkpoint has {len(names)} models and .safetensors holds one: choose with --model (model=) one of "
-            f"{', '.join(names)}, or write them all to a .pt."
-        )
-    if model is not None and model not in names:
-        raise UnknownNameError(f"there is no model {model!r} in the checkpoint: {closest(model, names)}")
-    return model or names[0]
+    tensors = {name: value.detach() for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
+    return tensors, checkpoint_metadata(checkpoint, meta)
 
 
 def _warn_of_what_is_lost(classic: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
@@ -140,43 +108,3 @@ def _warn_of_what_is_lost(classic: Mapping[str, Any], meta: Mapping[str, Any]) -
             RelumeWarning,
             stacklevel=3,
         )
-
-
-def _save_torch(classic: Mapping[str, Any], path: Path) -> None:
-    with path.open("wb") as file:
-        try:
-            torch.save(classic, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch's writer hides what the disk said
-                raise error.__context__ from None
-            raise
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _save_safetensors(tensors: Mapping[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
-    try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata)
-    except (SafetensorError, KeyError, ValueError) as error:
-        if number := re.search(r"os error (\d+)", str(error)):
-            raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
-        raise UnstorableError(f"safetensors cannot hold these weights: {error}. Write them to a .pt.") from error
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _write_whole(out: Path, write: Callable[[Path], None]) -> int:
-    """Have a file written beside its place, to the disk, and give it its name when it is whole; returns its bytes."""
-    staged = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    with files.explained(f"writing {out.name}", out.absolute().parent):
-        try:
-            write(staged)
-            size_bytes = staged.stat().st_size
-            files.publish(staged, out)
-        except BaseException:
-            files.remove(staged)
-            raise
-    return size_bytes

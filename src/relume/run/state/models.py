@@ -10,28 +10,13 @@ import torch
 from torch import nn
 
 from relume.errors import MismatchError
+from relume.models.state import model_state
 from relume.names import canonical, canonical_in, is_uninitialized, named_parameters, unwrap
 from relume.run.state.values import counted, listed
 
+__all__ = ["constants", "gradients", "load_gradients", "load_model_state", "model_state"]
+
 _SPARSE = "relume:sparse"
-
-
-def model_state(model: nn.Module) -> dict[str, Any]:
-    """The state_dict of what is inside the wrappers, by canonical names; the tensors are the live ones, detached.
-
-    Tied weights stay views of one memory. Parameters of lazy modules that have no shape yet are left out. As in every
-    state_dict, buffers registered with ``persistent=False`` are not in it.
-
-    Cost: 0.4 ms for the 122 tensors of a ResNet-18, 0.2 ms for the 38 of a VGG-19; nothing is copied.
-    """
-    inner = unwrap(model)
-    rename = canonical_in(inner)
-    live = inner.state_dict()
-    state = OrderedDict((rename(name), value) for name, value in live.items() if not is_uninitialized(value))
-    state._metadata = OrderedDict(  # type: ignore[attr-defined]
-        (rename(f"{name}.")[:-1], versions) for name, versions in getattr(live, "_metadata", {}).items()
-    )
-    return state
 
 
 def load_model_state(model: nn.Module, state: Mapping[str, Any], *, what: str = "model") -> list[str]:

@@ -1,0 +1,85 @@
+"""The weights of one model in a checkpoint of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from relume.checkpoint import Checkpoint, Store
+from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
+from relume.models.contents import ModelFile
+
+
+def read_checkpoint(
+    store: Store, checkpoint: Checkpoint, *, model: str | None = None, verify: bool = False
+) -> ModelFile:
+    """Open the weights of one model; its tensors are pages of the store, and nothing else of the checkpoint is read.
+
+    Args:
+        model: which, of several.
+        verify: check every tensor's bytes now.
+
+    Raises:
+        ConfigurationError: there are several models, and ``model`` was not given; lists them.
+        UnknownNameError: there is no such model; lists the closest names.
+        ClassicFileError: the checkpoint has no models.
+        CheckpointError: it is damaged.
+    """
+    state = checkpoint_state(store, checkpoint, model=model, verify=verify)
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    size_bytes = sum(value.nbytes for value in {id(value): value for value in tensors.values()}.values())
+    metadata = checkpoint_metadata(checkpoint, store.meta(checkpoint))
+    return ModelFile(checkpoint.path, "checkpoint", tensors, metadata, size_bytes=size_bytes)
+
+
+def checkpoint_state(
+    store: Store, checkpoint: Checkpoint, *, model: str | None = None, verify: bool = True
+) -> Mapping[str, Any]:
+    """The state_dict of one model in a checkpoint, extra state included. Raises what `read_checkpoint` does."""
+    chosen = _chosen(model, _models(store, checkpoint))
+    state = store.load(checkpoint, part=("models", chosen), verify=verify)
+    if not isinstance(state, Mapping):
+        raise ClassicFileError(
+            f"the model {chosen!r} in {checkpoint.path} is no state_dict but a {type(state).__name__}."
+        )
+    return state
+
+
+def checkpoint_metadata(checkpoint: Checkpoint, meta: Any) -> dict[str, str]:
+    """Where weights are from, in the words of a safetensors file."""
+    meta = meta if isinstance(meta, Mapping) else {}
+    cursor = meta.get("cursor")
+    cursor = cursor if isinstance(cursor, Mapping) else {}
+    metadata = {
+        "run": str(meta.get("run", "")),
+        "checkpoint": checkpoint.name,
+        "epoch": str(cursor.get("epoch", "")),
+        "step": str(cursor.get("step", "")),
+        "metrics": json.dumps(meta.get("metrics") or {}, default=str),
+    }
+    return {key: value for key, value in metadata.items() if value}
+
+
+def _models(store: Store, checkpoint: Checkpoint) -> list[str]:
+    tree = store.manifest(checkpoint).tree
+    models = tree.get("models") if isinstance(tree, dict) else None
+    if not isinstance(models, dict) or not models:
+        held = ", ".join(map(str, tree)) if isinstance(tree, dict) else type(tree).__name__
+        raise ClassicFileError(
+            f"the checkpoint {checkpoint.path} has no models in it, only: {held or 'nothing':.200}. What has them are the "
+            "checkpoints of a Run or a Trainer with a model."
+        )
+    return list(models)
+
+
+def _chosen(model: str | None, names: list[str]) -> str:
+    if model is None and len(names) > 1:
+        raise ConfigurationError(
+            f"the checkpoint has {len(names)} models: choose with --model (model=) one of {', '.join(names)}."
+        )
+    if model is not None and model not in names:
+        raise UnknownNameError(f"there is no model {model!r} in the checkpoint: {closest(model, names)}")
+    return model or names[0]
