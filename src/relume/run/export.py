@@ -15,7 +15,8 @@ import torch
 
 from relume.checkpoint import Checkpoint, Store, files
 from relume.errors import ConfigurationError, RelumeWarning, UnknownNameError, UnstorableError, closest
-from relume.run.classic import check_is_runs, from_state, plain
+from relume.models.classic import plain
+from relume.run.classic import check_is_runs, from_state
 
 ENDINGS = (".pt", ".pth", ".safetensors")
 
