@@ -242,7 +242,7 @@ class Archive:
             local in {value, *unknown, *([_UNSET32] if wide else [])}
             for value, local in zip(sizes[1:], local_sizes[1:], strict=True)
         )
-        agree = agree and all(value in {*sizes[1:], *unknown} for value in wide)
+        agree = agree and all(value in {*sizes[1:], at, *unknown} for value in wide)  # torch repeats its own place
         if not agree:
             self._unsafe(f"the header of {self._name(raw_name)!r} contradicts the directory")
         return int(name_at + name_length + extra_length)

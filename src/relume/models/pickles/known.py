@@ -7,7 +7,6 @@ makes a tensor, an array or plain Python. What is in none of the tables becomes 
 from __future__ import annotations
 
 import codecs
-import warnings
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -133,14 +132,12 @@ def _sparse(machine: Machine, layout: Any, data: Any) -> Any:
         return torch.empty(0)
     if not isinstance(data, tuple) or not 3 <= len(data) <= 4:
         raise TypeError(f"a sparse tensor of {describe(data)}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch calls compressed layouts a prototype
-        if layout is torch.sparse_coo:
-            indices, values, size = map(_plain_part, data[:3])
-            # Coalesced or not is left to torch: a wrong claim of it would give wrong sums.
-            return torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
-        compressed, plain, values, size = map(_plain_part, data)
-        return torch.sparse_compressed_tensor(compressed, plain, values, size, layout=layout, check_invariants=True)
+    if layout is torch.sparse_coo:
+        indices, values, size = map(_plain_part, data[:3])
+        # Coalesced or not is left to torch: a wrong claim of it would give wrong sums.
+        return torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
+    compressed, plain, values, size = map(_plain_part, data)
+    return torch.sparse_compressed_tensor(compressed, plain, values, size, layout=layout, check_invariants=True)
 
 
 def _plain_part(part: Any) -> Any:

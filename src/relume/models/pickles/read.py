@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,9 @@ def read_torch(path: str | Path, *, refuse: bool = True, verify: bool = False) -
     context = Context(path, len(memory))
     try:
         is_zip = memory[: len(ZIP_MAGIC)] == ZIP_MAGIC
-        read = _from_zip(context, Archive(path), verify) if is_zip else _from_stream(context, memory)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own, of dtypes and layouts that it calls experimental
+            read = _from_zip(context, Archive(path), verify) if is_zip else _from_stream(context, memory)
         _check_depth(context, read.content)
         state = _state(read, path)
     except ModelFileError as error:
