@@ -7,6 +7,7 @@ makes a tensor, an array or plain Python. What is in none of the tables becomes 
 from __future__ import annotations
 
 import codecs
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
     from relume.models.pickles.machine import Machine
 
 _MODULES = {
-    "__builtin__": "builtins", "copy_reg": "copyreg", "exceptions": "builtins", "torch.tensor": "torch._tensor",
-    "numpy._core.multiarray": "numpy.core.multiarray", "numpy._core.numeric": "numpy.core.numeric",
-    "cPickle": "pickle", "UserDict": "collections", "UserList": "collections", "Queue": "queue",
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
     "_collections": "collections",
-}  # fmt: skip
-"""Other names of modules: those of Python 2, older torch and newer numpy."""
+    "torch.tensor": "torch._tensor",
+    "numpy._core.multiarray": "numpy.core.multiarray",
+    "numpy._core.numeric": "numpy.core.numeric",
+}
+"""Other names of modules, in whatever protocol: those of older torch and newer numpy among them."""
 
+_LAST_OF_PYTHON2 = 2
 _PLAIN_ENCODINGS = ("latin1", "latin-1", "iso-8859-1", "iso8859-1", "utf-8", "utf8", "ascii")
 _MAX_RANGE = 2**63
 _MAX_NAME = 1000
@@ -59,9 +63,13 @@ def known(module: str, name: str) -> Any:
     return None
 
 
-def modern(module: str) -> str:
-    """The present name of a module."""
-    return _MODULES.get(module, module)
+def modern(module: str, name: str, protocol: int) -> tuple[str, str]:
+    """The present names of a module and of what is in it. Protocols up to 2 have those of Python 2, as Python 3 writes too."""
+    if protocol <= _LAST_OF_PYTHON2:
+        if (module, name) in NAME_MAPPING:
+            return NAME_MAPPING[module, name]
+        module = IMPORT_MAPPING.get(module, module)
+    return _MODULES.get(module, module), name
 
 
 # -------------------------------------------------------------------------------------------------------------- tensors

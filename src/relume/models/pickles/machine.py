@@ -72,6 +72,7 @@ class Machine:
         self._pending: dict[int, list[int]] = {}
         self._globals: dict[tuple[str, str], Any] = {}
         self._at = start
+        self._version = 0
 
     def load(self) -> Any:
         """What the pickle makes.
@@ -149,19 +150,19 @@ class Machine:
         return self._globals[key]
 
     def _first_named(self, module: str, name: str) -> Any:
-        present = modern(module)
-        found = storage_type(present, name)
+        module, name = modern(module, name, self._version)
+        found = storage_type(module, name)
         if found is None:
-            found = known(present, name)
-        if found is not None or f"{present}.{name}" == "builtins.None":
+            found = known(module, name)
+        path = f"{module}.{name}"
+        if found is not None or path == "builtins.None":
             return found
-        path = f"{present}.{name}"
         if len(path) > _MAX_LINE_BYTES or not path.isprintable():
             raise self.context.damaged(f"it names a class {path!r:.80}")
         reference = Inert(path, is_reference=True)
         if path not in _PLAIN:
             self.context.callables.setdefault(path, 0)
-        if is_dangerous(present, name):
+        if is_dangerous(module, name):
             self.context.note(path, self._at, reference)
         return reference
 
@@ -407,9 +408,9 @@ class Machine:
         raise self.context.damaged("its data lie outside of the pickle, and did not come with it")
 
     def _protocol(self) -> None:
-        version = self._take(1)[0]
-        if version > 5:
-            raise self.context.damaged(f"it has the protocol {version} of pickle, and there are 0 to 5")
+        self._version = self._take(1)[0]
+        if self._version > 5:
+            raise self.context.damaged(f"it has the protocol {self._version} of pickle, and there are 0 to 5")
 
 
 def _length(count: int) -> int:
