@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import pickle
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +15,8 @@ from torch import nn
 import relume
 from relume.checkpoint import Store
 from relume.errors import ClassicFileError, MismatchError, OptimizerError
-from relume.run.classic import from_state, read_classic, to_state
+from relume.models.classic import read_classic
+from relume.run.classic import from_state, to_state
 from relume.run.export import export
 from relume.saved import find_checkpoint
 from saved_runs import describe, state_of, train
@@ -188,76 +186,6 @@ def test_a_bare_state_dict_and_lightnings_form_are_understood(tmp_path: Path) ->
         assert list(state["models"]["model"]) == list(model.state_dict())
         assert list(state["optimizers"]) == (["optimizer"] if name == "lightning.ckpt" else [])
     assert meta["cursor"]["step"] == 9
-
-
-def test_numpy_scalars_of_all_kinds_become_python_numbers(tmp_path: Path) -> None:
-    kinds = ("bool", "int8", "uint16", "int64", "float16", "float32", "float64", ">f8", ">i4")
-    values = {kind: np.array(1, dtype=kind)[()] for kind in kinds}
-    torch.save({"model": _model().state_dict(), "metrics": values}, tmp_path / "old.pt")
-    assert read_classic(tmp_path / "old.pt").metrics == {kind: 1 for kind in kinds if kind != "bool"}
-    assert np.dtype("f8").isnative
-
-
-class _Runs:
-    """Leaves a mark when it is unpickled by its own class."""
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, ("it-ran",)
-
-
-@pytest.mark.parametrize("zipped", [True, False])
-def test_nothing_in_a_file_runs(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    torch.save({"model": _model().state_dict(), "x": _Runs()}, "evil.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        ClassicFileError, match=r"evil.pt (needs pickle.*for: posix.mkdir\. relume does not run it|is damaged)"
-    ):
-        read_classic("evil.pt")
-    assert not Path("it-ran").exists()
-
-
-@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_whole_model_is_refused_with_its_classes(zipped: bool, tmp_path: Path) -> None:
-    torch.save(_model(), tmp_path / "whole.pt", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        ClassicFileError, match=r"needs pickle.*torch\.nn\.modules\..*torch\.save\(old\.state_dict\(\), path\)"
-    ):
-        read_classic(tmp_path / "whole.pt")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (torch.ones(3), "holds a Tensor, and neither a state_dict"),
-        ({"epoch": 3}, "has no state_dict of a model in it: it holds 'epoch'"),
-        ({}, "it holds nothing"),
-        ({"model": {"a": torch.ones(3)}, "losses": np.ones(3)}, r"needs pickle.*numpy\.ndarray"),
-    ],
-)
-def test_what_is_no_classic_checkpoint_is_said(content: Any, message: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "old.pt")
-    with pytest.raises(ClassicFileError, match=message):
-        read_classic(tmp_path / "old.pt")
-
-
-def test_damaged_and_foreign_files_are_said(tmp_path: Path) -> None:
-    path = tmp_path / "old.pt"
-    with pytest.raises(ClassicFileError, match="there is no file"):
-        read_classic(path)
-    with pytest.raises(ClassicFileError, match="is a folder"):
-        read_classic(tmp_path)
-    torch.save(_model().state_dict(), path)
-    whole = path.read_bytes()
-    for content in (b"", b"hello", b"PK\x03\x04", whole[: len(whole) // 2], pickle.dumps({"a": 1})):
-        path.write_bytes(content)
-        with pytest.raises(ClassicFileError, match="is damaged, or torch.save did not write it in its usual form"):
-            read_classic(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.save(torch.jit.script(nn.Linear(2, 1)), path)
-    with pytest.raises(ClassicFileError, match="is a TorchScript archive: it holds code"):
-        read_classic(path)
 
 
 def test_an_optimizer_that_does_not_fit_is_named_with_both_sides(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import CheckpointError, ConfigurationError
+from relume.models.classic import read_classic
 from relume.monitor.record import RunRecord
-from relume.run.classic import read_classic, to_state
+from relume.run.classic import to_state
 from relume.saved import find_checkpoint
 
 _CLASSIC = (".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -80,7 +81,7 @@ def foreign(
 
     Raises:
         UnknownNameError, UnknownCheckpointError: there is none; lists those there are.
-        ClassicFileError, MismatchError: a classic file that is not understood or does not fit.
+        ModelFileError, MismatchError: a classic file that is damaged, unsafe, not understood or does not fit.
     """
     text = os.fspath(source)
     if Path(text).suffix in _CLASSIC:

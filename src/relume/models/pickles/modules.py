@@ -1,0 +1,174 @@
+"""Models in a pickle: the tree of modules, their names, and the state_dict that the model would have given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from relume.errors import ClassicFileError, UnsafeFileError, closest
+from relume.models.pickles.inert import Inert, describe
+
+Shapes = dict[str, tuple[int, ...]]
+
+_MAX_MODULES = 200_000
+_MAX_DEPTH = 200
+
+
+def is_module(value: Any) -> bool:
+    """Whether a stand-in is that of an ``nn.Module``."""
+    if not isinstance(value, Inert) or not isinstance(value.state, (dict, tuple)):
+        return False
+    attributes = value.attributes
+    return all(isinstance(attributes.get(name), dict) for name in ("_parameters", "_buffers", "_modules"))
+
+
+def is_state_dict(value: Any) -> bool:
+    """Whether a value is the state_dict of a model: tensors by name, one of them of more than a number.
+
+    What modules have given as their extra state may be anything.
+    """
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        return False
+    if not value:
+        return hasattr(value, "_metadata")
+    tensors = [item for key, item in value.items() if not key.endswith("_extra_state")]
+    if not all(isinstance(item, torch.Tensor) for item in tensors):
+        return False
+    return any(item.ndim for item in tensors) or (bool(tensors) and hasattr(value, "_metadata"))
+
+
+def state_dict_in(content: Any, *, model: str | None = None, path: str | Path = "the file") -> dict[str, torch.Tensor]:
+    """The weights in what ``torch.save`` wrote.
+
+    Args:
+        content: of a `ModelFile`. A state_dict; a classic dictionary with one in it
+            (`relume.models.classic.ClassicCheckpoint`); a whole model, or a dictionary with such a model.
+        model: which model, by its name in the file, where there are several.
+        path: what error messages call the file.
+
+    Returns:
+        Tensors by name, in the order of the module; those that were tied share memory.
+
+    Raises:
+        ClassicFileError: there is none, or several and ``model`` does not say which; lists what there is.
+        UnsafeFileError: modules that contain themselves, or that share one another so that they never end.
+
+    Example:
+        >>> content = {"epoch": 3, "model_state_dict": {"weight": torch.ones(2)}}
+        >>> state_dict_in(content)
+        {'weight': tensor([1., 1.])}
+    """
+    from relume.models.classic import classic_of  # which reads through this package
+
+    if model is None and _is_all_tensors(content):
+        return _tensors(content)
+    models = classic_of(content, Path(path)).models
+    if model is not None and model not in models:
+        raise ClassicFileError(f"{path} has no model {model!r}: {closest(model, models)}")
+    if model is None and "model" not in models and len(models) > 1:
+        names = ", ".join(models)
+        raise ClassicFileError(f"{path} holds {len(models)} models: {names}. Say which: model={next(iter(models))!r}.")
+    return _tensors(models[model or ("model" if "model" in models else next(iter(models)))])
+
+
+def module_state(module: Inert) -> dict[str, torch.Tensor]:
+    """What ``state_dict()`` of the model would have given."""
+    state: dict[str, torch.Tensor] = {}
+    for prefix, part in _modules(module):
+        attributes = part.attributes
+        hidden = attributes.get("_non_persistent_buffers_set")
+        hidden = hidden if isinstance(hidden, (set, frozenset, list)) else ()
+        named = [*attributes["_parameters"].items()]
+        named += [(name, value) for name, value in attributes["_buffers"].items() if name not in hidden]
+        for name, value in named:
+            if isinstance(name, str) and isinstance(value, torch.Tensor):
+                state[f"{prefix}{name}"] = value.detach()
+    return state
+
+
+def module_tree(content: Any) -> list[tuple[str, str, Shapes]]:
+    """The modules of a whole model, or of each model in a dictionary, as they would print.
+
+    Returns:
+        For each module its path (``""`` for the model itself), its class and the shapes of its own parameters. Empty
+        where there is no model in ``content``.
+
+    Raises:
+        UnsafeFileError: modules that contain themselves, or that share one another so that they never end.
+    """
+    if is_module(content):
+        models = [("", content)]
+    elif isinstance(content, dict):
+        models = [
+            (f"{key}." if isinstance(key, str) else "", value) for key, value in content.items() if is_module(value)
+        ]
+        if len(models) == 1:
+            models = [("", models[0][1])]
+    else:
+        models = []
+    return [
+        (f"{start}{prefix}".removesuffix("."), part.class_name, _shapes(part.attributes["_parameters"]))
+        for start, model in models
+        for prefix, part in _modules(model)
+    ]
+
+
+def _modules(module: Inert) -> Iterator[tuple[str, Inert]]:
+    """All modules below one with the prefixes of their names, in the order of ``state_dict()``.
+
+    One that is used at several places comes once for each, as it does there.
+    """
+    count = 0
+    waiting = [("", module, 0)]
+    while waiting:
+        prefix, part, depth = waiting.pop()
+        count += 1
+        if count > _MAX_MODULES or depth > _MAX_DEPTH:
+            raise UnsafeFileError(
+                f"the model is refused: its modules contain themselves, or are more than {_MAX_MODULES:,} or nested more than "
+                f"{_MAX_DEPTH} deep. Nothing of the file was run."
+            )
+        yield prefix, part
+        children = [(name, child) for name, child in part.attributes["_modules"].items() if is_module(child)]
+        waiting += [
+            (f"{prefix}{name}.", child, depth + 1) for name, child in reversed(children) if isinstance(name, str)
+        ]
+
+
+def _shapes(parameters: Mapping[Any, Any]) -> Shapes:
+    return {
+        name: tuple(value.shape)
+        for name, value in parameters.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
+
+
+def _is_all_tensors(content: Any) -> bool:
+    """A dictionary of nothing but tensors is a state_dict, be they numbers only."""
+    if is_state_dict(content):
+        return True
+    return (
+        isinstance(content, dict)
+        and bool(content)
+        and all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
+    )
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors of a state_dict; the object itself where there is nothing else in it, with its versions."""
+    if isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values()):
+        return state
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+
+
+def found_in(content: Any) -> str:
+    """What a content is, for the message that no weights are in it."""
+    if isinstance(content, dict):
+        keys = [describe(key) for key in list(content)[:20]]
+        return f"a dictionary with {', '.join(keys) or 'nothing'}" + (", …" if len(content) > 20 else "")
+    if isinstance(content, Inert):
+        return f"an object of {content.class_name[:200]}"
+    return f"a {type(content).__name__}"
