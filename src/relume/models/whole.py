@@ -15,6 +15,7 @@ from relume.checkpoint import restore_module
 from relume.errors import ConfigurationError, MismatchError, RecipeError
 from relume.models.contents import ModelFile
 from relume.models.exported import load_exported, save_exported
+from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make, make_with_values, recipe_of
 from relume.models.recipe.describe import differences
 from relume.names import is_uninitialized, unwrap
@@ -138,15 +139,12 @@ def load_model(
 
 def _proved(model: nn.Module, recipe: dict[str, Any]) -> dict[str, Any]:
     """The recipe, with parts that were put in later, that builds such a model; there is no other way to know."""
-    sizes = {
-        "tensors": len(model.state_dict()),
-        "size_bytes": sum(value.nbytes for value in model.state_dict().values()),
-    }
-    found = differences(model, make(recipe, **sizes)[0])
+    held = Held.of(model.state_dict())
+    found = differences(model, make(recipe, held)[0])
     if found and "" not in found:
         parts = {path: recipe_of(model.get_submodule(path), path) for path in found}
         recipe = {**recipe, "replaced": {**recipe.get("replaced", {}), **parts}}
-        found = differences(model, make(recipe, **sizes)[0])
+        found = differences(model, make(recipe, held)[0])
     if found:
         listed = "; ".join(
             f"{path or 'the model itself'}: {difference}" for path, difference in list(found.items())[:5]
@@ -155,16 +153,16 @@ def _proved(model: nn.Module, recipe: dict[str, Any]) -> dict[str, Any]:
             f"{type(model).__name__} is not what its recipe builds: {listed}. It was changed after it was built: "
             "build it as it is, with these arguments, or put the changes into a function with @relume.builder."
         )
-    _check_computed(model, recipe, sizes)
+    _check_computed(model, recipe, held)
     return recipe
 
 
-def _check_computed(model: nn.Module, recipe: dict[str, Any], sizes: dict[str, int]) -> None:
+def _check_computed(model: nn.Module, recipe: dict[str, Any], held: Held) -> None:
     """Buffers out of the state_dict come from the builder: it must compute those that the model has."""
     ours = _computed(model)
     if not ours:
         return
-    theirs = _computed(make_with_values(recipe, **sizes))
+    theirs = _computed(make_with_values(recipe, held))
     other = [name for name, value in ours.items() if not torch.equal(value.cpu().to(theirs[name].dtype), theirs[name])]
     if other:
         raise RecipeError(
@@ -206,12 +204,12 @@ def _document(file: ModelFile) -> dict[str, Any]:
 
 
 def _built(document: Mapping[str, Any], state: Mapping[str, torch.Tensor], where: str) -> nn.Module:
-    sizes = {"tensors": len(state), "size_bytes": sum(value.nbytes for value in state.values())}
+    held = Held.of(state)
     try:
-        model, has_values = make(document["recipe"], **sizes)
+        model, has_values = make(document["recipe"], held)
         _check_shapes(model, state)
         if not has_values and _lacks_values(model):
-            model = make_with_values(document["recipe"], **sizes)
+            model = make_with_values(document["recipe"], held)
         _take_dtypes(model, state)
         tensors = OrderedDict(state)
         if (versions := getattr(model.state_dict(), "_metadata", None)) is not None:
@@ -220,7 +218,7 @@ def _built(document: Mapping[str, Any], state: Mapping[str, torch.Tensor], where
         _tie(model, document.get("tied", []))
     except RecipeError as error:
         raise RecipeError(f"{where}: {error}") from error
-    except (MismatchError, RuntimeError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (MismatchError, RuntimeError, TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise RecipeError(f"{where}: its recipe and its tensors do not belong together: {error!s:.300}") from error
     return model
 

@@ -11,9 +11,11 @@ _FUNCTIONS = {
     "FloorDiv", "ModularIndexing", "Where", "PythonMod", "Mod", "CleanDiv", "CeilToInt", "FloorToInt", "CeilDiv",
     "LShift", "RShift", "PowByNatural", "FloatPow", "FloatTrueDiv", "IntTrueDiv", "IsNonOverlappingAndDenseIndicator",
     "TruncToFloat", "TruncToInt", "RoundToInt", "RoundDecimal", "ToFloat", "Identity",
-    "Max", "Min", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not",
+    "Max", "Min", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "And", "Or", "Not", "Add", "Mul", "Pow", "Integer", "Rational",
+    "Equality", "Unequality", "StrictLessThan", "LessThan", "StrictGreaterThan", "GreaterThan", "Symbol",
 }  # fmt: skip
-_POWERS = {"PowByNatural", "FloatPow", "LShift"}
+_ASSUMPTIONS = {"positive", "nonnegative", "negative", "nonpositive", "nonzero", "zero", "integer", "real", "finite"}
+_POWERS = {"Pow", "PowByNatural", "FloatPow", "LShift"}
 _MAX_LENGTH = 2000
 _MAX_EXPONENT = 64
 _MAX_INTEGER = 1 << 63
@@ -33,8 +35,8 @@ def problem_of(text: str) -> str:
     """What an expression has that arithmetic over sizes has not; empty where there is nothing.
 
     Example:
-        >>> problem_of("2*s0 + FloorDiv(s1, 4)")
-        ''
+        >>> problem_of("2*s0 + FloorDiv(s1, 4)"), problem_of("Add(Symbol('s0', integer=True), Integer(1))")
+        ('', '')
         >>> problem_of("__import__('os').system('true')")
         "the call of __import__('os').system"
     """
@@ -42,9 +44,25 @@ def problem_of(text: str) -> str:
         return f"more than {_MAX_LENGTH} characters, or ones that no expression has"
     try:
         tree = ast.parse(text, mode="eval")  # parses, and runs nothing
-        return next(filter(None, map(_problem, ast.walk(tree))), "")
+        return _problem_within(tree)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "no expression"
+
+
+def _problem_within(node: ast.AST) -> str:
+    if _is_symbol_call(node):  # Symbol('s0', positive=True, integer=True): the one place where a text may stand
+        return ""
+    return _problem(node) or next(filter(None, map(_problem_within, ast.iter_child_nodes(node))), "")
+
+
+def _is_symbol_call(node: ast.AST) -> bool:
+    match node:
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))], keywords=keywords):
+            return is_symbol(name) and all(
+                one.arg in _ASSUMPTIONS and isinstance(one.value, ast.Constant) and isinstance(one.value.value, bool)
+                for one in keywords
+            )
+    return False
 
 
 def _problem(node: ast.AST) -> str:
@@ -63,7 +81,7 @@ def _problem(node: ast.AST) -> str:
             return _problem_of_number(value)
         case ast.Name(id=name):
             return "" if is_symbol(name) or name in _FUNCTIONS or name in ("True", "False") else f"the name {name}"
-        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), keywords=[]) if name in _FUNCTIONS - {"Symbol"}:
             return _problem_of_power(node.args) if name in _POWERS else ""
         case ast.Call(func=function):
             return f"the call of {ast.unparse(function):.60}"
@@ -82,13 +100,13 @@ def _problem_of_power(operands: list[ast.expr]) -> str:
     """A tower of powers would keep the processor busy for ever."""
     if len(operands) != 2 or any(_is_power(node) for operand in operands for node in ast.walk(operand)):
         return "a power of a power"
-    exponent = operands[1].operand if isinstance(operands[1], ast.UnaryOp) else operands[1]
-    is_small = (
-        isinstance(exponent, ast.Constant)
-        and isinstance(exponent.value, (int, float))
-        and exponent.value <= _MAX_EXPONENT
-    )
-    return "" if is_small else f"the exponent {ast.unparse(exponent):.40}"
+    numbers = [node.value for node in ast.walk(operands[1]) if isinstance(node, ast.Constant)]
+    names = [
+        node for node in ast.walk(operands[1]) if isinstance(node, ast.Name) and node.id not in ("Integer", "Rational")
+    ]
+    is_small = not names and all(isinstance(one, (int, float)) and one <= _MAX_EXPONENT for one in numbers)
+    is_plain = not any(isinstance(node, ast.BinOp) for node in ast.walk(operands[1]))
+    return "" if is_small and is_plain else f"the exponent {ast.unparse(operands[1]):.40}"
 
 
 def _is_power(node: ast.AST) -> bool:

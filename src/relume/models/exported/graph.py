@@ -62,6 +62,8 @@ def load_exported(path: str | Path, *, device: str | torch.device = "cpu", mmap:
                 f"{package.path}: torch {torch.__version__} makes no program of its graph: {type(error).__name__} "
                 f"{reason[0][:200]}. The file is damaged, or from a version of torch that is too different."
             ) from error
+    for part in module.modules():
+        part.training = False
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(package.parameters.get(name, True) and _can_train(parameter))
     return module

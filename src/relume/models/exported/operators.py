@@ -43,7 +43,7 @@ _PRIVATE = re.compile(
 _SIZES = {
     *(f"_operator.{name}" for name in (
         "eq", "ne", "le", "ge", "lt", "gt", "neg", "pos", "mul", "add", "sub", "floordiv", "mod", "pow", "truediv",
-        "and_", "or_", "lshift", "rshift",
+        "and_", "or_", "not_", "abs", "lshift", "rshift",
     )),
     "math.trunc", "math.ceil", "math.floor",
     "torch.sym_not", "torch.sym_int", "torch.sym_float", "torch.sym_ite", "torch.sym_max", "torch.sym_min",

@@ -52,7 +52,7 @@ def vetted_program(document: Mapping[str, Any], where: str) -> Any:
 
     _check_version(document, schema.SCHEMA_VERSION, where)
     try:
-        program = serialize._dict_to_dataclass(schema.ExportedProgram, document)
+        program = serialize._dict_to_dataclass(schema.ExportedProgram, document)  # type: ignore[no-untyped-call]
     except Exception as error:  # whatever a damaged document makes of torch's reader
         raise ModelFileError(f"{where}: its graph is damaged: {type(error).__name__} {error!s:.150}.") from error
     program.guards_code = []
@@ -78,7 +78,7 @@ def _check_version(document: Mapping[str, Any], known: tuple[int, int], where: s
 
 
 @functools.cache
-def _fields(kind: type) -> dict[str, Any]:
+def _fields(kind: Any) -> dict[str, Any]:
     from torch._export.serde import schema
 
     return typing.get_type_hints(kind, globalns=vars(schema))
@@ -116,7 +116,7 @@ def _check(value: Any, hint: Any, where: str, rule: Callable[[Any], str] | None)
 
 
 def _check_fields(value: Any) -> None:
-    kind = type(value)
+    kind: Any = type(value)
     if kind.__name__ == "Node":
         value.metadata = {}
     active = value.type if hasattr(kind, "create") else None  # of a union only one field is set

@@ -5,29 +5,65 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-_BASE_CALLS = 5_000_000  # a resnet18 takes 20,000, the largest models of timm a million
+_BASE_CALLS = 3_000_000
 _CALLS_A_TENSOR = 50_000
 _BASE_BYTES = 256 << 20
+
+
+_ALWAYS_ALLOWED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a file holds, by which is measured what building its model may cost.
+
+    Attributes:
+        tensors: how many, of ``size_bytes`` in all.
+        largest: the largest of their dimensions.
+    """
+
+    tensors: int
+    size_bytes: int
+    largest: int
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Held:
+        """What a state_dict comes to."""
+        values = [value for value in state.values() if isinstance(value, torch.Tensor)]
+        largest = max((size for value in values for size in value.shape), default=0)
+        return cls(len(values), sum(value.nbytes for value in values), largest)
 
 
 class TooMuchError(Exception):
     """Building takes more than the tensors of the file can need."""
 
 
+def check_numbers(recipe: Any, held: Held) -> None:
+    """Raise `TooMuchError` for a whole number that is no size of any tensor: a list of so many things takes the memory."""
+    if isinstance(recipe, dict):
+        recipe = list(recipe.values())
+    if isinstance(recipe, list):
+        for one in recipe:
+            check_numbers(one, held)
+    elif isinstance(recipe, int) and abs(recipe) > max(_ALWAYS_ALLOWED, held.largest):
+        raise TooMuchError(f"its argument {recipe} is larger than any dimension of the tensors")
+
+
 @contextlib.contextmanager
-def limited_work(tensors: int) -> Iterator[None]:
+def limited_work(held: Held) -> Iterator[None]:
     """Raise `TooMuchError` in this thread when building a model of that many tensors makes far too many calls.
 
-    Cost: see bench; a VGG-19 makes 8,000 calls.
+    Cost: a fifth of a microsecond a call; a VGG-19 makes 8,000 calls.
     """
-    left = _BASE_CALLS + _CALLS_A_TENSOR * tensors
+    left = _BASE_CALLS + _CALLS_A_TENSOR * held.tensors
 
     def count(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal left
@@ -43,12 +79,12 @@ def limited_work(tensors: int) -> Iterator[None]:
         sys.setprofile(before)
 
 
-class LimitedMemory(TorchDispatchMode):
+class LimitedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises `TooMuchError` before a tensor is made that takes a model beyond twice what its file holds."""
 
-    def __init__(self, size_bytes: int) -> None:
-        super().__init__()
-        self.left = _BASE_BYTES + 2 * size_bytes
+    def __init__(self, held: Held) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.left = _BASE_BYTES + 2 * held.size_bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -9,7 +9,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from torch import nn
 
@@ -27,7 +27,7 @@ _TIMM_NAME = re.compile(r"[\w.]+\Z", re.ASCII)
 _WEIGHTS = re.compile(r"pretrained|weights\Z|weights_backbone\Z|checkpoint_path\Z|cache_dir\Z")
 """Arguments that make a builder read files or the network; the weights of a model come from its own file."""
 
-_registered: dict[str, Builder] = {}
+_registered: dict[str, tuple[Builder, Builder]] = {}  # by name: what records, and what it calls
 
 
 def builder(function: Callable[Parameters, Module]) -> Callable[Parameters, Module]:
@@ -61,14 +61,13 @@ def builder(function: Callable[Parameters, Module]) -> Callable[Parameters, Modu
 
         return build(built, *args, **kwargs)  # type: ignore[return-value]
 
-    _registered[name] = built
+    _registered[name] = built, function
     return built
 
 
 def inner(found: Builder) -> Builder:
     """What a registered builder does when it is called, without recording."""
-    is_registered = any(found is one for one in _registered.values())
-    return found.__wrapped__ if is_registered else found  # type: ignore[attr-defined, no-any-return]
+    return next((function for built, function in _registered.values() if built is found), found)
 
 
 def name_of(found: Any) -> str:
@@ -105,24 +104,24 @@ def find(name: str) -> Builder:
         raise RecipeError(f"{name!r:.100} names no builder: those are called MODULE:NAME, without private parts.")
     place, attribute = parts.groups()
     if name in _registered:
-        return _registered[name]
+        return _registered[name][0]
     is_library = place.partition(".")[0] in {facade.partition(".")[0] for facade in _FACADES}
     if is_library:
         _import_facade(place, name)
     module = sys.modules.get(place)
     if module is None:
         raise RecipeError(f"{name} is not imported, and a file may not import it: `import {place}` first.")
-    found = vars(module).get(attribute)
+    found: Any = vars(module).get(attribute)
     if inspect.isclass(found) and issubclass(found, nn.Module):
         if is_library or found.__module__ == place or place == "__main__":
-            return found
+            return cast(Builder, found)
         raise RecipeError(f"{name} is a class of {found.__module__}, and is named by another module.")
     if found is None:
         raise RecipeError(
             f"there is no {attribute} in {place}: `import` the version of it that the model was saved with."
         )
     if is_library and _is_builder_of_library(place, attribute, found):
-        return found  # type: ignore[no-any-return]
+        return cast(Builder, found)
     raise RecipeError(
         f"{name} is neither a class of modules nor a registered builder, and is not called. A function that builds a model "
         "of yours is registered by @relume.builder."

@@ -12,7 +12,7 @@ from torch import nn
 from relume.checkpoint import without_values
 from relume.errors import MissingPackageError, RecipeError
 from relume.models.recipe import builders
-from relume.models.recipe.budget import LimitedMemory, TooMuchError, limited_work
+from relume.models.recipe.budget import Held, LimitedMemory, TooMuchError, check_numbers, limited_work
 from relume.models.recipe.values import from_json, to_json
 
 Recipe = dict[str, Any]
@@ -81,11 +81,11 @@ def recipe_of(module: nn.Module, path: str = "") -> Recipe:
     return recipe
 
 
-def make(recipe: Any, *, tensors: int, size_bytes: int) -> tuple[nn.Module, bool]:
+def make(recipe: Any, held: Held) -> tuple[nn.Module, bool]:
     """Build a module out of a recipe from a file, without values where its builder bears that.
 
     Args:
-        tensors, size_bytes: how many tensors the file has, and of what size: building may not cost far more.
+        held: what tensors the file has: building may not cost far more.
 
     Returns:
         The module, and whether it has values: a builder that reads a tensor while it builds must have them.
@@ -93,32 +93,33 @@ def make(recipe: Any, *, tensors: int, size_bytes: int) -> tuple[nn.Module, bool
     Raises:
         RecipeError: it is not understood, not allowed, or fails.
     """
-    prepared(recipe)
     try:
+        _prepare(recipe, held)
         try:
-            with limited_work(tensors), without_values():
+            with limited_work(held), without_values():
                 return _made(recipe), False
         except _BuilderError:  # on the meta device
-            with torch.random.fork_rng(devices=[]), limited_work(tensors), LimitedMemory(size_bytes):
+            with torch.random.fork_rng(devices=[]), limited_work(held), LimitedMemory(held):
                 return _made(recipe), True
     except TooMuchError as error:
         raise RecipeError(f"the recipe is not followed: {error}.") from None
 
 
-def make_with_values(recipe: Any, *, tensors: int, size_bytes: int) -> nn.Module:
+def make_with_values(recipe: Any, held: Held) -> nn.Module:
     """As `make`, with the values that the builder computes; the global random numbers stay as they are."""
-    prepared(recipe)
     try:
-        with torch.random.fork_rng(devices=[]), limited_work(tensors), LimitedMemory(size_bytes):
+        _prepare(recipe, held)
+        with torch.random.fork_rng(devices=[]), limited_work(held), LimitedMemory(held):
             return _made(recipe)
     except TooMuchError as error:
         raise RecipeError(f"the recipe is not followed: {error}.") from None
 
 
-def prepared(recipe: Any) -> None:
-    """Look everything up that a recipe names."""
+def _prepare(recipe: Any, held: Held) -> None:
+    """Look everything up that a recipe names, and look at its numbers, before anything is called."""
     try:
         builders.prepare(recipe)
+        check_numbers(recipe, held)
     except RecursionError:
         raise RecipeError("the recipe is nested too deep.") from None
 

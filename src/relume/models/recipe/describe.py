@@ -38,7 +38,9 @@ def described(module: nn.Module, path: str) -> dict[str, Any] | None:
             to_json(one, f"{path}[{place}]", lambda part, _: recipe_of(part, path)) for place, one in enumerate(args)
         ]
         return {"builder": "torch.nn:Sequential", "args": taken, "kwargs": {}}
-    kwargs = _arguments(module)
+    kwargs: dict[str, Any] | None = {}
+    if kind is not nn.Identity:  # which takes whatever it is given
+        kwargs = None if module._modules else _arguments(module)
     if kwargs is None:
         return None
     return {"builder": builders.name_of(kind), "args": [], "kwargs": kwargs}
@@ -47,7 +49,9 @@ def described(module: nn.Module, path: str) -> dict[str, Any] | None:
 def _arguments(module: nn.Module) -> dict[str, Any] | None:
     kwargs = {}
     for name, parameter in inspect.signature(type(module)).parameters.items():
-        if name in _NOT_TOLD or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return None
+        if name in _NOT_TOLD:
             continue
         value = getattr(module, name, inspect.Parameter.empty)
         if name == "bias":
@@ -70,7 +74,7 @@ def differences(live: nn.Module, built: nn.Module) -> dict[str, str]:
     Compared are the classes, the plain values that each part holds and what it says of itself, names and shapes of its
     tensors; not dtypes, values and modes.
     """
-    found = {}
+    found: dict[str, str] = {}
     ours, theirs = dict(live.named_modules(remove_duplicate=False)), dict(built.named_modules(remove_duplicate=False))
     for path, part in ours.items():
         other = theirs.get(path)
