@@ -121,6 +121,7 @@ def load_model(
         ModelFileError: the file is missing, damaged or not understood.
         UnsafeFileError: it holds what would run code.
     """
+    device = _device(device)
     if str(path).endswith(".pt2"):
         return load_exported(path, device=device, mmap=mmap)
     from relume.models.files import open_model_file, read_state
@@ -135,6 +136,13 @@ def load_model(
     if not mmap:
         _take_into_memory(model)
     return model.to(device)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigurationError(f"device={device!r:.40} is none that torch knows.") from error
 
 
 def _proved(model: nn.Module, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -244,8 +252,14 @@ def _lacks_values(model: nn.Module) -> bool:
         for part in model.modules()
         for name, value in vars(part).items()
         if name not in ("_parameters", "_buffers", "_modules")
-        for leaf in torch.utils._pytree.tree_leaves(value)
+        for leaf in _leaves(value)
     )
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple, dict)):
+        return torch.utils._pytree.tree_leaves(value) if value else []
+    return [value]
 
 
 def _take_dtypes(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

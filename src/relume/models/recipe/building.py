@@ -96,10 +96,10 @@ def make(recipe: Any, held: Held) -> tuple[nn.Module, bool]:
     try:
         _prepare(recipe, held)
         try:
-            with limited_work(held), without_values():
+            with limited_work(recipe, held), without_values():
                 return _made(recipe), False
         except _BuilderError:  # on the meta device
-            with torch.random.fork_rng(devices=[]), limited_work(held), LimitedMemory(held):
+            with torch.random.fork_rng(devices=[]), limited_work(recipe, held), LimitedMemory(held):
                 return _made(recipe), True
     except TooMuchError as error:
         raise RecipeError(f"the recipe is not followed: {error}.") from None
@@ -109,7 +109,7 @@ def make_with_values(recipe: Any, held: Held) -> nn.Module:
     """As `make`, with the values that the builder computes; the global random numbers stay as they are."""
     try:
         _prepare(recipe, held)
-        with torch.random.fork_rng(devices=[]), limited_work(held), LimitedMemory(held):
+        with torch.random.fork_rng(devices=[]), limited_work(recipe, held), LimitedMemory(held):
             return _made(recipe)
     except TooMuchError as error:
         raise RecipeError(f"the recipe is not followed: {error}.") from None
