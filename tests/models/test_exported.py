@@ -173,6 +173,28 @@ def test_a_file_that_is_there_is_replaced_or_stays(tmp_path: Path, honest: Path)
     assert [one.name for one in tmp_path.iterdir()] == ["a.pt2"]
 
 
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such folder"):
+        save_model(Small(), tmp_path / "no" / "a.pt2", example_inputs=torch.rand(2, 4))
+
+
+def test_assertions_of_a_graph_are_kept(tmp_path: Path) -> None:
+    """Their messages have quotes in them, and become Python source."""
+
+    class Counted(nn.Module):
+        def forward(self, x: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+            number = count.item()
+            torch._check(number > 1)
+            torch._check(number < 9)
+            return x.sum() + torch.zeros(number).sum()  # type: ignore[call-overload]
+
+    path = save_model(Counted(), tmp_path / "a.pt2", example_inputs=(torch.rand(2, 4), torch.tensor(3)))
+    loaded = load_model(path)
+    assert loaded(torch.ones(3, 4), torch.tensor(5)) == 12
+    with pytest.raises(RuntimeError, match="assertion"):
+        loaded(torch.ones(3, 4), torch.tensor(20))
+
+
 @pytest.mark.parametrize("inputs", [[torch.rand(2, 4)], (), {}, 3, {3: torch.rand(1)}, torch.tensor(1.0), (1, 2)])
 def test_inputs_that_are_none(tmp_path: Path, inputs: Any) -> None:
     with pytest.raises(ConfigurationError, match="example_inputs"):

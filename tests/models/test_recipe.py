@@ -110,6 +110,7 @@ def test_what_build_was_given_is_remembered() -> None:
 
 
 def test_modules_and_classes_are_arguments() -> None:
+    assert recipe_of(build(nn.Linear, 2, 3, device="cpu")) == recipe("torch.nn:Linear", 2, 3)
     model = build(Wrapper, nn.Sequential(nn.Linear(2, 3), nn.ReLU()), norms={"out": nn.BatchNorm1d})
     again = rebuilt(model)
     assert str(again) == str(model)
@@ -387,6 +388,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "wrong kind": (recipe("torch.nn:Linear", "three", 2), "fails with the arguments of the recipe: TypeError"),
     "too few": (recipe("torch.nn:Linear"), "fails with the arguments|cannot be called so"),
     "negative": (recipe("torch.nn:Linear", -3, 2), "fails with the arguments"),
+    "device": (recipe("torch.nn:Linear", 99_000, 99_000, device="cpu"), "a recipe does not choose the device"),
+    "device by place": (recipe("torch.nn:Linear", 99_000, 99_000, True, "cpu"), "a recipe does not choose the device"),
     "giant": (recipe("torch.nn:Linear", 10**6, 10**6), "builds another model than its tensors are of"),
     "beyond giant": (recipe("torch.nn:Linear", 10**15, 10**15), "is larger than any dimension"),
     "no builder": ({"builder": 3}, "is not understood"),
@@ -421,7 +424,7 @@ LAYERS: dict[str, Any] = {
         "torch.nn:TransformerEncoder", {"build": recipe("torch.nn:Identity")}, 10**6, enable_nested_tensor=False
     ),
     "clones of layers": recipe("torch.nn:Transformer", 16, 2, 10**6, 1),
-    "depth": recipe("timm:create_model", "vit_tiny_patch16_224", depth=10**6),
+    "depth": recipe("timm:create_model", "vit_tiny_patch16_224", depth=10**5),
     "giant depth": recipe("timm:create_model", "vit_tiny_patch16_224", depth=10**9),
     "list": recipe("torchvision.ops:MLP", 1, [1] * 300_000),
 }

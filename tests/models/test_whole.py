@@ -195,6 +195,7 @@ def test_state_that_is_no_tensor_is_an_error(tmp_path: Path) -> None:
         (nn.Linear(1, 1).state_dict(), "a.safetensors", "save_model saves modules; for a state_dict there is save_weights"),
         (nn.LazyLinear(1), "a.safetensors", "weight, bias have no shape yet"),
         (nn.Linear(1, 1), "no/folder/a.safetensors", "no folder"),
+        (nn.Linear(1, 1), "no/folder/a.pt2", "example_inputs"),
     ],
 )  # fmt: skip
 def test_arguments_that_make_no_sense(model: Any, path: str, message: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from relume.checkpoint import files
-from relume.errors import ConfigurationError, ModelFileError, UnsafeFileError
+from relume.errors import ConfigurationError, ModelFileError
 from relume.models.exported.package import open_package
 from relume.models.exported.vetting import vetted_program
 
@@ -36,6 +36,8 @@ def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
         ModelFileError: torch.export cannot make a graph of the model; the message has its reason.
         ConfigurationError: ``example_inputs`` is something else.
     """
+    if not path.parent.is_dir() or path.is_dir():
+        raise ConfigurationError(f"{path} cannot be written: there is no such folder, or a folder has that name.")
     args, kwargs = _call(example_inputs)
     with _evaluating(model) as still:
         program = _exported(still, args, kwargs)
@@ -47,9 +49,9 @@ def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
             package = open_package(staged)
             vetted_program(package.program, str(path))
             files.publish(staged, path)
-        except UnsafeFileError as error:
+        except ModelFileError as error:
             raise ModelFileError(
-                f"{path} is not written: what torch {torch.__version__} makes of this model is not what relume loads. {error}"
+                f"{path.name} is not written: what torch {torch.__version__} makes of it is not what relume loads. {error}"
             ) from error
         finally:
             staged.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from relume.models.exported import expressions, operators
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,300}\Z")
 _PATH = re.compile(r"(?:[\w\-]+(?:\.[\w\-]+)*)?\Z", re.ASCII)
 _TEXT = re.compile(r"[\w .,;:+*/()\[\]<>=|&%@#~^-]{0,1000}\Z", re.ASCII)
+_QUOTED = re.compile(r"[ -~]{0,2000}\Z")  # torch writes these by repr(): messages of assertions have quotes in them
 _DEVICES = {"cpu", "cuda", "mps", "xpu", "meta"}
 _DIALECTS = {"ATEN", "TRAINING"}
 _CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
@@ -218,8 +219,8 @@ _RULES: dict[str, Callable[[str], str]] = {
     "SymBoolArgument.as_name": _name,
     "TensorArgument.name": _name,
     "GraphArgument.name": _name,
-    "Argument.as_string": _like(_TEXT),
-    "Argument.as_strings": _like(_TEXT),
+    "Argument.as_string": _like(_QUOTED),
+    "Argument.as_strings": _like(_QUOTED),
     "Argument.as_operator": operators.problem_of,
     "NamedArgument.name": _argument_name,
     "Node.target": operators.problem_of,

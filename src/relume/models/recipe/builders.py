@@ -190,14 +190,17 @@ def without_weights(found: Builder, name: str, args: tuple[Any, ...], kwargs: Ma
 
 
 def check_call(found: Builder, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Refuse arguments out of a file that make a library's builder read other files or the network.
+    """Refuse arguments out of a file that make a library's builder read other files or the network, or choose the device.
 
     Raises:
         RecipeError: names the argument.
     """
+    given = _bound(found, args, kwargs)
+    if given.get("device") is not None:  # it would take memory before anything can be compared with the file
+        raise RecipeError(f"{name} with device={given['device']!r:.60}: a recipe does not choose the device.")
     if not _reads_weights(name):
         return
-    for key, value in _bound(found, args, kwargs).items():
+    for key, value in given.items():
         if _WEIGHTS.match(key) and value not in (None, False):
             raise RecipeError(
                 f"{name} with {key}={value!r:.60} would read other files or the network: the weights of a model come from "

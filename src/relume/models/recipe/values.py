@@ -101,6 +101,6 @@ def _special(kind: str, content: Any, make: Callable[[Mapping[str, Any]], nn.Mod
 
 
 def _key(key: Any) -> str | int:
-    if type(key) not in (str, int):
+    if type(key) not in (str, int) or key == "device":
         raise ValueError(f"{key!r:.40} is no key")
     return key  # type: ignore[no-any-return]
