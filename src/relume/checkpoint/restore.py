@@ -17,7 +17,8 @@ Module = TypeVar("Module", bound=nn.Module)
 
 _FILLS = {
     "normal_", "uniform_", "trunc_normal_", "bernoulli_", "exponential_", "fill_", "zero_", "clamp_", "mul_", "add_",
-    "div_", "sub_", "erfinv_", "log_normal_", "cauchy_", "geometric_", "random_",
+    "div_", "sub_", "erfinv_", "log_normal_", "cauchy_", "geometric_", "random_", "kaiming_uniform_", "kaiming_normal_",
+    "xavier_uniform_", "xavier_normal_",
 }  # fmt: skip
 
 

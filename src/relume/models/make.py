@@ -10,6 +10,7 @@ from torch import nn
 
 from relume.errors import ConfigurationError, RelumeError, UnknownNameError, closest
 from relume.models import library
+from relume.models.recipe.building import remember
 from relume.models.small import CNN, MLP
 
 _OWN = ("cnn", "mlp")
@@ -36,7 +37,8 @@ def make_model(
     channels the three colours' weights are repeated and scaled by ``3 / channels``.
 
     Returns:
-        The model in training mode. One of a library has been tried on an image of zeros, in evaluation mode.
+        The model in training mode, which `relume.save_model` takes. One of a library has been tried on an image of
+        zeros, in evaluation mode.
 
     Raises:
         UnknownNameError: there is no such model, or no such weights; the message lists the closest names.
@@ -58,6 +60,8 @@ def make_model(
         with _names_the_images(name, channels, size):
             model = library.MAKERS[source](inner, classes, channels, size, weights)
             _try(model, channels, size)
+        arguments = {"classes": classes, "channels": channels, "size": size}
+        remember(model, {"builder": "relume.models:make_model", "args": [name], "kwargs": arguments})
     elif name in _OWN:
         if weights is not None:
             raise ConfigurationError(f"weights={weights!r}: {name!r} has no pretrained weights.")

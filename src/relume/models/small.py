@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError
+from relume.models.recipe.building import remember_own
 
 
 class MLP(nn.Module):
@@ -36,6 +37,7 @@ class MLP(nn.Module):
             nn.ReLU(),
             nn.Linear(512, classes),
         )
+        remember_own(self, MLP, classes=classes, channels=channels, size=size)
 
     def forward(self, images_nchw: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.linear_relu_stack(self.flatten(images_nchw))
@@ -80,6 +82,7 @@ class CNN(nn.Module):
             nn.MaxPool2d(2),
         )
         self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.25), nn.Linear(128 * side * side, classes))
+        remember_own(self, CNN, classes=classes, channels=channels, size=size)
 
     def forward(self, images_nchw: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.classifier(self.features(images_nchw))

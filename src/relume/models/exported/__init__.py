@@ -1,0 +1,6 @@
+"""Models as graphs: the ``.pt2`` archives of ``torch.export``, read without running what they say."""
+
+from relume.models.exported.graph import load_exported, read_pt2_state
+from relume.models.exported.saving import save_exported
+
+__all__ = ["load_exported", "read_pt2_state", "save_exported"]

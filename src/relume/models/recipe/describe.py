@@ -1,0 +1,122 @@
+"""Recipes of plain modules of torch.nn, and the proof that a recipe builds what a model is."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from relume.errors import RecipeError
+from relume.models.recipe import builders
+from relume.models.recipe.values import to_json
+
+_PLAIN = (bool, int, float, str, type(None))
+_NOT_TOLD = {"device", "dtype"}
+_MODULE_OWN = {"training", "call_super_init", "dump_patches"}
+
+
+def described(module: nn.Module, path: str) -> dict[str, Any] | None:
+    """A recipe from what a module of torch.nn holds; None for other classes, and where its arguments cannot be told.
+
+    Arguments that a module does not keep are taken for their defaults: whoever uses the recipe proves it by `differences`.
+    """
+    from relume.models.recipe.building import recipe_of
+
+    kind = type(module)
+    if not kind.__module__.startswith("torch.nn.modules."):
+        return None
+    if kind is nn.Sequential:
+        children = dict(module.named_children())
+        if list(children) == [str(place) for place in range(len(children))]:
+            args: list[Any] = list(children.values())
+        else:
+            args = [OrderedDict(children)]
+        taken = [
+            to_json(one, f"{path}[{place}]", lambda part, _: recipe_of(part, path)) for place, one in enumerate(args)
+        ]
+        return {"builder": "torch.nn:Sequential", "args": taken, "kwargs": {}}
+    kwargs: dict[str, Any] | None = {}
+    if kind is not nn.Identity:  # which takes whatever it is given
+        kwargs = None if module._modules else _arguments(module)
+    if kwargs is None:
+        return None
+    return {"builder": builders.name_of(kind), "args": [], "kwargs": kwargs}
+
+
+def _arguments(module: nn.Module) -> dict[str, Any] | None:
+    kwargs = {}
+    for name, parameter in inspect.signature(type(module)).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            return None
+        if name in _NOT_TOLD:
+            continue
+        value = getattr(module, name, inspect.Parameter.empty)
+        if name == "bias":
+            value = value is not None
+        if not _is_plain(value):
+            if parameter.default is inspect.Parameter.empty:
+                return None
+            continue
+        kwargs[name] = to_json(value, name, _no_module)
+    return kwargs
+
+
+def _no_module(module: nn.Module, path: str) -> dict[str, Any]:
+    raise RecipeError(f"{path} is a module.")
+
+
+def differences(live: nn.Module, built: nn.Module) -> dict[str, str]:
+    """Where two modules are not the same: the path of each part, and how it differs.
+
+    Compared are the classes, the plain values that each part holds and what it says of itself, names and shapes of its
+    tensors; not dtypes, values and modes.
+    """
+    found: dict[str, str] = {}
+    ours, theirs = dict(live.named_modules(remove_duplicate=False)), dict(built.named_modules(remove_duplicate=False))
+    for path, part in ours.items():
+        other = theirs.get(path)
+        if any(path == above or path.startswith(above + ".") for above in found if above):
+            continue
+        if other is None:
+            parent = path.rpartition(".")[0]
+            found.setdefault(parent, f"it has {path}, which the recipe does not build")
+        elif difference := _difference(part, other):
+            found[path] = difference
+    for path in theirs:
+        if path not in ours and not any(path.startswith(above + ".") for above in found if above):
+            found.setdefault(path.rpartition(".")[0], f"it lacks {path}, which the recipe builds")
+    return found
+
+
+def _difference(ours: nn.Module, theirs: nn.Module) -> str:
+    if type(ours) is not type(theirs):
+        return f"it is a {type(ours).__name__}, and the recipe builds a {type(theirs).__name__}"
+    if _shapes(ours) != _shapes(theirs):
+        return f"its tensors are {_shapes(ours)}, and the recipe builds {_shapes(theirs)}"
+    mine, other = dict(_plain_values(ours)), dict(_plain_values(theirs))
+    for name in mine.keys() | other.keys():
+        if repr(mine.get(name)) != repr(other.get(name)):
+            return f"its {name} is {mine.get(name)!r:.60}, and the recipe builds {other.get(name)!r:.60}"
+    if ours.extra_repr() != theirs.extra_repr():
+        return f"it is ({ours.extra_repr():.80}), and the recipe builds ({theirs.extra_repr():.80})"
+    return ""
+
+
+def _shapes(module: nn.Module) -> dict[str, Any]:
+    own = {**module._parameters, **module._buffers}
+    return {name: None if value is None else tuple(value.shape) for name, value in own.items()}
+
+
+def _plain_values(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(module).items():
+        if not name.startswith("_") and name not in _MODULE_OWN and _is_plain(value):
+            yield name, value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(map(_is_plain, value))
+    return type(value) in _PLAIN
