@@ -44,7 +44,8 @@ class Prefixes:
 def find_prefix(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> Prefixes:
     """The prefix with which more names of ``source`` are those of ``own``, with the same shapes, than without.
 
-    At least half of the smaller side must fit: a single layer inside of a model does not speak for the whole of it.
+    At least half of the smaller side must fit, and more by the prefix than without: a single layer inside of a model
+    does not speak for the whole of it.
     Names that fit as they are stay. Lazy parameters without a shape fit by name.
 
     Example:
@@ -57,10 +58,12 @@ def find_prefix(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tens
     if here == len(own) or here == len(source):
         return Prefixes(Prefix(fits=here), plain)
     counted = [
-        Prefix(removed, added, _count(source, own, removed, added)) for removed, added in _candidates(source, own)
+        Prefix(removed, added, _count(source, own, removed, added))
+        for removed, added in _candidates(source, own)
+        if not (here and removed and added)  # a layer that was renamed beside others that were not has no prefix
     ]
     most = max((prefix.fits for prefix in counted), default=0)
-    if most <= here or 2 * most < min(len(source), len(own)):
+    if most <= 2 * here or 2 * most < min(len(source), len(own)):
         return Prefixes(Prefix(fits=here), plain)
     best = [prefix for prefix in counted if prefix.fits == most]
     if len(best) > 1:
