@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from relume.errors import ConfigurationError, MismatchError, RelumeWarning
+from relume.errors import ConfigurationError, MismatchError, RelumeError, RelumeWarning
 from relume.models.load import load_weights
 
 
@@ -78,7 +80,7 @@ def test_frozen_parameters_are_filled_and_stay_frozen() -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["vgg11", "resnet18", "mobilenet_v3_small", "vit_b_32", "mnasnet0_5"])
+@pytest.mark.parametrize("name", ["squeezenet1_0", "resnet18", "mobilenet_v3_small", "mnasnet0_5"])
 def test_models_of_torchvision_compute_the_same_to_the_last_bit(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -371,6 +373,45 @@ def test_names_cannot_write_to_the_terminal() -> None:
     with pytest.raises(MismatchError) as raised:
         load_weights(nn.Linear(2, 2), {**nn.Linear(2, 2).state_dict(), "\x1b[31mred\nline": torch.ones(1)})
     assert "\x1b" not in str(raised.value)
+
+
+SHAPES = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.complex64])
+PARTS = st.sampled_from(
+    ["features", "head", "module", "0", "1", "weight", "bias", "running_mean", "_extra_state", "", "é"]
+)
+NAMES = st.lists(PARTS, min_size=1, max_size=4).map(".".join)
+TENSORS = st.builds(lambda shape, dtype: torch.ones(shape, dtype=dtype), SHAPES, DTYPES)
+OWN = network().state_dict()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(NAMES, TENSORS, max_size=6),
+    st.sets(st.sampled_from(sorted(OWN))),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([None, "auto", {"head": "features.0"}, [("0", "1")]]),
+    st.sampled_from([None, "features", "*.weight"]),
+)
+def test_whatever_the_source_says_the_model_is_filled_or_as_it_was(
+    state: dict[str, torch.Tensor], kept: set[str], strict: bool, skip: bool, rename: Any, only: Any
+) -> None:
+    model = network()
+    before = bits(model)
+    state = {**{name: OWN[name] for name in kept}, **state}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RelumeWarning)
+            report = load_weights(model, state, strict, rename, only, skip)
+    except RelumeError:
+        assert same(bits(model), before)
+    else:
+        after = bits(model)
+        assert {*report.matched, *report.kept, *report.left_out} == set(after)
+        untouched = set(report.kept) | set(report.left_out)
+        assert all(torch.equal(after[name], before[name]) for name in untouched)
+        assert str(report)
 
 
 def test_files_are_read(tmp_path: Path) -> None:

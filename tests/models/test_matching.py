@@ -250,6 +250,35 @@ def test_a_head_of_another_size_is_told_from_a_moved_layer() -> None:
     assert not any(source == "m.1.w" for source in propose(shifted, own).mapping)
 
 
+TIMM = ["vit_tiny_patch16_224", "convnext_atto", "mobilenetv3_small_050", "regnetx_002", "efficientnet_b0"]
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_renamed_models_of_timm_compute_the_same_to_the_last_bit(name: str) -> None:
+    source, model = (timm.create_model(name, pretrained=False).eval() for _ in range(2))
+    words = {
+        "blocks": "layer",
+        "stages": "phase",
+        "conv": "c",
+        "norm": "ln",
+        "bn": "batchnorm",
+        "head": "top",
+        "stem": "s",
+    }
+
+    def other(text: str) -> str:
+        for old, new in words.items():
+            text = text.replace(old, new)
+        return f"x.{text}"
+
+    state = renamed(dict(source.state_dict()), other)
+    report = load_weights(model, state, rename="auto")
+    assert report.is_complete
+    images = torch.rand(1, 3, 224, 224)
+    with torch.no_grad():
+        assert torch.equal(model(images), source(images))
+
+
 @pytest.mark.parametrize("direction", ["to timm", "to torchvision"])
 def test_resnet_of_torchvision_and_of_timm(direction: str) -> None:
     torch.manual_seed(2)

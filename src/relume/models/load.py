@@ -48,7 +48,7 @@ def load_weights(
     Tensors of another dtype are converted, as long as no kind of number is lost (complex to real, float to integer).
     Frozen parameters are filled too. Old files are converted as ``load_state_dict`` does it.
 
-    Cost: that of copying. Nothing else is held in memory, and planning takes 1 ms for a VGG-19.
+    Cost: that of copying. Nothing else is held in memory, and planning takes 2.5 ms for a VGG-19.
 
     Raises:
         MismatchError: something does not fit; the message is the report. The model is as it was.
@@ -114,10 +114,9 @@ class _Given:
 
 def _read(source: Source) -> _Given:
     if isinstance(source, (str, os.PathLike)):
-        from relume.models.files import read_state
+        from relume.models.files import open_model_file
 
-        state: Mapping[str, Any] = read_state(source)
-        return _given(state, os.fspath(source), is_owned=True)
+        return _given(open_model_file(source).state, os.fspath(source), is_owned=True)
     if isinstance(source, ModelFile):
         return _given(source.state, str(source.path), is_owned=False)
     if isinstance(source, nn.Module):

@@ -96,10 +96,10 @@ class LoadReport:
     def __rich__(self) -> Text:
         from rich.text import Text
 
-        text = Text()
-        for number, line in enumerate(_lines(self, _SHOWN)):
-            text.append("\n" if number else "").append(line[:_INDENT], "dim" if number else "bold")
-            text.append(line[_INDENT:], _style(line) if number else "bold")
+        first, *rest = _lines(self, _SHOWN)
+        text = Text(first, "bold")
+        for line in rest:
+            text.append(f"\n{line[:_INDENT]}", "not bold dim").append(line[_INDENT:], f"not bold {_style(line)}")
         return text
 
     def _repr_html_(self) -> str:
