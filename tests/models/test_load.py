@@ -104,7 +104,7 @@ def test_nothing_is_changed_when_something_does_not_fit() -> None:
         load_weights(model, state)
     assert same(bits(model), before)
     for part in (
-        "do not fit Sequential; nothing was loaded",
+        "Sequential cannot take the given tensors: nothing was loaded",
         "features.0.bias",
         "extra.weight",
         "head.weight: (5, 4) in the source, (3, 4) in the model",
@@ -284,6 +284,11 @@ def test_lazy_modules_get_their_shapes() -> None:
     assert isinstance(untouched[0].weight, nn.UninitializedParameter)
     with pytest.raises(MismatchError, match="weight has no shape yet"):
         load_weights(nn.Linear(5, 3), nn.LazyLinear(3))
+    with pytest.raises(MismatchError, match=r"weight: it has shape \(7, 5\) for a lazy module with 3 outputs"):
+        load_weights(nn.LazyLinear(3), nn.Linear(5, 7))
+    convolution = nn.LazyConvTranspose2d(4, 3)
+    load_weights(convolution, nn.ConvTranspose2d(2, 4, 3))
+    assert convolution.weight.shape == (2, 4, 3, 3)
 
 
 def test_a_model_without_values_gets_those_of_the_source() -> None:
@@ -298,6 +303,34 @@ def test_a_model_without_values_gets_those_of_the_source() -> None:
     assert model.embed.weight.data_ptr() != source.embed.weight.data_ptr()
     load_weights(plain, {"0.weight": source.embed.weight, "1.weight": source.embed.weight})
     assert plain[0].weight.data_ptr() != plain[1].weight.data_ptr()
+
+
+def test_what_stays_without_values_is_named() -> None:
+    class Masked(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(2, 2)
+            self.register_buffer("mask", torch.ones(3), persistent=False)
+
+    with torch.device("meta"):
+        model = Masked()
+    with pytest.raises(MismatchError, match=r"mask: it has no values .*build the model on a real device"):
+        load_weights(model, nn.Linear(2, 2))
+    assert model.weight.is_meta
+    with pytest.warns(RelumeWarning, match="mask: it has no values"):
+        load_weights(model, nn.Linear(2, 2), strict=False)
+    assert not model.weight.is_meta
+
+
+def test_a_model_of_inference_mode_is_filled_there_only() -> None:
+    with torch.inference_mode():
+        model = nn.Linear(2, 2)
+    source = nn.Linear(2, 2)
+    with pytest.raises(MismatchError, match="made in torch.inference_mode"):
+        load_weights(model, source)
+    with torch.inference_mode():
+        load_weights(model, source)
+    assert torch.equal(model.weight, source.weight)
+    load_weights(source, model)
 
 
 def test_wrappers_on_either_side_do_not_matter() -> None:

@@ -133,10 +133,15 @@ def _walk(module: nn.Module, state: dict[str, Any], prefix: str, versions: Mappi
     version = dict(versions.get(prefix[:-1], {}))
     load: Callable[..., None] = module._load_from_state_dict
     load(state, prefix, version, True, result.missing, result.unexpected, result.problems)
+    parts: dict[str, dict[str, Any]] = defaultdict(
+        dict
+    )  # in one pass: torch's own goes through all names for each child
+    for name, value in state.items() if module._modules else ():
+        if name.startswith(prefix):
+            parts[name[len(prefix) :].partition(".")[0]][name] = value
     for name, child in module._modules.items():
         if child is not None:
-            inner = f"{prefix}{name}."
-            _walk(child, {n: v for n, v in state.items() if n.startswith(inner)}, inner, versions, result)
+            _walk(child, parts[name], f"{prefix}{name}.", versions, result)
     if result.missing or result.unexpected:  # a hook may know that some of them do not matter
         _run_post_hooks(module, result)
 

@@ -131,7 +131,8 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
         words += [f"{report.prefix_added!r} put before them" if report.prefix_added else ""]
         lines.append(_row("prefix", " and ".join(word for word in words if word)))
     if report.rivals:
-        lines.append(_row("prefix", f"none taken: {' and '.join(map(repr, report.rivals))} fit equally well"))
+        several = " and ".join(map(repr, report.rivals[:3])) + (" and others" if len(report.rivals) > 3 else "")
+        lines.append(_row("prefix", f"none taken: {several} fit equally well"))
     lines += _rows("renamed", [f"{old} -> {new}" for old, new in report.renamed.items()], min(shown, 3))
     whole = [*report.matched, *report.kept, *report.left_out]
     lines += _rows("tied", [f"{name} is {other}" for name, other in report.tied.items()], shown)
@@ -169,7 +170,7 @@ def explain(report: LoadReport, asked_auto: bool) -> str:
     """The report as the text of an error: every name, what it might be called, and what to do."""
     proposed = set(report.proposed.mapping.values())
     unknown = [name for name in report.missing if name not in proposed]
-    lines = [f"the tensors of {report.source} do not fit {report.model}; nothing was loaded."]
+    lines = [f"{report.model} cannot take {report.source}: nothing was loaded."]
     lines += _lines(report, _NAMED if unknown or not proposed else _SHOWN)[1:]
     unused = report.unexpected or report.matched
     for name in unknown[:_HINTS]:

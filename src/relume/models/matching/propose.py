@@ -14,8 +14,8 @@ from itertools import pairwise
 
 import torch
 
-from relume.models.segments import Roles, crossed, segments_of
-from relume.models.trees import Order, match_trees
+from relume.models.matching.segments import Roles, crossed, segments_of
+from relume.models.matching.trees import Order, match_trees
 
 _COUNTER = "num_batches_tracked"
 _DEEPEST = 100  # segments of a name; no module is nested so deep, but a file can say so

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from relume.models.segments import Segment, likeness, segment
+from relume.models.matching.segments import Segment, likeness, segment
 
 Groups = list[tuple[list[str], list[str]]]
 Order = Literal["kept", "lost", "contradicted"]
@@ -175,6 +175,10 @@ def _by_words(source: list[_Node], own: list[_Node]) -> list[tuple[_Node, _Node]
 
 
 def _most_alike(one: Segment, nodes: list[_Node]) -> _Node | None:
-    scores = [likeness(one, segment(node.name)) for node in nodes]
+    others = [segment(node.name) for node in nodes]
+    scores = [
+        (score := likeness(one, other)) + (0.25 if score and one.numbers and one.numbers == other.numbers else 0)
+        for other in others
+    ]
     best = max(scores)
     return nodes[scores.index(best)] if best > 0 and scores.count(best) == 1 else None
