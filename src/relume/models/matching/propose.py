@@ -20,7 +20,7 @@ from relume.models.matching.trees import Order, match_trees
 _COUNTER = "num_batches_tracked"
 _DEEPEST = 100  # segments of a name; no module is nested so deep, but a file can say so
 _WINDOW = 16  # how many tensors of the same shape each one is compared with, so that long models stay quick
-_WITHOUT_ORDER = {"lost": "has lost its order", "contradicted": "has an order that its names contradict"}
+_WITHOUT_ORDER = {"lost": "has not the order of the model", "contradicted": "has an order that its names contradict"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def propose(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor])
         found = _in_order(source, own, rest_source, rest_own, known, roles)
         if found.mapping and not found.ambiguous:
             return found
-    order: Order = "contradicted" if found.ambiguous else "kept" if is_ordered else "lost"
+    # An order that would be that of the model has been found by now.
+    order: Order = "contradicted" if found.ambiguous else "lost"
     by_tree = _by_tree(source, own, rest_source, rest_own, known, roles, order)
     by_tree = replace(by_tree, is_ordered=is_ordered)
     if found.ambiguous and (by_tree.ambiguous or len(by_tree.mapping) < len(found.mapping)):
@@ -148,7 +149,7 @@ def _in_order(
         pairs = _aligned(rest_source, rest_own, roles) or _layers_aligned(rest_source, rest_own, roles)
     if not pairs:
         return Proposal({})
-    return Proposal(pairs, _contradictions(pairs, known, source, own, roles, "kept"), basis)
+    return Proposal(pairs, _contradictions(pairs, known, source, own, roles, None), basis)
 
 
 def _aligned(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], roles: Roles) -> Pairs:
@@ -181,6 +182,9 @@ def _layers_aligned(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.
     layers = [_layers(side, roles) for side in (source, own)]
     forms = [[form for form, _ in side] for side in layers]
     both = set(forms[0]) & set(forms[1])
+    others = [{tuple(sorted(map(str, form))) for form in side if form not in both} for side in forms]
+    if others[0] & others[1]:  # the same layer with its tensors in another order: this order says nothing
+        return {}
     kept = [[(form, names) for form, names in side if form in both] for side in layers]
     if [form for form, _ in kept[0]] != [form for form, _ in kept[1]]:
         return {}
@@ -211,8 +215,7 @@ def _by_tree(
     forms_own = {name: (roles.of(name), tuple(value.shape)) for name, value in rest_own.items()}
     pairs, groups = match_trees(forms_source, forms_own, order)
     why = {
-        "kept": "nothing tells them apart",
-        "lost": f"nothing tells them apart, and the file {_WITHOUT_ORDER['lost']}",
+        "lost": f"nothing tells them apart: the file {_WITHOUT_ORDER['lost']}",
         "contradicted": "their names speak against their order",
     }[order]
     ambiguous = [Ambiguity(tuple(names), tuple(targets), why) for names, targets in groups]
@@ -226,7 +229,7 @@ def _contradictions(
     source: Mapping[str, torch.Tensor],
     own: Mapping[str, torch.Tensor],
     roles: Roles,
-    order: Order,
+    order: Order | None,
 ) -> tuple[Ambiguity, ...]:
     """Where the mapping goes against names or order, among tensors that could be exchanged."""
     everything = {**known, **pairs}
@@ -242,10 +245,10 @@ def _contradictions(
             targets = everything[first], everything[second]
             if why := crossed(first, second, *targets):
                 found.append(Ambiguity((first, second), targets, why))
-            elif order != "kept" and _is_by_elimination(first, second, known, targets):
+            elif order is not None and _is_by_elimination(first, second, known, targets):
                 why = f"only what is left over speaks for it, and the file {_WITHOUT_ORDER[order]}"
                 found.append(Ambiguity((first, second), targets, why))
-    if order == "kept" and known and not found:
+    if order is None and known and not found:
         found += _out_of_order(known, everything, source, place)
     return tuple(found)
 

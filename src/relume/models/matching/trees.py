@@ -10,8 +10,8 @@ from typing import Literal
 from relume.models.matching.segments import Segment, likeness, segment
 
 Groups = list[tuple[list[str], list[str]]]
-Order = Literal["kept", "lost", "contradicted"]
-"""Of a file: that in which its layers were made; that of the alphabet; or one against which its own names speak."""
+Order = Literal["lost", "contradicted"]
+"""Of a file's tensors: another than the model's, as that of the alphabet; or the same, but its own names speak against it."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ def match_trees(source: Mapping[str, object], own: Mapping[str, object], order: 
 
     Args:
         source, own: dotted names with what a leaf looks like (role and shape).
-        order: whether that of ``source`` means something.
+        order: what is known of that of ``source``.
 
     Returns:
         Name in ``source`` to name in ``own``, and groups of names that could be exchanged and that nothing tells apart.
@@ -125,20 +125,17 @@ def _leaves(nodes: Sequence[_Node]) -> list[str]:
 
 
 def _tell_apart(source: list[_Node], own: list[_Node], order: Order) -> list[tuple[_Node, _Node]] | None:
-    """Pairs among branches of the same form: by their names, their numbers, their words, their order; or None."""
-    in_order = list(zip(source, own, strict=True))
+    """Pairs among branches of the same form: by their names, their numbers, their words; or None."""
     if len(source) == 1:
-        return in_order
+        return [(source[0], own[0])]
     names = {node.name: node for node in own}
     if names.keys() == {node.name for node in source}:
         return [(node, names[node.name]) for node in source]
     by_number, by_words = _by_number(source, own), _by_words(source, own)
     if order == "contradicted":
+        in_order = list(zip(source, own, strict=True))
         return by_words or (by_number if _same_pairs(by_number, in_order) else None)
-    told = by_number or by_words
-    if order == "lost":
-        return None if names.keys() & {node.name for node in source} else told
-    return in_order if told is None or _same_pairs(told, in_order) else None
+    return None if names.keys() & {node.name for node in source} else by_number or by_words
 
 
 def _same_pairs(told: list[tuple[_Node, _Node]] | None, others: list[tuple[_Node, _Node]]) -> bool:
