@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 import torch
 
@@ -81,7 +81,7 @@ def propose(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor])
     if not rest_source or not rest_own or any(name.count(".") > _DEEPEST for name in (*rest_source, *rest_own)):
         return Proposal({})
     roles = Roles(source, own)
-    is_ordered = keeps_order(source)
+    is_ordered = keeps_order(source)  # after names without end were left out: it goes through all segments
     found = Proposal({})
     if is_ordered:
         found = _in_order(source, own, rest_source, rest_own, known, roles)
@@ -100,7 +100,8 @@ def keeps_order(state: Mapping[str, torch.Tensor]) -> bool:
     """Whether tensors come in the order in which somebody made them, and not in that of their names.
 
     Layers have their weight before their bias, and layer 2 before layer 10: an order of construction goes back in the
-    alphabet all the time. Writers of safetensors sort by dtype and name, and each of several files by itself.
+    alphabet all the time. Writers of safetensors sort by dtype and name, and each of several files by itself. And a
+    module's tensors stand together.
 
     Example:
         >>> keeps_order(torch.nn.Linear(2, 2).state_dict())
@@ -110,7 +111,21 @@ def keeps_order(state: Mapping[str, torch.Tensor]) -> bool:
     for name, value in state.items():
         by_dtype[value.dtype].append(name)
     steps_back = sum(later < earlier for names in by_dtype.values() for earlier, later in pairwise(names))
-    return steps_back > 0.05 * len(state)
+    return steps_back > 0.05 * len(state) and _stand_together(list(state))
+
+
+def _stand_together(names: Sequence[str]) -> bool:
+    """Whether no module is left and entered again, as nothing that goes through a model would do."""
+    left: set[str] = set()
+    inside: list[str] = []
+    for name in names:
+        parts = name.split(".")[:-1]
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(inside, parts, strict=False)))
+        left |= {".".join(inside[:end]) for end in range(common + 1, len(inside) + 1)}
+        if any(".".join(parts[:end]) in left for end in range(common + 1, len(parts) + 1)):
+            return False
+        inside = parts
+    return True
 
 
 def _comparable(
@@ -147,6 +162,7 @@ def _in_order(
         pairs = {name: target for name, target in whole.items() if name not in known}
     else:
         pairs = _aligned(rest_source, rest_own, roles) or _layers_aligned(rest_source, rest_own, roles)
+    pairs = _whole_modules(pairs, known, source, own)
     if not pairs:
         return Proposal({})
     return Proposal(pairs, _contradictions(pairs, known, source, own, roles, None), basis)
@@ -214,6 +230,7 @@ def _by_tree(
     forms_source = {name: (roles.of(name), tuple(value.shape)) for name, value in rest_source.items()}
     forms_own = {name: (roles.of(name), tuple(value.shape)) for name, value in rest_own.items()}
     pairs, groups = match_trees(forms_source, forms_own, order)
+    pairs = _whole_modules(pairs, known, source, own)
     why = {
         "lost": f"nothing tells them apart: the file {_WITHOUT_ORDER['lost']}",
         "contradicted": "their names speak against their order",
@@ -237,7 +254,7 @@ def _contradictions(
     kinds: dict[object, list[str]] = defaultdict(list)
     for name in sorted(everything, key=lambda name: place[everything[name]]):
         kinds[tuple(source[name].shape), roles.of(name)].append(name)
-    found: list[Ambiguity] = []
+    found = _torn(pairs, known)
     for names in kinds.values():
         for first, second in _near(names):
             if first in known and second in known:
@@ -251,6 +268,34 @@ def _contradictions(
     if order is None and known and not found:
         found += _out_of_order(known, everything, source, place)
     return tuple(found)
+
+
+def _torn(pairs: Pairs, known: Pairs) -> list[Ambiguity]:
+    """What stands in one module with a tensor that has its name in the model, and would go into another."""
+    named = {parent: name for name in known if (parent := _parent(name))}
+    why = "one has its name in the model, and the other would go into another module"
+    return [
+        Ambiguity((named[_parent(name)], name), (named[_parent(name)], target), why)
+        for name, target in pairs.items()
+        if _parent(name) in named and _parent(target) != _parent(name)
+    ]
+
+
+def _whole_modules(
+    pairs: Pairs, known: Pairs, source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> Pairs:
+    """The pairs of modules all of whose tensors have one: half a layer would fit by chance."""
+    while pairs:
+        ours, theirs = {*known, *pairs.values()}, {*known, *pairs}
+        halves = (
+            {_parent(name) for name in own if name not in ours},
+            {_parent(name) for name in source if name not in theirs},
+        )
+        kept = {n: t for n, t in pairs.items() if _parent(t) not in halves[0] and _parent(n) not in halves[1]}
+        if len(kept) == len(pairs):
+            break
+        pairs = kept
+    return pairs
 
 
 def _near(names: Sequence[str]) -> Iterable[tuple[str, str]]:

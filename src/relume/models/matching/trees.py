@@ -14,7 +14,7 @@ Order = Literal["lost", "contradicted"]
 """Of a file's tensors: another than the model's, as that of the alphabet; or the same, but its own names speak against it."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Node:
     """A branch or leaf; ``form`` is equal for what looks the same from above, whatever the names in it."""
 
@@ -146,6 +146,8 @@ def _by_number(source: list[_Node], own: list[_Node]) -> list[tuple[_Node, _Node
     numbered = [_sorted_by_number(side) for side in (source, own)]
     if numbered[0] is None or numbered[1] is None:
         return None
+    if source != numbered[0] and source != sorted(source, key=lambda node: node.name):
+        return None  # it stands in an order that neither numbers nor the alphabet explain
     return list(zip(numbered[0], numbered[1], strict=True))
 
 
