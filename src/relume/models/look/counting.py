@@ -63,11 +63,14 @@ def run(model: nn.Module, inputs: Inputs) -> Ran:
     Raises:
         ConfigurationError: the model does not take these inputs; says what it raised.
     """
+    is_scripted = any(isinstance(module, torch.jit.ScriptModule) for module in model.modules())
     with _random_set_aside():
         try:
+            if is_scripted:  # its own copies take no other tensors in place of theirs
+                return _run(with_weights(model), inputs)
             return _run(without_weights(model), inputs)
         except _ForwardError as error:
-            if not _misses_values(error.reason) or _has_no_values(model):
+            if is_scripted or not _misses_values(error.reason) or _has_no_values(model):
                 raise _refused(model, inputs, error.reason) from error.reason
         try:
             return _run(with_weights(model), inputs)
@@ -279,7 +282,8 @@ def _has_no_values(model: nn.Module) -> bool:
 
 
 def _refused(model: nn.Module, inputs: Inputs, reason: BaseException) -> ConfigurationError:
-    first = str(reason).strip().splitlines()[0] if str(reason).strip() else ""
+    lines = [line for line in str(reason).splitlines() if any(map(str.isalnum, line))]
+    first = lines[-1 if "TorchScript" in str(reason) else 0].strip() if lines else ""
     hint = ""
     if "indices" in first or "scalar type" in first.lower() or "embedding" in first.lower():
         hint = " Indices are given with dtypes=torch.long (--dtype long)."
