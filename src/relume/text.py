@@ -6,7 +6,7 @@ from typing import Any
 
 _LEFT = {
     "run", "status", "", "setting", "value", "reason", "tensor", "shape", "dtype", "layer", "kind", "output", "here",
-    "there", "what", "from", "callable", "largest at", "same as",
+    "there", "what", "from", "callable", "largest at", "own tensors",
 }  # fmt: skip
 """Columns of text, which stand on the left; numbers stand on the right."""
 

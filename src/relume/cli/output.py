@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from relume.text import counted, size, table_of
+from relume.text import counted, printable, size, table_of
 
 __all__ = ["Json", "Root", "console", "counted", "print_json", "say", "size", "table_of"]
 
 Root = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+_LINE = 20_000
 
 
 def console() -> Any:
@@ -24,11 +26,12 @@ def console() -> Any:
 
 
 def say(kind: str, style: str, text: str) -> None:
-    """One message on stderr, as text: nothing in it is taken for markup."""
+    """One message on stderr: nothing in it, such as a name out of a file, is markup or an order to the terminal."""
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True, soft_wrap=True).print(Text.assemble((f"{kind}: ", style), text))
+    safe = "\n".join(printable(line, _LINE) for line in text.splitlines())
+    Console(stderr=True, soft_wrap=True).print(Text.assemble((f"{kind}: ", style), safe))
 
 
 def print_json(value: Any) -> None:

@@ -177,16 +177,12 @@ def _write_torch(file: ModelFile, target: Path, *, whole: bool) -> tuple[str, ..
     from relume.models.files import save_weights
     from relume.models.torchfile import write_torchfile
 
-    if not whole or not isinstance(file.content, Mapping) or _is_state_dict(file.content):
+    if not whole or not isinstance(file.content, Mapping):
         save_weights(file.state, target)
         return ()
     kept = _Kept()
     write_torchfile(kept.plain(file.content, ""), target)
     return tuple(kept.left_out)
-
-
-def _is_state_dict(content: Mapping[Any, Any]) -> bool:
-    return any(isinstance(value, torch.Tensor) and value.ndim for value in content.values())
 
 
 class _Kept:
@@ -214,6 +210,8 @@ class _Kept:
                 place = f"{path}.{key}" if path else str(key)
                 if type(key) in (str, int, float, bool, bytes, tuple) and not self._is_left_out(item, place):
                     made[key] = self.plain(item, place)
+            if hasattr(value, "_metadata") and isinstance(made, OrderedDict):
+                made._metadata = self.plain(value._metadata, path)  # type: ignore[attr-defined]
             return made
         if isinstance(value, (list, tuple, set, frozenset)):
             items = [

@@ -178,14 +178,17 @@ class Extras:
 
 
 def _extras(file: ModelFile) -> Extras:
-    if not isinstance(file.content, Mapping):
+    if file.content is None:
         return Extras()
     from relume.models.classic import classic_of
+    from relume.models.pickles.inert import describe
 
-    try:
-        return extras_of(classic_of(file.content, file.path))
-    except ClassicFileError:  # it has no weights in a form that is known; what it has is listed all the same
-        return Extras(unused=tuple(str(key) for key in file.content))
+    if isinstance(file.content, Mapping):
+        try:
+            return extras_of(classic_of(file.content, file.path))
+        except ClassicFileError:  # no weights in a form that is known; what there is is listed all the same
+            return Extras(unused=tuple(f"{key} ({describe(value)})" for key, value in file.content.items()))
+    return Extras() if file.state else Extras(unused=(describe(file.content),))
 
 
 def extras_of(classic: Any) -> Extras:

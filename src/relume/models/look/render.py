@@ -133,9 +133,10 @@ def _facts(found: Inspection, everything: bool) -> Page:
     page += [line(f"{printable(key, 40)}: {printable(value, 160)}") for key, value in found.metadata.items()]
     if found.unused:
         page.append(line(f"not understood: {', '.join(printable(name, 40) for name in found.unused[:20])}", "yellow"))
-    if found.callables:
-        grid = Grid(["callable", "times"], [(name, f"{count:,}") for name, count in found.callables.items()])
-        page += [grid if everything else Grid(grid.columns, grid.rows[:20])]
+    kinds = {module.kind for module in found.modules}  # those are in the tree below
+    calls = [(name, f"{count:,}") for name, count in found.callables.items() if name not in kinds]
+    if calls:
+        page.append(Grid(["callable", "times"], calls if everything else calls[:_SHOWN_TENSORS]))
     if found.modules:
         page.append(_modules_grid(found, everything))
     return page
@@ -143,7 +144,7 @@ def _facts(found: Inspection, everything: bool) -> Page:
 
 def _modules_grid(found: Inspection, everything: bool) -> Grid:
     shown = found.modules if everything else found.modules[:_SHOWN_TENSORS]
-    grid = Grid(["layer", "kind", "parameters"])
+    grid = Grid(["layer", "kind", "own tensors"])
     for module in shown:
         depth = module.path.count(".") + 1 if module.path else 0
         shapes = ", ".join(f"{printable(name, 24)} {shape_text(shape)}" for name, shape in module.tensors.items())
