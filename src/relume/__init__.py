@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     import relume.models as models
     from relume.checkpoint import Keep, Store
     from relume.data import Stream
+    from relume.models import (
+        LoadReport,
+        build,
+        builder,
+        convert,
+        diff,
+        inspect_file,
+        load_model,
+        load_weights,
+        read_state,
+        save_model,
+        save_weights,
+        state_table,
+        summary,
+    )
     from relume.run import EarlyStopping, Run
     from relume.seeds import seed_everything
     from relume.train import Callback, Result, Trainer, accuracy, evaluate, history, predict
@@ -27,16 +42,29 @@ _WHERE = {
     "Callback": "relume.train",
     "EarlyStopping": "relume.run",
     "Keep": "relume.checkpoint",
+    "LoadReport": "relume.models",
     "Result": "relume.train",
     "Run": "relume.run",
     "Store": "relume.checkpoint",
     "Stream": "relume.data",
     "Trainer": "relume.train",
     "accuracy": "relume.train",
+    "build": "relume.models",
+    "builder": "relume.models",
+    "convert": "relume.models",
+    "diff": "relume.models",
     "evaluate": "relume.train",
     "history": "relume.train",
+    "inspect_file": "relume.models",
+    "load_model": "relume.models",
+    "load_weights": "relume.models",
     "predict": "relume.train",
+    "read_state": "relume.models",
+    "save_model": "relume.models",
+    "save_weights": "relume.models",
     "seed_everything": "relume.seeds",
+    "state_table": "relume.models",
+    "summary": "relume.models",
 }
 _MODULES = ("datasets", "errors", "models")
 
@@ -44,6 +72,7 @@ __all__ = [
     "Callback",
     "EarlyStopping",
     "Keep",
+    "LoadReport",
     "RelumeError",
     "RelumeWarning",
     "Result",
@@ -53,13 +82,25 @@ __all__ = [
     "Trainer",
     "__version__",
     "accuracy",
+    "build",
+    "builder",
+    "convert",
     "datasets",
+    "diff",
     "errors",
     "evaluate",
     "history",
+    "inspect_file",
+    "load_model",
+    "load_weights",
     "models",
     "predict",
+    "read_state",
+    "save_model",
+    "save_weights",
     "seed_everything",
+    "state_table",
+    "summary",
 ]
 
 

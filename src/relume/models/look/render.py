@@ -134,7 +134,7 @@ def _facts(found: Inspection, everything: bool) -> Page:
     if found.unused:
         page.append(line(f"not understood: {', '.join(printable(name, 40) for name in found.unused[:20])}", "yellow"))
     kinds = {module.kind for module in found.modules}  # those are in the tree below
-    calls = [(name, f"{count:,}") for name, count in found.callables.items() if name not in kinds]
+    calls: list[Sequence[Cell]] = [(name, f"{count:,}") for name, count in found.callables.items() if name not in kinds]
     if calls:
         page.append(Grid(["callable", "times"], calls if everything else calls[:_SHOWN_TENSORS]))
     if found.modules:
