@@ -10,7 +10,7 @@ import torch
 
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
-from relume.models.contents import ModelFile
+from relume.models.contents import RECIPE, ModelFile
 
 
 def read_checkpoint(
@@ -28,10 +28,12 @@ def read_checkpoint(
         ClassicFileError: the checkpoint has no models.
         CheckpointError: it is damaged.
     """
-    state = checkpoint_state(store, checkpoint, model=model, verify=verify)
+    chosen = _chosen(model, _models(store, checkpoint))
+    state = checkpoint_state(store, checkpoint, model=chosen, verify=verify)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     size_bytes = sum(value.nbytes for value in {id(value): value for value in tensors.values()}.values())
-    metadata = checkpoint_metadata(checkpoint, store.meta(checkpoint))
+    meta = store.meta(checkpoint)
+    metadata = checkpoint_metadata(checkpoint, meta) | _document(meta, chosen)
     return ModelFile(checkpoint.path, "checkpoint", tensors, metadata, size_bytes=size_bytes)
 
 
@@ -61,6 +63,13 @@ def checkpoint_metadata(checkpoint: Checkpoint, meta: Any) -> dict[str, str]:
         "metrics": json.dumps(meta.get("metrics") or {}, default=str),
     }
     return {key: value for key, value in metadata.items() if value}
+
+
+def _document(meta: Any, model: str) -> dict[str, str]:
+    """How the model is built, where the run knew it; as `relume.save_model` writes it beside weights."""
+    documents = meta.get("models") if isinstance(meta, Mapping) else None
+    document = documents.get(model) if isinstance(documents, Mapping) else None
+    return {} if document is None else {RECIPE: json.dumps(document, default=str)}
 
 
 def _models(store: Store, checkpoint: Checkpoint) -> list[str]:

@@ -14,6 +14,9 @@ Format = Literal[
 ]  # fmt: skip
 """``torch`` is the zip archive that ``torch.save`` writes, ``torch legacy`` what it wrote before 1.6."""
 
+RECIPE = "relume.model"
+"""Under which name ``metadata`` say how the model is built, see `relume.models.whole.model_document`."""
+
 
 @dataclass(frozen=True)
 class ModelFile:

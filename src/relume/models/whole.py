@@ -13,15 +13,12 @@ from torch import nn
 
 from relume.checkpoint import restore_module
 from relume.errors import ConfigurationError, MismatchError, RecipeError
-from relume.models.contents import ModelFile
+from relume.models.contents import RECIPE, ModelFile
 from relume.models.exported import load_exported, save_exported
 from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make, make_with_values, recipe_of
 from relume.models.recipe.describe import differences
 from relume.names import is_uninitialized, unwrap
-
-RECIPE = "relume.model"
-"""Under which name a file's metadata, or those of a checkpoint, hold `model_document`."""
 
 _FORMAT = 1
 _MAX_DOCUMENT = 32 << 20

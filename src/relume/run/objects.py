@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from relume.names import named_parameters, parameter_names
+from relume.errors import RelumeError
+from relume.generators import RandomScope
+from relume.names import named_parameters, parameter_names, unwrap
 from relume.run import state
 from relume.run.cursor import as_named
 
@@ -48,6 +51,21 @@ class Objects:
             mine.update(getattr(new, kind))
         self._note_initial(new)
         return new
+
+    def documents(self) -> dict[str, Any]:
+        """How each model is built, for those where that is known: with it `relume.load_model` needs no script."""
+        from relume.models.whole import model_document
+
+        found = {}
+        scope = RandomScope(0)  # builders may draw
+        scope.enter()
+        try:
+            for name, model in self.models.items():
+                with contextlib.suppress(RelumeError):
+                    found[name] = model_document(unwrap(model))
+        finally:
+            scope.leave()
+        return found
 
     def note_initial(self) -> None:
         """Remember what the script gave optimizers and schedulers; called before anything is loaded."""

@@ -235,6 +235,7 @@ class Run(AbstractContextManager["Run"]):
             self.store, self.name, self.keep, self._committed, lambda: self._request("retry")
         )
         self._opening.callback(self._checkpoints.close)
+        self._documents = self._objects.documents()
         self._objects.note_initial()
         notes = self._restore(before)
         self._objects.constants()
@@ -756,6 +757,7 @@ class Run(AbstractContextManager["Run"]):
             "versions": self._versions,
             "device": self._objects.device(),
             "threads": torch.get_num_threads(),
+            "models": self._documents,
         }
 
     def _state(self) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def shape_text(shape: tuple[int, ...] | None) -> str:
     """``64 x 3 x 7 x 7``."""
     if shape is None:
         return "not known yet"
-    return " x ".join(map(str, shape)) if shape else "one number"
+    return " x ".join(map(str, shape)) if shape else "scalar"
 
 
 def totals_by_dtype(entries: tuple[Entry, ...]) -> dict[str, tuple[int, int]]:
