@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from relume.errors import ModelFileError, RelumeError, UnsafeFileError
 from relume.models.files import read_state, save_weights
 from relume.models.header import read_header
+from relume.models.sharded import read_sharded
 from relume.models.tensorfile import read_tensorfile
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
@@ -97,6 +99,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "tie of what is there": (_file(_own(ties={"w": ["w", 0]})), "'w' is said to be another's tensor"),
     "tie that is a number": (_file(_own(ties={"v": 3})), "'v' tied to 3"),
     "tie to a negative place": (_file(_own(ties={"v": ["w", -1]})), "'v' tied to"),
+    "tie whose name is no text": (_file(_own(ties={"\ud800": ["w", 0]})), "was changed: 'utf-8' codec"),
     "dtype of nothing": (_file(_own(dtypes={"v": ["complex128", [1]]})), "dtype of 'v', which is not stored as bytes"),
     "dtype of another size": (_file(_own(dtypes={"w": ["complex128", [1]]})), r"'w' with the shape \[1\], which is not that of its bytes"),
     "dtype that is none": (_file(_own(dtypes={"w": ["load", [8]]})), "'load' is not a dtype that this torch"),
@@ -243,6 +246,7 @@ def test_an_index_leads_nowhere_else(shard: str, tmp_path: Path) -> None:
         ("{}", "no index of weights"),
         ("{", "is damaged, or no index of weights"),
         ('{"weight_map": []}', "no index of weights"),
+        ('{"weight_map": {"\\ud800": "w.safetensors"}}', "is damaged, or no index of weights"),
         ('{"weight_map": {"w": 3}}', "no index of weights"),
         ('{"weight_map": {"w": "a.safetensors", "w": "b.safetensors"}}', "'w' twice"),
         ('{"weight_map": {"w": "gone.safetensors"}}', r"needs 'gone\.safetensors', which is not beside it"),
@@ -272,3 +276,47 @@ def test_an_index_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b'{"weight_map": {"\xff": "w.safetensors"}}')
     with pytest.raises(ModelFileError, match="is damaged, or no index of weights"):
         read_state(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_mutated_indexes_raise_only_our_errors(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("mutated")
+    one = torch.ones(300)
+    index = save_weights({"a": one, "b": one, "c": -one}, folder / "model.safetensors", max_shard_bytes=1300)
+    content = bytearray(index.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        if data.draw(st.booleans()):
+            content[place] = data.draw(st.sampled_from(b'0123456789[]{},:"\\/.abc\x00\xff'))
+        else:
+            del content[place : place + data.draw(st.integers(1, 30))]
+        if not content:
+            break
+    index.write_bytes(content)
+    with contextlib.suppress(RelumeError):
+        read_sharded(index)
+
+
+_BEGINNINGS = [
+    b"",
+    b"PK\x03\x04",
+    b"PK\x05\x06",
+    b"\x80\x02",
+    b"\x80\x04\x95",
+    b'{"weight_map": ',
+    b"{",
+    b"\x08\x08\x12",
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(beginning=st.sampled_from(_BEGINNINGS), rest=st.binary(max_size=300))
+def test_any_file_is_refused_with_our_errors(
+    beginning: bytes, rest: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "model.pt"
+    path.write_bytes(beginning + rest)
+    with pytest.raises(RelumeError) as caught:
+        read_state(path)
+    assert str(path) in str(caught.value)

@@ -96,6 +96,7 @@ def read_index(path: Path) -> Index:
         if path.stat().st_size > _MAX_INDEX_BYTES:
             raise UnsafeFileError(f"{path} is larger than {_MAX_INDEX_BYTES} bytes: that is no index.")
         document = json.loads(path.read_bytes(), object_pairs_hook=unique)
+        json.dumps(document, ensure_ascii=False).encode()  # a ValueError where a name is no text
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged, or no index of weights: {error!s:.200}") from None
     except OSError as error:

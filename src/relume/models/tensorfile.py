@@ -203,6 +203,7 @@ def _mapping(document: dict[str, Any], key: str) -> dict[str, Any]:
 def _tie(name: str, value: Any) -> tuple[str, int]:
     match value:
         case [str(kept), int(place)] if place >= 0:
+            name.encode()  # a ValueError where it is no text
             return kept, place
     raise ValueError(f"{name!r:.80} tied to {value!r:.80}")
 
