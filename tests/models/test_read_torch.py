@@ -464,6 +464,12 @@ def test_walking_meets_everything_once(tmp_path: Path) -> None:
     assert [".".join(path) for path, _ in walk(content)] == ["", "shared", "shared.0"]
 
 
+def test_large_vocabularies_are_read(tmp_path: Path) -> None:
+    content = {"words": {f"w{number}": number for number in range(200_000)}, "seen": set(range(200_000))}
+    for protocol in (2, 4):
+        assert read_torch(saved(content, tmp_path / "a.pt", protocol=protocol)).content == content
+
+
 def test_which_files_are_torchs(tmp_path: Path) -> None:
     assert is_torch_file(saved({}, tmp_path / "a.pt")) and is_torch_file(saved({}, tmp_path / "b.pt", False))
     np.savez(tmp_path / "c.npz", a=np.ones(2))

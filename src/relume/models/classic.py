@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from relume.errors import ClassicFileError
+from relume.errors import ClassicFileError, UnsafeFileError
 from relume.models.pickles import Inert, describe, is_module, is_state_dict, module_state, read_torch
 from relume.models.pickles.inert import children
-from relume.models.pickles.modules import found_in
+from relume.models.pickles.modules import Names, found_in
 
 State = dict[str, Any]
 
@@ -43,7 +43,7 @@ _CONFIG = ("config", "args", "hparams", "hyper_parameters", "cfg", "opt")
 _LISTS = {"optimizer_states": "optimizer", "lr_schedulers": "scheduler"}  # as Lightning writes them
 _BY_NAME = {"model_state_dicts": "model", "optimizer_state_dicts": "optimizer", "scheduler_state_dicts": "scheduler"}
 _KNOWN = {"model": _MODEL, "optimizer": _OPTIMIZER, "scheduler": _SCHEDULER}
-_MAX_ITEMS = 2_000_000
+_MAX_ITEMS = 5_000_000
 _MAX_DEPTH = 50
 _MAX_NUMBER = 2**63
 _PLAIN = (
@@ -84,6 +84,8 @@ class ClassicCheckpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     config: State = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
+    _names: Names = field(default_factory=Names, repr=False, compare=False)
+    _items_left: int = field(default=_MAX_ITEMS, repr=False, compare=False)
 
 
 def read_classic(path: str | Path) -> ClassicCheckpoint:
@@ -122,6 +124,10 @@ def classic_of(content: Any, path: Path) -> ClassicCheckpoint:
         raise ClassicFileError(
             f"{path} holds {found_in(content)}, and neither a state_dict nor a model nor a dictionary with one. {_FORMS}"
         )
+    if sum(map(_length, entries.values())) > _MAX_ITEMS:
+        raise UnsafeFileError(
+            f"{path} is refused: its entries share one another and come to more than {_MAX_ITEMS:,} items."
+        )
     by_name = {one for many, one in _BY_NAME.items() if many in entries}
     for key, value in entries.items():
         name = key if isinstance(key, str) else describe(key)
@@ -132,6 +138,12 @@ def classic_of(content: Any, path: Path) -> ClassicCheckpoint:
             f"{path} has no state_dict of a model in it: it holds {found_in(content):.300}. {_FORMS}"
         )
     return found
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, Inert):
+        return len(value.pairs) + (len(value.state) if isinstance(value.state, dict) else 0)
+    return len(value) if isinstance(value, (dict, list, tuple)) else 0
 
 
 # --------------------------------------------------------------------------------------------------------------- states
@@ -183,12 +195,14 @@ def _put(found: ClassicCheckpoint, kind: str, name: str, value: Any) -> bool:
 def _take_model(found: ClassicCheckpoint, name: str, value: Any) -> bool:
     """Weights, of a state_dict or of a whole model. Extra state that is an object of some class is left out."""
     if is_module(value):
-        found.models[name] = dict(module_state(value))
+        found.models[name] = dict(module_state(value, found._names))
         return True
     state = _mapping(value)
     if state is None or not is_state_dict(state):
         return False
-    objects = [key for key, item in state.items() if not isinstance(item, torch.Tensor) and not _is_plain_tree(item)]
+    objects = [
+        key for key, item in state.items() if not isinstance(item, torch.Tensor) and not _is_plain_tree(found, item)
+    ]
     found.unused += [f"{name}.{key}" for key in objects]
     found.models[name] = {key: item for key, item in state.items() if key not in objects} if objects else state
     return True
@@ -200,7 +214,7 @@ def _states(found: ClassicCheckpoint, kind: str) -> dict[str, State]:
 
 def _plain_state(found: ClassicCheckpoint, name: str, state: Mapping[Any, Any]) -> State | None:
     """A state as it is, without those of its entries that hold objects of some class."""
-    objects = [key for key, value in state.items() if not _is_plain_tree(value)]
+    objects = [key for key, value in state.items() if not _is_plain_tree(found, value)]
     found.unused += [f"{name}.{describe(key) if not isinstance(key, str) else key}" for key in objects]
     if not objects:
         return dict(state)
@@ -249,7 +263,7 @@ def _take_plain(found: ClassicCheckpoint, key: str, value: Any) -> bool:
 
 def _take_config(found: ClassicCheckpoint, key: str, entries: Mapping[Any, Any]) -> None:
     for name, value in entries.items():
-        if _is_plain_tree(value):
+        if _is_plain_tree(found, value):
             found.config[str(name)] = plain(value)
         else:
             found.unused.append(f"{key}.{name}")
@@ -276,16 +290,16 @@ def number_in(value: Any) -> float | None:
     return value if isinstance(value, float) or abs(value) < _MAX_NUMBER else None
 
 
-def _is_plain_tree(value: Any) -> bool:
+def _is_plain_tree(found: ClassicCheckpoint, value: Any) -> bool:
     """Whether a value is tensors and plain Python, of a size that writing it out is no harm.
 
     A file can hold lists that share one another, so that a few of them write out as more than any memory.
     """
-    waiting, count = [(value, 0)], 0
+    waiting = [(value, 0)]
     while waiting:
         item, depth = waiting.pop()
-        count += 1
-        if count > _MAX_ITEMS or depth > _MAX_DEPTH or not isinstance(item, _PLAIN):
+        found._items_left -= 1
+        if found._items_left < 0 or depth > _MAX_DEPTH or not isinstance(item, _PLAIN):
             return False
         waiting += [(child, depth + 1) for _, child in children(item)]
     return True

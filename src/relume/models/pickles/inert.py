@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,13 +38,13 @@ class Inert:
         self,
         class_name: str,
         arguments: tuple[Any, ...] = (),
-        keywords: Mapping[Any, Any] | None = None,
+        keywords: dict[Any, Any] | None = None,
         *,
         is_reference: bool = False,
     ) -> None:
         self.class_name = class_name
         self.arguments = arguments
-        self.keywords = dict(keywords or {})
+        self.keywords = {} if keywords is None else keywords
         self.state: Any = None
         self.items: list[Any] = []
         self.pairs: list[tuple[Any, Any]] = []
@@ -96,6 +96,9 @@ def _listed(values: Iterable[Any], depth: int) -> str:
     return ", ".join(shown)
 
 
+_Place = tuple["_Place", str] | None  # where a value stands, and its label there
+
+
 def walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Everything in a content, level by level, each object once, however it is shared or contains itself.
 
@@ -107,20 +110,28 @@ def walk(content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         [('', {'a': [1, 2]}), ('a', [1, 2]), ('a.0', 1), ('a.1', 2)]
     """
     seen: set[int] = set()
-    level: list[tuple[tuple[str, ...], Any]] = [((), content)]
+    level: list[tuple[_Place, Any]] = [(None, content)]
     while level:
-        below: list[tuple[tuple[str, ...], Any]] = []
-        for path, value in level:
-            if isinstance(value, _CONTAINERS):
+        below: list[tuple[_Place, Any]] = []
+        for place, value in level:
+            if isinstance(value, CONTAINERS):
                 if id(value) in seen:
                     continue
                 seen.add(id(value))
-                below += [((*path, label), child) for label, child in children(value)]
-            yield path, value
+                below += [((place, label), child) for label, child in children(value)]
+            yield _path(place), value
         level = below
 
 
-_CONTAINERS = (dict, list, tuple, set, frozenset, Inert)
+def _path(place: _Place) -> tuple[str, ...]:
+    labels = []
+    while place is not None:
+        place, label = place
+        labels.append(label)
+    return tuple(reversed(labels))
+
+
+CONTAINERS = (dict, list, tuple, set, frozenset, Inert)
 
 
 def children(value: Any) -> Iterator[tuple[str, Any]]:

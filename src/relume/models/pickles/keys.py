@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -44,12 +44,12 @@ class Keys:
                 self._check(target, key)
             target[key] = items[index + 1]
 
-    def add(self, target: set[Any], items: Iterable[Any]) -> None:
+    def add(self, target: set[Any], items: Collection[Any]) -> None:
         """Add members to a set."""
+        self._context.spend(_PAIR_BYTES * len(items))
         for item in items:
             self._check(target, item)
             target.add(item)
-        self._context.spend(_PAIR_BYTES * len(target))
 
     def _check(self, target: Kept, key: Any) -> None:
         kind = type(key)

@@ -18,7 +18,7 @@ import torch
 from relume.models.pickles.arrays import NumpyDtype, PendingArray, plain_array, plain_scalar
 from relume.models.pickles.danger import is_dangerous
 from relume.models.pickles.inert import Inert, describe
-from relume.models.pickles.storages import Storage, view_of
+from relume.models.pickles.storages import TENSOR_BYTES, Storage, view_of
 
 if TYPE_CHECKING:
     from relume.models.pickles.machine import Machine
@@ -107,6 +107,7 @@ def _marked(tensor: torch.Tensor, requires_grad: Any, metadata: Any) -> torch.Te
 
 
 def _parameter(machine: Machine, data: Any = None, requires_grad: Any = True, *_: Any) -> Any:
+    machine.context.spend(TENSOR_BYTES)
     if data is None:
         data = torch.empty(0)
     if not isinstance(data, torch.Tensor):
@@ -140,6 +141,7 @@ def _sparse(machine: Machine, layout: Any, data: Any) -> Any:
         return torch.empty(0)
     if not isinstance(data, tuple) or not 3 <= len(data) <= 4:
         raise TypeError(f"a sparse tensor of {describe(data)}")
+    machine.context.claim(object(), sum(part.nbytes for part in data if isinstance(part, torch.Tensor)))
     if layout is torch.sparse_coo:
         indices, values, size = map(_plain_part, data[:3])
         # Coalesced or not is left to torch: a wrong claim of it would give wrong sums.
@@ -157,6 +159,7 @@ def _plain_part(part: Any) -> Any:
 
 
 def _meta(machine: Machine, dtype: Any, size: Any, stride: Any, requires_grad: Any = False) -> Any:
+    machine.context.spend(TENSOR_BYTES)
     for value in (size, stride):
         _plain_part(value)
     return _marked(torch.empty_strided(size, stride, dtype=_dtype(dtype), device="meta"), requires_grad, None)
@@ -168,7 +171,7 @@ def _from_array(machine: Machine, data: Any, dtype: Any, device: Any = None, req
         data = torch.from_numpy(data.astype(data.dtype.newbyteorder("="), copy=False))
     if not isinstance(data, torch.Tensor):
         raise TypeError(f"a tensor of {describe(data)}")
-    machine.context.claim(id(data), data.numel() * _dtype(dtype).itemsize)
+    machine.context.claim(object(), data.numel() * _dtype(dtype).itemsize)  # each call makes a copy
     return _marked(data.detach().to(dtype=_dtype(dtype)), requires_grad, None)
 
 
@@ -259,11 +262,20 @@ def _members(members: Any) -> Any:
 
 
 def _list(machine: Machine, members: Any = ()) -> Any:
-    return list(_members(members))
+    return list(_copied(machine, _members(members)))
 
 
 def _tuple(machine: Machine, members: Any = ()) -> Any:
-    return tuple(_members(members))
+    return tuple(_copied(machine, _members(members)))
+
+
+def _copied(machine: Machine, value: Any) -> Any:
+    """``value``, and its copy counted: a file can have one thing copied a million times."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        machine.context.spend(8 * len(value))
+    elif isinstance(value, (str, bytes, bytearray)):
+        machine.context.spend(2 * len(value))
+    return value
 
 
 def _slice(machine: Machine, *parts: Any) -> Any:
@@ -286,6 +298,7 @@ def _bytes(machine: Machine, data: Any = b"", encoding: Any = "latin-1") -> Any:
     """Not of a number, which would be that many zeros."""
     if isinstance(data, str):
         return _encoded(machine, data, encoding)
+    _copied(machine, data)
     if isinstance(data, (list, tuple)):
         return bytes(data) if all(type(byte) is int for byte in data) else Inert("builtins.bytes", (data,))
     if not isinstance(data, (bytes, bytearray)):
@@ -301,7 +314,7 @@ def _encoded(machine: Machine, text: Any, encoding: Any = "utf-8") -> Any:
     """How older protocols write bytes. Other codecs are functions that can be anything, a decompressor for one."""
     if not isinstance(text, str) or encoding not in _PLAIN_ENCODINGS:
         raise TypeError(f"bytes of {describe(text)} in the encoding {describe(encoding)}")
-    return codecs.encode(text, encoding)
+    return codecs.encode(_copied(machine, text), encoding)
 
 
 def _reconstructed(machine: Machine, kind: Any, base: Any = None, state: Any = None) -> Any:
@@ -355,7 +368,7 @@ def _array(machine: Machine, kind: Any = None, *arguments: Any) -> Any:
 
 
 def _buffer_array(machine: Machine, raw: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> Any:
-    array = plain_array(raw, dtype, shape, order) if isinstance(raw, (bytes, bytearray)) else None
+    array = plain_array(_copied(machine, raw), dtype, shape, order) if isinstance(raw, (bytes, bytearray)) else None
     return Inert("numpy.core.numeric._frombuffer", (raw, dtype, shape, order)) if array is None else array
 
 
@@ -371,6 +384,7 @@ def _old_tensor(dtype: torch.dtype) -> Callable[..., Any]:
     def made(machine: Machine, *arguments: Any) -> Any:
         if arguments:
             raise TypeError(f"a tensor of {describe(arguments)}")
+        machine.context.spend(TENSOR_BYTES)
         return torch.empty(0, dtype=dtype)
 
     return made

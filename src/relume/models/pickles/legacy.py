@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import mmap
 import re
 import struct
@@ -33,11 +32,10 @@ def read_stream(context: Context, memory: mmap.mmap | bytes) -> Any:
     the pickle is gone through twice: first for the sizes, then to build the tensors where they are.
     """
     position, is_little = _preamble(context, memory)
-    context.allow(len(memory))
-    dry = dataclasses.replace(
-        Context(context.path, context.size_bytes), source=context.source, is_dry=True, nested=context.nested
-    )
-    dry.allow(len(memory))
+    dry = context if context.is_dry else context.dry()
+    if not context.nested:
+        context.allow(len(memory))
+        dry.allow(len(memory))
     storages = StreamStorages(dry, memory, is_little=is_little)
     first = Machine(memory, dry, storages, position)
     first.load()

@@ -26,6 +26,8 @@ from relume.models.pickles.storages import StorageType, storage_type, view_of
 
 _MAX_INTEGER_BYTES = 256
 _MAX_LINE_BYTES = 1024
+_REFERENCE_BYTES = 8
+_PAIR_BYTES = 100
 _PLAIN = frozenset(
     {"builtins.type", "builtins.object", "builtins.int", "builtins.float", "builtins.str", "builtins.bool"}
 )
@@ -115,6 +117,7 @@ class Machine:
         if keywords is not None and not isinstance(keywords, dict):
             raise TypeError(f"a call with {describe(keywords)}")
         if isinstance(callee, Known):
+            self.context.spend(_REFERENCE_BYTES * len(arguments))
             return callee.call(self, *arguments)
         if not isinstance(callee, Inert):
             raise TypeError(f"a call of {describe(callee)}")
@@ -178,7 +181,11 @@ class Machine:
         return self._memory[start : start + count]
 
     def _number(self, form: struct.Struct) -> Any:
-        return form.unpack(self._take(form.size))[0]
+        start = self.position
+        if start + form.size > self._end:
+            raise self.context.damaged("it ends in the middle of an instruction")
+        self.position = start + form.size
+        return form.unpack_from(self._memory, start)[0]
 
     def _line(self, limit: int = _MAX_LINE_BYTES) -> bytes:
         start = self.position
@@ -339,6 +346,7 @@ class Machine:
             self._give_state(target, state)
         elif type(target) is OrderedDict:
             if isinstance(state, dict) and "_metadata" in state:
+                self.context.spend(_PAIR_BYTES * _count(state["_metadata"]))
                 target._metadata = _versions(state["_metadata"])  # type: ignore[attr-defined]
         elif type(target) is Namespace:
             if not isinstance(state, dict):
@@ -365,6 +373,7 @@ class Machine:
         """Put a finished array where its beginning was."""
         array = pending.made()
         if array is not None:
+            self.context.spend(array.nbytes)
             self._stack[-1] = array
             for index in self._pending.pop(id(pending), ()):
                 if self._memo.get(index) is pending:
@@ -425,6 +434,12 @@ def _python2_text(raw: bytes) -> str | bytes:
         return raw.decode()
     except UnicodeDecodeError:
         return raw
+
+
+def _count(metadata: Any) -> int:
+    if not isinstance(metadata, Mapping):
+        return 0
+    return len(metadata) + sum(len(values) for values in metadata.values() if isinstance(values, dict))
 
 
 def _versions(metadata: Any) -> OrderedDict[str, dict[str, Any]]:

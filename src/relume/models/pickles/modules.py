@@ -13,8 +13,8 @@ from relume.models.pickles.inert import Inert, describe
 
 Shapes = dict[str, tuple[int, ...]]
 
-_MAX_MODULES = 200_000
-_MAX_DEPTH = 200
+_MAX_NAMES = 300_000
+_MAX_LETTERS = 100_000_000
 
 
 def is_module(value: Any) -> bool:
@@ -74,15 +74,37 @@ def state_dict_in(content: Any, *, model: str | None = None, path: str | Path = 
     return _tensors(models[model or ("model" if "model" in models else next(iter(models)))])
 
 
-def module_state(module: Inert) -> dict[str, torch.Tensor]:
-    """What ``state_dict()`` of the model would have given."""
+class Names:
+    """How many names of tensors and modules are made of a file, and how long they are together.
+
+    Modules that share one another have names without end, though the file is small.
+    """
+
+    def __init__(self) -> None:
+        self._left, self._letters_left = _MAX_NAMES, _MAX_LETTERS
+
+    def take(self, prefix: str, count: int = 1) -> None:
+        """Count names that begin with ``prefix``; raises UnsafeFileError when they are too many."""
+        self._left -= count
+        self._letters_left -= count * len(prefix)
+        if self._left < 0 or self._letters_left < 0:
+            raise UnsafeFileError(
+                f"the model is refused: its modules contain themselves or share one another, so that they have more than "
+                f"{_MAX_NAMES:,} names. Nothing of the file was run."
+            )
+
+
+def module_state(module: Inert, names: Names | None = None) -> dict[str, torch.Tensor]:
+    """What ``state_dict()`` of the model would have given. ``names`` counts over several models of one file."""
+    names = names or Names()
     state: dict[str, torch.Tensor] = {}
-    for prefix, part in _modules(module):
+    for prefix, part in _modules(module, names):
         attributes = part.attributes
         hidden = attributes.get("_non_persistent_buffers_set")
         hidden = hidden if isinstance(hidden, (set, frozenset, list)) else ()
         named = [*attributes["_parameters"].items()]
         named += [(name, value) for name, value in attributes["_buffers"].items() if name not in hidden]
+        names.take(prefix, len(named))
         for name, value in named:
             if isinstance(name, str) and isinstance(value, torch.Tensor):
                 state[f"{prefix}{name}"] = value.detach()
@@ -109,33 +131,31 @@ def module_tree(content: Any) -> list[tuple[str, str, Shapes]]:
             models = [("", models[0][1])]
     else:
         models = []
-    return [
-        (f"{start}{prefix}".removesuffix("."), part.class_name, _shapes(part.attributes["_parameters"]))
-        for start, model in models
-        for prefix, part in _modules(model)
-    ]
+    names = Names()
+    tree = []
+    for start, model in models:
+        for prefix, part in _modules(model, names):
+            parameters = part.attributes["_parameters"]
+            names.take(prefix, len(parameters))
+            tree.append((f"{start}{prefix}".removesuffix("."), part.class_name, _shapes(parameters)))
+    return tree
 
 
-def _modules(module: Inert) -> Iterator[tuple[str, Inert]]:
+def _modules(module: Inert, names: Names) -> Iterator[tuple[str, Inert]]:
     """All modules below one with the prefixes of their names, in the order of ``state_dict()``.
 
     One that is used at several places comes once for each, as it does there.
     """
-    count = 0
-    waiting = [("", module, 0)]
+    waiting = [("", module)]
     while waiting:
-        prefix, part, depth = waiting.pop()
-        count += 1
-        if count > _MAX_MODULES or depth > _MAX_DEPTH:
-            raise UnsafeFileError(
-                f"the model is refused: its modules contain themselves, or are more than {_MAX_MODULES:,} or nested more than "
-                f"{_MAX_DEPTH} deep. Nothing of the file was run."
-            )
+        prefix, part = waiting.pop()
         yield prefix, part
-        children = [(name, child) for name, child in part.attributes["_modules"].items() if is_module(child)]
-        waiting += [
-            (f"{prefix}{name}.", child, depth + 1) for name, child in reversed(children) if isinstance(name, str)
-        ]
+        below = part.attributes["_modules"]
+        names.take(prefix, len(below))
+        children = [(name, child) for name, child in below.items() if isinstance(name, str) and is_module(child)]
+        for name, child in reversed(children):
+            names.take(name, 1)
+            waiting.append((f"{prefix}{name}.", child))
 
 
 def _shapes(parameters: Mapping[Any, Any]) -> Shapes:

@@ -14,7 +14,7 @@ from relume.errors import ClassicFileError, ModelFileError, UnsafeFileError
 from relume.models.archive import ZIP_MAGIC, Archive, map_file
 from relume.models.contents import Format, ModelFile
 from relume.models.pickles.context import Context
-from relume.models.pickles.inert import Inert, children
+from relume.models.pickles.inert import CONTAINERS, Inert, children
 from relume.models.pickles.legacy import is_legacy, read_stream
 from relume.models.pickles.machine import Machine
 from relume.models.pickles.modules import module_state, state_dict_in
@@ -108,6 +108,7 @@ def _from_zip(context: Context, archive: Archive, verify: bool) -> _Read:
     classes = read_code(context, archive, root)
     held = _pickle(context, archive, root, "constants.pkl", "constants", is_little)
     content = _pickle(context, archive, root, _PICKLE, "data", is_little)
+    _check_depth(context, content)
     return _Read("torchscript", as_modules(content, classes), constants(held))
 
 
@@ -188,7 +189,7 @@ def _check_depth(context: Context, content: Any) -> None:
         below = [child for value in level for _, child in children(value)]
         level = []
         for child in below:
-            if isinstance(child, (dict, list, tuple, set, frozenset, Inert)) and id(child) not in seen:
+            if isinstance(child, CONTAINERS) and id(child) not in seen:
                 seen.add(id(child))
                 level.append(child)
         if not level:

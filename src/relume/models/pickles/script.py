@@ -6,6 +6,7 @@ buffers, and for what no model's code needs.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,7 @@ PREFIX = "__torch__."
 
 _MAX_CODE_BYTES = 64 << 20
 _SHOWN = 120
+_MAX_FOREIGN = 10  # of one file of code
 _CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:[ \t].*\n|\n)*)", re.MULTILINE)
 _LISTED = re.compile(r"^  __(parameters|buffers)__ = \[(.*)\]$", re.MULTILINE)
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -50,7 +52,7 @@ def read_code(context: Context, archive: Archive, root: str) -> Classes:
         module = name.removeprefix(prefix).removesuffix(".py").replace("/", ".")
         for found in _CLASS.finditer(text):
             classes[f"{module}.{found[1]}"] = {kind: _NAME.findall(names) for kind, names in _LISTED.findall(found[2])}
-        for foreign in _FOREIGN.finditer(_TEXT.sub(_blank, text)):
+        for foreign in itertools.islice(_FOREIGN.finditer(_TEXT.sub(_blank, text)), _MAX_FOREIGN):
             line = text[foreign.start() : foreign.start() + _SHOWN].strip().partition("\n")[0]
             context.source = name
             context.note(f"TorchScript code: {line}", len(text[: foreign.start()].encode()))

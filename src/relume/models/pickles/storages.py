@@ -23,7 +23,7 @@ _TYPES = {
 _ALIGNMENT = 16  # of the widest element, complex128
 _MAX_DIMENSIONS = 64
 _MAX_SIZE = 2**63 - 1
-_TENSOR_BYTES = 700  # what a tensor takes besides its data
+TENSOR_BYTES = 700  # what a tensor takes besides its data
 
 
 class StorageType(Inert):
@@ -143,6 +143,8 @@ class StreamStorages:
     def _of(self, key: str, dtype: torch.dtype | None) -> torch.Tensor:
         flat = self._flat.get(key)
         if flat is None and self.places is not None:
+            if isinstance(self._memory, bytes):
+                self._context.spend(self.sizes[key][0])  # it is copied
             flat = _flat(self._memory, self.places[key], self.sizes[key][0])
             self._flat[key] = flat = in_our_order(aligned(flat), dtype, self._context, is_little=self._is_little)
         assert flat is not None, "tensors are built when the places are known"
@@ -200,7 +202,7 @@ def view_of(context: Context, storage: Any, offset: Any, size: Any, stride: Any,
         raise context.unsafe(
             f"a tensor of shape {describe(sizes)} reaches to byte {end:,} of a storage of {storage.size_bytes:,} bytes"
         )
-    context.spend(_TENSOR_BYTES)
+    context.spend(TENSOR_BYTES)
     context.claim((storage.key, offset, sizes, strides, dtype), count * dtype.itemsize)
     flat = storage.flat(storage.dtype)
     base = flat.storage_offset() // dtype.itemsize
