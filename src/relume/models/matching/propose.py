@@ -46,7 +46,7 @@ class Proposal:
         mapping: name in the file to name in the model, only where they differ.
         ambiguous: what was left out because it would have been a guess.
         basis: what the mapping rests on, in words.
-        is_ordered: whether the file's order could be used; a file that is sorted by name has none.
+        is_ordered: whether the file's order said something; one that is sorted by name says nothing.
     """
 
     mapping: Mapping[str, str]
