@@ -365,3 +365,27 @@ def test_a_file_of_before_batch_norms_counted_is_mapped() -> None:
     model = MODELS["convolutions"]()
     load_weights(model, old, rename="auto")
     assert all(torch.equal(model.state_dict()[name], value) for name, value in own.items() if "num_batches" not in name)
+
+
+def test_half_a_layer_is_no_match() -> None:
+    own = {"a.weight": torch.ones(4, 4), "a.bias": torch.ones(4)}
+    assert propose({"x.weight": torch.ones(4, 4), "y.bias": torch.ones(5)}, own).mapping == {}
+    assert propose({"x.weight": torch.ones(4, 4), "x.bias": torch.ones(4)}, own).mapping.keys() == {
+        "x.weight",
+        "x.bias",
+    }
+
+
+def test_a_layer_does_not_change_over_to_another_block() -> None:
+    """One block lost its query, another has its key renamed: the same shapes, and nothing else speaks for it."""
+    own = dict(Stack(3).state_dict())
+    file = renamed(own, lambda name: name.replace("blocks.2.key", "blocks.2.k"))
+    own = {name: value for name, value in own.items() if "blocks.1.query" not in name and "blocks.2.value" not in name}
+    file = {name: value for name, value in file.items() if "blocks.2.k." not in name}
+    found = propose(file, own)
+    assert {name.rpartition(".")[0] for name in found.mapping} <= {"blocks.2.value", "blocks.1.query"}
+    assert not found.mapping or found.ambiguous
+    swapped = {name: value for name, value in own.items() if "blocks.0.key" not in name}
+    swapped["blocks.2.other.weight"], swapped["blocks.2.other.bias"] = torch.ones(4, 4), torch.ones(4)
+    found = propose(shuffled(swapped, sorted(swapped)), own)
+    assert "a module that both sides have by the same name would lose one" in found.ambiguous[0].why

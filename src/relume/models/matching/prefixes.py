@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 _CANDIDATES = 32
-_PARTNERS = 64  # how many names with the same ending each one is compared with
+_PARTNERS = 24  # how many names with the same ending each one is compared with
 
 
 @dataclass(frozen=True)
