@@ -83,3 +83,9 @@ def test_wrappers_of_single_modules_are_taken_out_too() -> None:
     assert load_weights(model, state).is_complete
     state = {f"module.{name}": value for name, value in state.items()}
     assert load_weights(model, state).is_complete
+
+
+def test_what_is_unexpected_keeps_the_name_that_the_source_has() -> None:
+    state = {f"module.{name}": value for name, value in backbone().state_dict().items()}
+    with pytest.raises(MismatchError, match=r"unexpected  module\.extra\.weight"):
+        load_weights(backbone(), {**state, "module.extra.weight": torch.ones(1)})

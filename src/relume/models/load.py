@@ -12,7 +12,7 @@ from torch import nn
 
 from relume.errors import ConfigurationError, MismatchError, RelumeWarning
 from relume.models.filling import Copy, Plan, fill, own_tensors, plan
-from relume.models.matching import Prefixes, Proposal, find_prefix, propose
+from relume.models.matching import Prefix, Prefixes, Proposal, find_prefix, propose
 from relume.models.renames import Rename, chosen, is_meant, renamed
 from relume.models.report import Difference, LoadReport, explain
 from relume.models.sides import Given, Source, Target, read_source
@@ -69,7 +69,7 @@ def load_weights(
     planned = _plan(given, target, fitted)
     report = _describe(given, target, fitted, planned, wanted)
     if rename is None and report.missing and report.unexpected:
-        report = replace(report, proposed=propose(*_still_apart(given, target, fitted)))
+        report = replace(report, proposed=_infer(given, target, fitted)[1])
     if _must_refuse(report, rename == "auto", strict, skip_mismatched):
         raise MismatchError(explain(report, rename == "auto"))
     fill(planned, is_owned=given.is_owned)
@@ -94,12 +94,14 @@ class _Fitted:
     """The names of the source as the model would call them.
 
     Attributes:
+        asked: name in the source to what ``rename=`` makes of it.
         names: name in the source to name in the model.
         prefixes: what was found about prefixes.
         renamed: of ``names``, what was renamed otherwise than by its prefix.
         proposed: what ``rename="auto"`` found.
     """
 
+    asked: dict[str, str]
     names: dict[str, str]
     prefixes: Prefixes
     renamed: dict[str, str] = field(default_factory=dict)
@@ -113,14 +115,52 @@ def _fit_names(given: Given, target: Target, rename: Rename) -> _Fitted:
     prefixes = find_prefix(values, target.tensors)
     bare = _bare(prefixes.names.values(), target)
     names = {old: bare[prefixes.names[new]] for old, new in asked.items()}
-    fitted = _Fitted(names, prefixes, {old: new for old, new in names.items() if asked[old] != old})
-    if rename == "auto":
-        fitted.proposed = propose(*_still_apart(given, target, fitted))
-        if not fitted.proposed.ambiguous:
-            after = {old: fitted.proposed.mapping.get(new, new) for old, new in names.items()}
-            fitted.renamed = {old: new for old, new in after.items() if new != names[old]}
-            fitted.names = after
-    return fitted
+    fitted = _Fitted(asked, names, prefixes, {old: new for old, new in names.items() if asked[old] != old})
+    return _inferred(fitted, *_infer(given, target, fitted)) if rename == "auto" else fitted
+
+
+def _inferred(fitted: _Fitted, basis: _Fitted, found: Proposal) -> _Fitted:
+    """With the names that were found; or with what is ambiguous, and then none of them."""
+    if found.ambiguous:
+        return replace(fitted, proposed=found)
+    changed = {old: own for old, own in found.mapping.items() if basis.names[old] != own}
+    return replace(basis, names={**basis.names, **changed}, renamed=changed, proposed=replace(found, mapping={}))
+
+
+def _infer(given: Given, target: Target, fitted: _Fitted) -> tuple[_Fitted, Proposal]:
+    """The names that were the basis, and what `propose` finds from them.
+
+    A prefix that takes another's place is only a part of a renaming if not all names have it: then the names as they are
+    tell more.
+    """
+    best = fitted.prefixes.best
+    if best.removed and best.added and best.fits < len(fitted.names):
+        plain = replace(fitted, names=dict(fitted.asked), prefixes=Prefixes(Prefix(), fitted.asked))
+        found = _propose(given, target, plain.names)
+        if found.mapping and not found.ambiguous:
+            return plain, found
+    return fitted, _propose(given, target, fitted.names)
+
+
+def _propose(given: Given, target: Target, names: Mapping[str, str]) -> Proposal:
+    """By the names that the source itself has.
+
+    A tied tensor, one of whose names is there, is not looked for by the others.
+    """
+    source = {new: given.tensors[old] for old, new in names.items()}
+    own = {}
+    for name, value in target.tensors.items():
+        group = target.groups[id(value)]
+        there = [other for other in group if other in source] or group[:1]
+        if name in there and not is_uninitialized(value):
+            own[name] = value
+    found = propose(source, own)
+    back = {new: old for old, new in names.items()}
+    return replace(
+        found,
+        mapping={back[new]: own_name for new, own_name in found.mapping.items()},
+        ambiguous=tuple(replace(one, source=tuple(back[new] for new in one.source)) for one in found.ambiguous),
+    )
 
 
 def _bare(names: Iterable[str], target: Target) -> dict[str, str]:
@@ -128,20 +168,6 @@ def _bare(names: Iterable[str], target: Target) -> dict[str, str]:
     bare = {name: name if name in target.tensors else canonical(name) for name in names}
     bare = {name: short if short in target.tensors else name for name, short in bare.items()}
     return bare if len(set(bare.values())) == len(bare) else {name: name for name in bare}
-
-
-def _still_apart(
-    given: Given, target: Target, fitted: _Fitted
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Source and model for `propose`: a tied tensor, one of whose names is there, is not looked for by the others."""
-    source = {new: given.tensors[old] for old, new in fitted.names.items()}
-    own = {}
-    for name, value in target.tensors.items():
-        group = target.groups[id(value)]
-        there = [other for other in group if other in source] or group[:1]
-        if name in there and not is_uninitialized(value):
-            own[name] = value
-    return source, own
 
 
 def _plan(given: Given, target: Target, fitted: _Fitted) -> Plan:

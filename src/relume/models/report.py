@@ -158,7 +158,7 @@ def _proposal(proposed: Proposal, shown: int) -> list[str]:
         lines += _rows("", [f"{old} -> {new}" for old, new in proposed.mapping.items()], min(shown, 3))
     lines += _rows("ambiguous", _ambiguities(proposed, 4), min(shown, 8))
     if not proposed.is_ordered:
-        lines.append(_row("sorted", "the source is sorted by name, and has lost the order of its layers"))
+        lines.append(_row("order", "the source's is no help: it is sorted by name, or not that of the model's layers"))
     return lines
 
 

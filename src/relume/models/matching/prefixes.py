@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 _CANDIDATES = 32
-_PARTNERS = 64  # how many names with the same ending each one is compared with
+_PARTNERS = 24  # how many names with the same ending each one is compared with
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,10 @@ def _renamed(
     taken = {name for name in source if _fits(source[name], own.get(name))}
     for name in source:
         target = added + name[len(removed) :]
-        if name in taken or not name.startswith(removed) or target in taken or target not in own:
+        if name in taken or not name.startswith(removed) or target in taken or name == removed:
             continue
+        if not removed and target not in own:
+            continue  # a head beside the backbone to whose names the prefix is added
         if target in source and not target.startswith(removed):
             continue  # a name that is there already is not covered by another
         names[name] = target

@@ -7,7 +7,7 @@ nothing is chosen. A file that is sorted by name (as safetensors files are) has 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
@@ -46,7 +46,7 @@ class Proposal:
         mapping: name in the file to name in the model, only where they differ.
         ambiguous: what was left out because it would have been a guess.
         basis: what the mapping rests on, in words.
-        is_ordered: whether the file's order could be used; a file that is sorted by name has none.
+        is_ordered: whether the file's order said something; one that is sorted by name says nothing.
     """
 
     mapping: Mapping[str, str]
@@ -81,7 +81,8 @@ def propose(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor])
     if not rest_source or not rest_own or any(name.count(".") > _DEEPEST for name in (*rest_source, *rest_own)):
         return Proposal({})
     roles = Roles(source, own)
-    is_ordered = keeps_order(source)  # after names without end were left out: it goes through all segments
+    place = {name: number for number, name in enumerate(own)}
+    is_ordered = keeps_order(source) and _increases([place[name] for name in known])
     found = Proposal({})
     if is_ordered:
         found = _in_order(source, own, rest_source, rest_own, known, roles)
@@ -198,9 +199,11 @@ def _layers_aligned(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.
     layers = [_layers(side, roles) for side in (source, own)]
     forms = [[form for form, _ in side] for side in layers]
     both = set(forms[0]) & set(forms[1])
-    others = [{tuple(sorted(map(str, form))) for form in side if form not in both} for side in forms]
-    if others[0] & others[1]:  # the same layer with its tensors in another order: this order says nothing
-        return {}
+    shapes = [[sorted(shape for _, shape in form) for form in side] for side in forms]
+    for here, there in ((0, 1), (1, 0)):
+        alone = [shape for shape, form in zip(shapes[here], forms[here], strict=True) if form not in both]
+        if any(shape in shapes[there] for shape in alone):  # it may be there, told otherwise
+            return {}
     kept = [[(form, names) for form, names in side if form in both] for side in layers]
     if [form for form, _ in kept[0]] != [form for form, _ in kept[1]]:
         return {}
@@ -211,7 +214,10 @@ def _layers_aligned(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.
     }
 
 
-def _layers(state: Mapping[str, torch.Tensor], roles: Roles) -> list[tuple[tuple[object, ...], list[str]]]:
+_Form = tuple[tuple[str | None, tuple[int, ...]], ...]
+
+
+def _layers(state: Mapping[str, torch.Tensor], roles: Roles) -> list[tuple[_Form, list[str]]]:
     names: dict[str, list[str]] = defaultdict(list)
     for name in state:
         names[_parent(name)].append(name)
@@ -254,7 +260,7 @@ def _contradictions(
     kinds: dict[object, list[str]] = defaultdict(list)
     for name in sorted(everything, key=lambda name: place[everything[name]]):
         kinds[tuple(source[name].shape), roles.of(name)].append(name)
-    found = _torn(pairs, known)
+    found = _torn(pairs, known, source, own)
     for names in kinds.values():
         for first, second in _near(names):
             if first in known and second in known:
@@ -270,15 +276,24 @@ def _contradictions(
     return tuple(found)
 
 
-def _torn(pairs: Pairs, known: Pairs) -> list[Ambiguity]:
-    """What stands in one module with a tensor that has its name in the model, and would go into another."""
-    named = {parent: name for name in known if (parent := _parent(name))}
-    why = "one has its name in the model, and the other would go into another module"
+def _torn(
+    pairs: Pairs, known: Pairs, source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> list[Ambiguity]:
+    """What would leave a module that both sides know by its name, or enter one; unless no other tensor has its shape."""
+    anchors = {module for name in known for module in _modules(name)}
+    counts = [Counter(value.shape for value in side.values()) for side in (source, own)]
+    why = "a module that both sides have by the same name would lose one and gain another"
     return [
-        Ambiguity((named[_parent(name)], name), (named[_parent(name)], target), why)
+        Ambiguity((name,), (target,), why)
         for name, target in pairs.items()
-        if _parent(name) in named and _parent(target) != _parent(name)
+        if (anchors & _modules(name)) != (anchors & _modules(target))
+        and any(count[source[name].shape] > 1 for count in counts)
     ]
+
+
+def _modules(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))}
 
 
 def _whole_modules(
@@ -326,8 +341,6 @@ def _out_of_order(
     known: Pairs, everything: Pairs, source: Mapping[str, torch.Tensor], place: Mapping[str, int]
 ) -> list[Ambiguity]:
     """What both sides call by the same name comes in the same order; so must what was mapped between them."""
-    if not _increases([place[name] for name in source if name in known]):
-        return []
     names = [name for name in source if name in everything]
     backwards = [
         (first, second)

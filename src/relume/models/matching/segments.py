@@ -59,17 +59,18 @@ class Roles:
     """What a tensor is in its layer, as far as both sides agree on the word for it."""
 
     def __init__(self, source: Iterable[str], own: Iterable[str]) -> None:
-        self._shared = {_role(name) for name in source} & {_role(name) for name in own}
+        theirs, ours = {_role(name) for name in source}, {_role(name) for name in own}
+        self._shared = theirs & ours
+        self._is_renamed = not theirs <= ours
 
     def of(self, name: str) -> str | None:
-        """``"weight"``, ``"running_mean"``; None for a word that only one side uses."""
-        role = _role(name)
-        return role if role in self._shared else None
+        """``"weight"``, ``"running_mean"``; None for all where the source has words of its own."""
+        return None if self._is_renamed else _role(name)
 
     def agree(self, name: str, target: str) -> bool:
         """Whether two tensors can be the same, as far as their roles tell."""
-        first, second = self.of(name), self.of(target)
-        return first is None or second is None or first == second
+        first, second = _role(name), _role(target)
+        return first == second or first not in self._shared or second not in self._shared
 
 
 def _role(name: str) -> str:
