@@ -223,7 +223,7 @@ LOADS: dict[str, Callable[[Callable[[], Any], Path], Any]] = {
     "relume load_weights, built without values": relume_weights_lean,
     "relume load_weights, new model": relume_weights,
     "relume load_weights .pt, new model": relume_weights_pt,
-    "relume checkpoint": relume_checkpoint,
+    "relume checkpoint, not verified": relume_checkpoint,
     "relume checkpoint, verified": relume_checkpoint_verified,
     "relume, from the pickled model": relume_import,
     "torch.load, load_state_dict": torch_load,

@@ -154,7 +154,7 @@ def _partners(
     mine: Mapping[str, torch.Tensor], theirs: Mapping[str, torch.Tensor]
 ) -> tuple[tuple[str, str], dict[str, str]]:
     """What is before the names of either side alone, and for each name of the first that of the second."""
-    from relume.models.matching.prefixes import find_prefix
+    from relume.models.matching import find_prefix
 
     found = find_prefix(theirs, mine)
     partners = {target: name for name, target in found.names.items() if target in mine}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from relume.models.look.convert import Conversion
 from relume.models.look.diff import Diff, TensorDiff
@@ -47,8 +47,7 @@ def _tensor_grid(found: Inspection, all_tensors: bool) -> Grid:
     return grid
 
 
-def _stats_grid(found: Inspection, stats: dict[str, Stats] | object, all_tensors: bool) -> Grid:
-    known = found.stats or {}
+def _stats_grid(found: Inspection, known: Mapping[str, Stats], all_tensors: bool) -> Grid:
     grid = Grid(["tensor", "shape", "dtype", "min", "max", "mean", "std", "zeros", "not finite"])
     shown = found.tensors if all_tensors else found.tensors[:_SHOWN_TENSORS]
     for entry in shown:
