@@ -375,6 +375,25 @@ def test_a_zip_file_made_anew_is_read_too(tmp_path: Path) -> None:
     assert all(value.data_ptr() % value.element_size() == 0 for value in state.values())
 
 
+def test_a_traced_model_of_fx_gives_its_weights(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    file = read_torch(saved(torch.fx.symbolic_trace(model), tmp_path / "a.pt"))
+    assert list(file.state) == list(model.state_dict())
+    assert module_tree(file.content)[0][1] == "torch.fx.graph_module.GraphModule"
+    assert file.callables["torch.fx.graph_module.reduce_graph_module"] == 1
+
+
+def test_other_archives_of_torch_are_named(tmp_path: Path) -> None:
+    torch.export.save(torch.export.export(nn.Linear(2, 1), (torch.ones(1, 2),)), tmp_path / "a.pt2")
+    assert not is_torch_file(tmp_path / "a.pt2")
+    with pytest.raises(ModelFileError, match=r"is an archive of torch.export \(.pt2\)"):
+        read_torch(tmp_path / "a.pt2")
+    with zipfile.ZipFile(tmp_path / "old.pt", "w") as file:
+        file.writestr("old/model.json", "{}")
+    with pytest.raises(ModelFileError, match="TorchScript archive of PyTorch 1.0"):
+        read_torch(tmp_path / "old.pt")
+
+
 # --------------------------------------------------------------------------------------------------------- TorchScript
 
 
@@ -510,3 +529,12 @@ def test_verify_finds_a_flipped_bit_in_a_tensor(tmp_path: Path) -> None:
     assert read_torch(path).state["a"].count_nonzero() == 1
     with pytest.raises(ModelFileError, match=r"the checksums of .*/data/0 differ"):
         read_torch(path, verify=True)
+
+
+def test_files_without_checksums_are_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        saved({"a": torch.ones(3)}, tmp_path / "a.pt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_torch(tmp_path / "a.pt", verify=True).state["a"].tolist() == [1, 1, 1]

@@ -28,10 +28,10 @@ class ModelFile:
         state: the weights, by name, in the file's order. Where the format allows it they are mapped from the file, each
             read when it is used; memory that is written to is a copy. Tied tensors share memory.
         metadata: what a safetensors file says of itself besides tensors, a checkpoint of its run.
-        content: all that a file of ``torch.save`` holds, with an `Inert` for each object that is neither tensor nor plain
-            Python. None for other formats.
+        content: all that a file of ``torch.save`` or ``torch.jit.save`` holds, with an `Inert` for each object that is
+            neither tensor nor plain Python. None for other formats.
         callables: what a pickle names to be looked up and called, other than what stands for tensors and plain Python,
-            with how often. None of it was.
+            with how often; the files of code in a TorchScript archive, as ``TorchScript code/...``. None of it was.
         suspicious: of these, and of everything else that was found, what no weights need, in words.
         size_bytes: of the file, or of all files.
     """

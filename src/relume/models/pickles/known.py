@@ -187,6 +187,14 @@ def _nested_file(machine: Machine, data: Any) -> Any:
     return content
 
 
+def _graph_module(machine: Machine, body: Any, *more: Any) -> Any:
+    """A traced module of torch.fx, which would be made by compiling Python code that is in the file."""
+    machine.context.callables["torch.fx.graph_module.reduce_graph_module"] += 1
+    made = Inert("torch.fx.graph_module.GraphModule", more)
+    made.state = body
+    return made
+
+
 def _dtype(value: Any) -> torch.dtype:
     if not isinstance(value, torch.dtype):
         raise TypeError(f"a dtype that is {describe(value)}")
@@ -415,6 +423,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     ),
     "torch.storage._load_from_bytes": _nested_file,
     "torch.serialization._get_layout": _layout,
+    "torch.fx.graph_module.reduce_graph_module": _graph_module,
     "torch.Size": _size,
     "torch.device": _device,
     "torch.nn.parameter.Parameter": _parameter,

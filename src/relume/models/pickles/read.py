@@ -150,7 +150,7 @@ def _not_ours(context: Context, archive: Archive, count: int) -> ModelFileError:
     names = list(archive.entries)
     if count:
         return context.unsafe(f"it has {count} pickles called {_PICKLE}, and readers differ in which one they take")
-    if any(name.endswith("/model.json") for name in names):
+    if any(name.count("/") == 1 and name.endswith("/model.json") for name in names):
         what = "a TorchScript archive of PyTorch 1.0 or 1.1. Load and save it anew with a torch below 2.0"
     elif any("/models/" in name or "serialized_" in name for name in names):
         what = "an archive of torch.export (.pt2), which is opened as such"
