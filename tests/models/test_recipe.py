@@ -22,7 +22,7 @@ from torch import nn
 
 from relume.errors import ConfigurationError, RecipeError, RelumeError
 from relume.models import CNN, MLP, make_model
-from relume.models.recipe import build, builder, recipe_of
+from relume.models.recipe import budget, build, builder, recipe_of
 from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make
 from relume.models.whole import RECIPE, load_model, save_model
@@ -437,6 +437,28 @@ def test_a_thousand_million_layers_are_not_built(name: str, tmp_path: Path) -> N
         RecipeError, match=r"it makes more layers than its tensors are for|is larger than any dimension"
     ):
         load_model(written(tmp_path / "evil.safetensors", LAYERS[name]))
+
+
+@builder
+def in_modes(layers: int) -> nn.Module:
+    made = []
+    for _ in range(layers):
+        with torch.no_grad(), torch.device("meta"), torch.autocast("cpu"):
+            made.append(nn.Linear(2, 2))
+    return nn.Sequential(*made)
+
+
+def test_wherever_the_work_is_cut_short_torch_is_left_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "a.safetensors", recipe(f"{HERE}:in_modes", 100_000))
+    for calls in range(500, 900):
+        monkeypatch.setattr(budget, "_BASE_CALLS", calls)
+        with pytest.raises(RecipeError, match="it makes more layers than its tensors are for"):
+            load_model(file)
+        assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        assert torch.ones(1).device.type == "cpu"
+        assert torch._C._len_torch_function_stack() == 0
 
 
 @builder

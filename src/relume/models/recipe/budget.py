@@ -18,6 +18,7 @@ _CALLS_A_TENSOR = 5_000  # those of torchvision and timm make 250 to 1100
 _BASE_BYTES = 256 << 20
 
 
+_SWITCHES = ("__enter__", "__exit__", "__del__")
 _FEW = 20_000
 _ALWAYS_ALLOWED = 1_000_000
 
@@ -81,7 +82,7 @@ def limited_work(recipe: Any, held: Held) -> Iterator[None]:
     def count(frame: FrameType, event: str, argument: Any) -> None:
         nonlocal left
         left -= 1
-        if left < 0:
+        if left < 0 and _may_be_ended(frame, event, argument):
             raise TooMuchError("it makes more layers than its tensors are for")
 
     before = sys.getprofile()
@@ -90,6 +91,19 @@ def limited_work(recipe: Any, held: Held) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(before)
+
+
+def _may_be_ended(frame: FrameType | None, event: str, argument: Any) -> bool:
+    """Whether an error here leaves torch as it was: not while something is switched on or off (gradients, modes)."""
+    if event == "c_call" and (
+        getattr(argument, "__name__", "") in _SWITCHES or getattr(argument, "__module__", "") not in (None, "builtins")
+    ):
+        return False
+    while frame is not None and frame.f_code.co_name != "_made":  # what stands below that is not the builder's
+        if frame.f_code.co_name in _SWITCHES:
+            return False
+        frame = frame.f_back
+    return event in ("call", "c_call")
 
 
 class LimitedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
