@@ -98,8 +98,10 @@ def parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     elif tensor.numel() <= PART_ELEMENTS:
         yield tensor.reshape(-1)
     else:
-        for row in tensor:
-            yield from parts(row)
+        rows = max(1, PART_ELEMENTS // max(1, tensor[0].numel()))
+        for start in range(0, len(tensor), rows):
+            block = tensor[start : start + rows]
+            yield from parts(block if block.numel() <= PART_ELEMENTS else block[0])
 
 
 def as_float64(values: torch.Tensor) -> torch.Tensor:
