@@ -395,6 +395,7 @@ def test_optimizers_that_cannot_be_told_or_are_none() -> None:
         ({"input_shape": {"input": (4,)}, "dtypes": {"other": torch.long}}, "dtypes has other"),
         ({"input_shape": {"nope": (4,)}}, "does not take nope: 1 x 4"),
         ({"input_shape": [(4,), (4,)]}, "does not take 1 x 4 float32, 1 x 4 float32"),
+        ({"input_shape": (10**18, 10**18)}, "larger than any memory"),
         ({"input_shape": (5,)}, "does not take 1 x 5 float32"),
     ],
 )
