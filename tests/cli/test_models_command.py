@@ -242,11 +242,13 @@ def test_a_model_that_looks_at_values_while_it_is_built(relume: Command) -> None
 
 
 @pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_huge_model_needs_no_memory() -> None:
     code = (
-        "import sys, resource; sys.argv = ['relume', 'summary', 'torchvision/vit_h_14']\n"
+        "import sys; sys.argv = ['relume', 'summary', 'torchvision/vit_h_14']\n"
         "from relume.cli import app; status = app._status()\n"
-        "print('peak', status, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "peak = next(line for line in open('/proc/self/status') if line.startswith('VmHWM'))\n"
+        "print('peak', status, peak.split()[1])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "632,045,800" in out

@@ -240,6 +240,8 @@ def test_shards_are_not_overwritten_by_their_own_conversion(tmp_path: Path) -> N
         ("nowhere/new.pt", "no folder"),
         ("folder.pt", "is a folder"),
         ("new.pt2", "needs an input"),
+        ("nul\0.pt", "is no path"),
+        ("n" * 300 + ".pt", "is no path"),
     ],
 )
 def test_targets_that_make_no_sense(tmp_path: Path, name: str, message: str) -> None:

@@ -118,3 +118,18 @@ def test_whole_numbers_bools_and_complex_ones() -> None:
     assert (pair.minimum, pair.maximum, pair.nan) == (0.0, 2.0, 1)
     assert stats_of(torch.zeros(0)).is_constant and stats_of(torch.ones(5)).is_constant
     assert stats_of(torch.ones(5)).hash == stats_of(torch.ones(5)).hash != stats_of(torch.zeros(5)).hash
+
+
+def test_every_dtype_of_torch_is_looked_at() -> None:
+    """Those that torch does not calculate with have a hash all the same."""
+    dtypes = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+    looked_at = set()
+    for dtype in dtypes:
+        try:
+            tensor = torch.ones(4 * dtype.itemsize, dtype=torch.uint8).view(dtype)
+        except RuntimeError:  # dtypes of quantized tensors, and some that only have a name
+            continue
+        found = stats_of(tensor)
+        assert found.hash and found.nan == count_not_finite(tensor) == 0
+        looked_at.add(dtype)
+    assert {torch.float32, torch.bfloat16, torch.uint64, torch.complex128, torch.float8_e5m2} <= looked_at

@@ -328,22 +328,23 @@ def test_models_of_timm_without_weights(name: str) -> None:
     assert max(map(len, str(found).splitlines())) <= 100
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_a_large_model_needs_no_memory_for_its_weights() -> None:
     """They would be 6.4 GB, and 12.8 GB more for the optimizer."""
     code = """
-import resource
 import torch
 from relume.models.look import summary
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 with torch.device("meta"):
     model = torch.nn.Sequential(*[torch.nn.Linear(20_000, 20_000, bias=False) for _ in range(4)])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 found = summary(model, (20_000,), optimizer="adamw")
-print(found.memory.parameters, found.memory.optimizer, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(found.memory.parameters, found.memory.optimizer, peak() - before)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert out[0] == "6400000000" and int(out[1]) >= 12_800_000_000
-    if sys.platform == "linux":  # in kB
-        assert int(out[2]) < 300_000
+    assert int(out[2]) < 400_000  # kB, of which most is code that is imported
 
 
 # ---------------------------------------------------------------------------------------------------------- optimizers
@@ -394,6 +395,7 @@ def test_optimizers_that_cannot_be_told_or_are_none() -> None:
         ({"input_shape": {"input": (4,)}, "dtypes": {"other": torch.long}}, "dtypes has other"),
         ({"input_shape": {"nope": (4,)}}, "does not take nope: 1 x 4"),
         ({"input_shape": [(4,), (4,)]}, "does not take 1 x 4 float32, 1 x 4 float32"),
+        ({"input_shape": (10**18, 10**18)}, "larger than any memory"),
         ({"input_shape": (5,)}, "does not take 1 x 5 float32"),
     ],
 )

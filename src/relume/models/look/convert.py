@@ -133,11 +133,23 @@ def check_target(source: str | Path, target: str | Path, *, force: bool = False,
         raise ConfigurationError(
             f"{str(target)!r:.200} ends in {target.suffix or 'nothing'!r:.40}. The ending says what is written. {_ENDINGS_TEXT}"
         )
+    try:
+        return _free(Path(source), target, force, is_sharded)
+    except (OSError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"{str(target)!r:.200} is no path that can be written to: {reason}.") from error
+
+
+def _free(source: Path, target: Path, force: bool, is_sharded: bool) -> Path:
+    if "\0" in str(target):  # which some of Python's calls take for a file that is not there
+        raise ValueError("it has a NUL in it")
     if not target.parent.is_dir():
         raise ConfigurationError(f"there is no folder {target.parent} to write {target.name} to.")
     if target.is_dir():
         raise ConfigurationError(f"{target} is a folder.")
-    if target.exists() and Path(source).exists() and target.samefile(source):
+    if target.exists() and source.exists() and target.samefile(source):
         raise ConfigurationError(f"{target} is the file that is to be converted. Give the new one another name.")
     written = target.with_name(f"{target.name}.index.json") if is_sharded else target
     if written.exists() and not force:

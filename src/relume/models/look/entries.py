@@ -15,6 +15,7 @@ from relume.models.look.page import Grid, Page, html_of, line, text_of
 from relume.names import is_uninitialized
 from relume.text import counted, size
 
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 Kind = Literal["parameter", "buffer", "tensor"]
 
 
@@ -136,6 +137,8 @@ def size_of(tensor: torch.Tensor) -> int:
     """Bytes of a tensor's values; of a sparse one, of those that it has."""
     if tensor.layout is torch.sparse_coo:
         return tensor._indices().nbytes + tensor._values().nbytes
+    if tensor.layout in _COMPRESSED:
+        return tensor.values().nbytes
     if tensor.layout is not torch.strided:
         return 0
     return tensor.numel() * tensor.element_size()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ class InputSpec:
     dtype: torch.dtype
 
     def __str__(self) -> str:
-        return f"{' x '.join(map(str, self.shape)) or 'one number'} {dtype_name(self.dtype)}"
+        return f"{' x '.join(map(str, self.shape)) or 'scalar'} {dtype_name(self.dtype)}"
 
     @property
     def size_bytes(self) -> int:
@@ -99,6 +100,8 @@ def _spec(shape: Any, batch_size: int, dtype: torch.dtype, dtypes: Any) -> Input
             raise ConfigurationError(
                 f"{length!r:.40} in the shape {tuple(shape)!r:.80}: lengths are whole numbers from 1 on."
             )
+    if math.prod(shape) * batch_size * dtype.itemsize >= 2**62:
+        raise ConfigurationError(f"an input of {(batch_size, *shape)!r:.120} is larger than any memory.")
     return InputSpec((batch_size, *shape), dtype)
 
 

@@ -18,6 +18,9 @@ WIDTH = 100
 
 _CELL = 56
 _LINE = 2000
+_FOLDED = {"tensor", "layer", "kind", "what", "callable", "own tensors"}
+"""Columns that give way where a terminal is narrow."""
+
 _COLOURS = {"bold red": "#c00", "red": "#c00", "yellow": "#a60", "green": "#080", "dim": "#777"}
 
 
@@ -80,6 +83,8 @@ def _table(grid: Grid) -> Any:
     from rich.text import Text
 
     table = table_of(*grid.columns)
+    for column, name in zip(table.columns, grid.columns, strict=True):
+        column.no_wrap = name not in _FOLDED
     for row in grid.rows:
         table.add_row(*(Text(printable(c.text, _CELL), style=c.style) for c in map(_styled, row)))
     if grid.note:

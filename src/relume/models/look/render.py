@@ -48,11 +48,11 @@ def _tensor_grid(found: Inspection, all_tensors: bool) -> Grid:
 
 
 def _stats_grid(found: Inspection, known: Mapping[str, Stats], all_tensors: bool) -> Grid:
-    grid = Grid(["tensor", "shape", "dtype", "min", "max", "mean", "std", "zeros", "not finite"])
+    grid = Grid(["tensor", "shape", "min", "max", "mean", "std", "zeros", "bad"])
     shown = found.tensors if all_tensors else found.tensors[:_SHOWN_TENSORS]
     for entry in shown:
         one = known.get(entry.name)
-        head = (entry.name, shape_text(entry.shape), entry.dtype)
+        head = (entry.name, shape_text(entry.shape))
         if one is None:
             grid.rows.append((*head, "", "", "", "", "", ""))
             continue
@@ -60,8 +60,9 @@ def _stats_grid(found: Inspection, known: Mapping[str, Stats], all_tensors: bool
         values = [_short(value) for value in (one.minimum, one.maximum, one.mean, one.std)]
         zeros = f"{one.zeros / entry.elements:.0%}" if entry.elements and one.zeros else ""
         grid.rows.append((*head, *values, zeros, Styled(f"{bad:,}", "bold red") if bad else ""))
+    grid.note = "bad: NaN or infinite"
     if len(shown) < len(found.tensors):
-        grid.note = f"and {len(found.tensors) - len(shown):,} more tensors (--all lists them)"
+        grid.note += f"; and {len(found.tensors) - len(shown):,} more tensors (--all lists them)"
     return grid
 
 
