@@ -15,7 +15,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from relume.errors import ClassicFileError, ConfigurationError, ModelFileError, StorageError, UnsafeFileError
+from relume.errors import (
+    ClassicFileError,
+    ConfigurationError,
+    ModelFileError,
+    RecipeError,
+    StorageError,
+    UnsafeFileError,
+)
+from relume.models import CNN
 from relume.models.files import read_state, save_weights
 from relume.models.look import convert, inspect_file
 
@@ -107,6 +115,25 @@ def test_a_class_that_can_no_longer_be_imported(tmp_path: Path) -> None:
     assert done.numbers["epoch"] == 3 and "gone_for_good" not in sys.modules
     written = torch.load(tmp_path / "new.pt", weights_only=True)
     assert written["epoch"] == 3 and same(written["model"], state)
+
+
+def test_to_a_graph_and_back(tmp_path: Path) -> None:
+    from relume.models.recipe import build
+    from relume.models.whole import load_model, save_model
+
+    model = build(CNN, classes=3).eval()
+    save_model(model, tmp_path / "old.safetensors")
+    convert(tmp_path / "old.safetensors", tmp_path / "graph.pt2", example_inputs=torch.zeros(2, 1, 28, 28))
+    convert(tmp_path / "graph.pt2", tmp_path / "back.safetensors")
+    back = read_state(tmp_path / "back.safetensors")  # a graph has its parameters before its buffers
+    assert same({name: back[name] for name in model.state_dict()}, dict(model.state_dict()))
+    images = torch.randn(5, 1, 28, 28)
+    assert torch.equal(load_model(tmp_path / "graph.pt2")(images), model(images))
+    convert(tmp_path / "old.safetensors", tmp_path / "copy.safetensors")
+    assert isinstance(load_model(tmp_path / "copy.safetensors"), CNN)
+    save_weights(model, tmp_path / "bare.safetensors")
+    with pytest.raises(RecipeError, match="holds weights and no recipe"):
+        convert(tmp_path / "bare.safetensors", tmp_path / "new.pt2", example_inputs=torch.zeros(2, 1, 28, 28))
 
 
 # --------------------------------------------------------------------------------------------------- beside the weights
