@@ -61,6 +61,7 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/stream.py
 	@$(BIN)/python bench/imports.py
 	@$(BIN)/python bench/checkpoint.py
+	@$(BIN)/python bench/models.py
 	@$(BIN)/python bench/restart.py
 	@$(BIN)/python bench/reliability.py
 

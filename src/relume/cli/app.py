@@ -14,6 +14,8 @@ import typer
 from relume import __version__
 from relume.cli.checkpoints import checkpoints, export, verify
 from relume.cli.checkpoints import gc as collect
+from relume.cli.models import convert, diff, inspect, summary
+from relume.cli.output import say
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
@@ -40,6 +42,10 @@ app.command()(checkpoints)
 app.command()(verify)
 app.command()(export)
 app.command("gc")(collect)
+app.command()(inspect)
+app.command()(convert)
+app.command()(diff)
+app.command()(summary)
 
 
 def _version(wanted: bool) -> None:
@@ -83,7 +89,7 @@ def _status() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except RelumeError as error:
-        _say("Error", "bold red", str(error))
+        say("Error", "bold red", str(error))
         return 1
     except BrokenPipeError:  # the reader of a pipe has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -94,14 +100,7 @@ def _status() -> int:
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
     """relume's own warnings are for the user and need no source line."""
     if issubclass(category, RelumeWarning):
-        _say("Warning", "bold yellow", str(message))
+        say("Warning", "bold yellow", str(message))
     else:
         filename, line = place[:2]
         sys.stderr.write(warnings.formatwarning(message, category, filename, line))
-
-
-def _say(kind: str, style: str, text: str) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(stderr=True, soft_wrap=True).print(Text.assemble((f"{kind}: ", style), text))
