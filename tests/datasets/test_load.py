@@ -63,7 +63,7 @@ def test_a_name_goes_before_a_folder_and_a_path_is_always_a_folder() -> None:
 @pytest.mark.parametrize("name", ["fashion-mnist", "mnist", "folder"])
 def test_images_are_made_the_size_asked_for(tmp_path: Path, pets: Path, name: str) -> None:
     write_both_parts(tmp_path / "MNIST" / "raw")
-    data = load(pets if name == "folder" else name, root=tmp_path, size=16, quiet=True)
+    data = load(pets, size=16, quiet=True) if name == "folder" else load(name, root=tmp_path, size=16, quiet=True)
     for part in (data.train, data.test):
         images, _ = next(iter(DataLoader(part, batch_size=2)))
         assert images.shape == (2, data.channels, 16, 16) and images.dtype == torch.float32
