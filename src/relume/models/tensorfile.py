@@ -95,7 +95,10 @@ def read_tensors(
         raise ModelFileError(f"{path} cannot be mapped into memory: {error}.") from error
     tensors = {name: _tensor(memory, entry) for name, entry in header.entries.items()}
     for name, (dtype, shape) in own.dtypes.items() if own else ():
-        tensors[name] = tensors[name].view(dtype).view(shape)
+        flat = tensors[name]
+        # Reading elements that are not aligned ends some processors' patience, and with it the process.
+        flat = flat.clone() if flat.data_ptr() % dtype.itemsize else flat
+        tensors[name] = flat.view(dtype).view(shape)
     return tensors, {k: v for k, v in header.metadata.items() if k != OWN}, own, header.size_bytes
 
 

@@ -19,6 +19,8 @@ _POWERS = {"Pow", "PowByNatural", "FloatPow", "LShift"}
 _MAX_LENGTH = 2000
 _MAX_EXPONENT = 64
 _MAX_INTEGER = 1 << 63
+_MAX_DEGREE = 64
+_MAX_TERMS = 256
 
 
 def is_symbol(text: str) -> bool:
@@ -44,7 +46,7 @@ def problem_of(text: str) -> str:
         return f"more than {_MAX_LENGTH} characters, or ones that no expression has"
     try:
         tree = ast.parse(text, mode="eval")  # parses, and runs nothing
-        return _problem_within(tree)
+        return _problem_within(tree) or _problem_of_size(tree.body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "no expression"
 
@@ -107,6 +109,57 @@ def _problem_of_power(operands: list[ast.expr]) -> str:
     is_small = not names and all(isinstance(one, (int, float)) and one <= _MAX_EXPONENT for one in numbers)
     is_plain = not any(isinstance(node, ast.BinOp) for node in ast.walk(operands[1]))
     return "" if is_small and is_plain else f"the exponent {ast.unparse(operands[1]):.40}"
+
+
+def _problem_of_size(tree: ast.expr) -> str:
+    """Multiplied out, a short text can be a polynomial without end, and sympy multiplies out."""
+    degree, terms = _multiplied_out(tree)
+    if degree > _MAX_DEGREE or terms > _MAX_TERMS:
+        return "a product of too many sizes"
+    return ""
+
+
+def _multiplied_out(node: ast.expr) -> tuple[int, int]:
+    """The degree, and at most how many terms there are; both stop growing when they are too large."""
+    match node:
+        case ast.Constant():
+            return 0, 1
+        case ast.Name():
+            return 1, 1
+        case ast.BinOp(op=ast.Pow(), left=base, right=exponent):
+            return _raised(base, exponent)
+        case ast.Call(func=ast.Name(id=name), args=[base, exponent]) if name in _POWERS:
+            return _raised(base, exponent)
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mod(), left=left, right=right):
+            sizes = [_multiplied_out(left), _multiplied_out(right)]
+            return max(sizes)[0], sum(terms for _, terms in sizes)
+        case ast.BinOp(left=left, right=right):
+            return _product([_multiplied_out(left), _multiplied_out(right)])
+        case ast.UnaryOp(operand=operand):
+            return _multiplied_out(operand)
+        case ast.Call(func=ast.Name(id="Add"), args=arguments):
+            sizes = [_multiplied_out(one) for one in arguments]
+            return max(sizes, default=(0, 0))[0], sum(terms for _, terms in sizes)
+        case ast.Call(func=ast.Name(id="Symbol")):
+            return 1, 1
+        case ast.Call(args=arguments):
+            return _product([_multiplied_out(one) for one in arguments])
+        case ast.Compare(left=left, comparators=[right]):
+            return _product([_multiplied_out(left), _multiplied_out(right)])
+    return 0, 1
+
+
+def _raised(base: ast.expr, exponent: ast.expr) -> tuple[int, int]:
+    numbers = [node.value for node in ast.walk(exponent) if isinstance(node, ast.Constant)]
+    power = max((math.ceil(abs(one)) for one in numbers if isinstance(one, (int, float))), default=1)
+    return _product([_multiplied_out(base)] * min(power, _MAX_EXPONENT + 1))
+
+
+def _product(sizes: list[tuple[int, int]]) -> tuple[int, int]:
+    terms = 1
+    for _, more in sizes:
+        terms = min(terms * more, _MAX_TERMS + 1)
+    return min(sum(degree for degree, _ in sizes), _MAX_DEGREE + 1), terms
 
 
 def _is_power(node: ast.AST) -> bool:

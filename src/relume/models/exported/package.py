@@ -97,6 +97,10 @@ class _Entries:
     def __init__(self, archive: Archive) -> None:
         self.archive, self.path = archive, archive.path
         self._root = next(iter(archive.entries), "").partition("/")[0] + "/"
+        if compressed := [name for name, entry in archive.entries.items() if entry.is_deflated]:
+            raise UnsafeFileError(
+                f"{archive.path} is refused: {compressed[0]!r} is compressed, which torch never does."
+            )
         self.names = {name.removeprefix(self._root) for name in archive.entries}
         self._mapped: dict[str, torch.Tensor] = {}
 

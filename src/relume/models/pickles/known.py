@@ -37,6 +37,7 @@ _LAST_OF_PYTHON2 = 2
 _PLAIN_ENCODINGS = ("latin1", "latin-1", "iso-8859-1", "iso8859-1", "utf-8", "utf8", "ascii")
 _MAX_RANGE = 2**63
 _MAX_NAME = 1000
+_MAX_DIMENSIONS = 64
 
 
 class Known(Inert):
@@ -153,7 +154,11 @@ def _sparse(machine: Machine, layout: Any, data: Any) -> Any:
 def _plain_part(part: Any) -> Any:
     if isinstance(part, torch.Tensor):
         return part.detach()
-    if isinstance(part, (tuple, list)) and all(type(size) is int and 0 <= size < 2**63 for size in part):
+    if (
+        isinstance(part, (tuple, list))
+        and len(part) <= _MAX_DIMENSIONS
+        and all(type(size) is int and 0 <= size < 2**63 for size in part)
+    ):
         return tuple(part)
     raise TypeError(f"a sparse tensor of {describe(part)}")
 
@@ -181,6 +186,7 @@ def _nested_file(machine: Machine, data: Any) -> Any:
 
     if not isinstance(data, (bytes, bytearray)) or not is_legacy(bytes(data[:64])):
         raise TypeError(f"a nested file that is {describe(data)}")
+    machine.context.spend(len(data))
     machine.context.enter()
     content = read_stream(machine.context, bytes(data))
     machine.context.leave()
@@ -193,6 +199,10 @@ def _graph_module(machine: Machine, body: Any, *more: Any) -> Any:
     made = Inert("torch.fx.graph_module.GraphModule", more)
     made.state = body
     return made
+
+
+# Not by getattr: torch imports some of its modules when they are asked for.
+_LAYOUTS = {name: value for name, value in vars(torch).items() if isinstance(value, torch.layout)}
 
 
 def _dtype(value: Any) -> torch.dtype:
@@ -214,8 +224,8 @@ def _device(machine: Machine, *arguments: Any) -> Any:
 
 
 def _layout(machine: Machine, name: Any) -> Any:
-    value = getattr(torch, name.removeprefix("torch."), None) if isinstance(name, str) else None
-    return value if isinstance(value, torch.layout) else Inert("torch.layout", (name,))
+    value = _LAYOUTS.get(name.removeprefix("torch.")) if isinstance(name, str) else None
+    return Inert("torch.layout", (name,)) if value is None else value
 
 
 # --------------------------------------------------------------------------------------------------------------- Python

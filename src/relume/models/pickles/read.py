@@ -114,6 +114,8 @@ def _from_zip(context: Context, archive: Archive, verify: bool) -> _Read:
 
 def _pickle(context: Context, archive: Archive, root: str, name: str, folder: str, is_little: bool) -> Any:
     context.source = f"{root}/{name}"
+    if archive.entries[context.source].is_deflated:
+        raise context.unsafe("it is compressed, which torch never does with pickles")
     data = archive.read(context.source, context.size_bytes + (64 << 20))
     context.allow(len(data))
     return Machine(data, context, ZipStorages(context, archive, f"{root}/{folder}", is_little=is_little)).load()

@@ -24,8 +24,9 @@ _SHOWN = 120
 _MAX_FOREIGN = 10  # of one file of code
 _CLASS = re.compile(r"^class (\w+)\(Module\):\n((?:[ \t].*\n|\n)*)", re.MULTILINE)
 _LISTED = re.compile(r"^  __(parameters|buffers)__ = \[(.*)\]$", re.MULTILINE)
-_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
-_TEXT = re.compile(r'"(?:[^"\\\n]|\\.)*"')
+# Both take in what is not closed too: looking for its end once more from each quote in it would take for ever.
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*+)(?:"|\\?\Z)')
+_TEXT = re.compile(r'"(?:[^"\\\n]|\\.)*+(?:"|\\?$)', re.MULTILINE)
 _MANGLED = re.compile(r"___torch_mangle_\d+\.")
 _FOREIGN = re.compile(
     r"^[ \t]*(?:import|from)[ \t]+(?!__torch__)\w[^\n]*"
