@@ -102,3 +102,18 @@ def test_products_without_end_are_no_sizes(expression: str) -> None:
 @pytest.mark.parametrize("expression", ["2*s0 + 1", "((s1 - 3)//2 + 1)**2", "s0*s1*s2", "Max(1, s0//32)*Mod(s1, 4)"])
 def test_ordinary_sizes_stay(expression: str) -> None:
     assert problem_of(expression) == ""
+
+
+@pytest.mark.timeout(30)
+def test_an_index_of_nested_lists_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text('{"a": [' + "[]," * 10_000_000 + "1]}")
+    with pytest.raises(ModelFileError, match="lists within lists"):
+        read_state(tmp_path / "model.safetensors.index.json")
+
+
+def test_one_memory_under_two_dtypes_is_saved_by_torch_too(tmp_path: Path) -> None:
+    value = torch.randn(4)
+    relume.save_weights({"a": value, "b": value.view(torch.int32), "c": value}, tmp_path / "a.pt")
+    found = torch.load(tmp_path / "a.pt", weights_only=True)
+    assert torch.equal(found["a"], value) and torch.equal(found["b"], value.view(torch.int32))
+    assert torch.equal(found["c"], value)

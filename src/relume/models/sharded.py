@@ -35,6 +35,7 @@ from relume.models.weights import check_dense, ties_in
 
 INDEX_ENDING = ".safetensors.index.json"
 
+_MAX_GROUPS = 10_000
 _MAX_INDEX_BYTES = 100_000_000
 _VERSION = 1
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -95,7 +96,10 @@ def read_index(path: Path) -> Index:
     try:
         if path.stat().st_size > _MAX_INDEX_BYTES:
             raise UnsafeFileError(f"{path} is larger than {_MAX_INDEX_BYTES} bytes: that is no index.")
-        document = json.loads(path.read_bytes(), object_pairs_hook=unique)
+        text = path.read_bytes()
+        if text.count(b"[") + text.count(b"{") > _MAX_GROUPS:  # before they fill the memory
+            raise ValueError("lists within lists")
+        document = json.loads(text, object_pairs_hook=unique)
         json.dumps(document, ensure_ascii=False).encode()  # a ValueError where a name is no text
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is damaged, or no index of weights: {error!s:.200}") from None

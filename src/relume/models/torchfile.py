@@ -34,7 +34,9 @@ def to_own_memory(state: Mapping[str, Any]) -> OrderedDict[str, Any]:
     together make up their memory, such as tied weights, stay as they are.
     """
     used: defaultdict[int, dict[Any, int]] = defaultdict(dict)
+    dtypes: defaultdict[int, set[torch.dtype]] = defaultdict(set)
     for value in _tensors(state):
+        dtypes[value.untyped_storage().data_ptr()].add(value.dtype)
         used[value.untyped_storage().data_ptr()][identity(value)] = value.numel() * value.element_size()
     made: dict[Any, torch.Tensor] = {}
 
@@ -45,6 +47,7 @@ def to_own_memory(state: Mapping[str, Any]) -> OrderedDict[str, Any]:
         if key not in made:
             storage = value.untyped_storage()
             is_whole = sum(used[storage.data_ptr()].values()) >= storage.nbytes()
+            is_whole = is_whole and len(dtypes[storage.data_ptr()]) == 1  # torch saves no memory under two dtypes
             made[key] = value.cpu() if is_whole or value.device.type != "cpu" else value.clone()
         return made[key]
 
