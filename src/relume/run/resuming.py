@@ -12,9 +12,7 @@ import torch
 
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import CheckpointError, ConfigurationError
-from relume.models.classic import read_classic
 from relume.monitor.record import RunRecord
-from relume.run.classic import to_state
 from relume.saved import find_checkpoint
 
 _CLASSIC = (".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -85,6 +83,9 @@ def foreign(
     """
     text = os.fspath(source)
     if Path(text).suffix in _CLASSIC:
+        from relume.models.classic import read_classic  # few trainings begin from an old file
+        from relume.run.classic import to_state
+
         saved, meta = to_state(read_classic(text), models, optimizers, schedulers)
         return Origin(saved, meta, text, is_own=False)
     store, checkpoint = find_checkpoint(text, root)
