@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError, MismatchError, RelumeWarning
+from relume.models.assigned import Assignment
 from relume.models.filling import Copy, Plan, fill, own_tensors, plan
 from relume.models.matching import Prefix, Prefixes, Proposal, find_prefix, propose
 from relume.models.renames import Rename, chosen, is_meant, renamed
@@ -208,6 +209,7 @@ def _describe(given: Given, target: Target, fitted: _Fitted, planned: Plan, want
     bad |= {f"({type(target.module).__name__})": text for text in planned.problems[:1]}
     copies = {name: copy for name, copy in copies.items() if name not in bad and name not in shapes}
     planned.copies = {target.inner(name): copy for name, copy in copies.items()}
+    planned.assigned = [one for one in planned.assigned if _is_wanted(one, planned, target, selected, wanted)]
     planned.extras = {n: extra for n, extra in planned.extras.items() if is_meant(target.canonical(n), wanted)}
     names = {name: target.groups[id(copy.target)] for name, copy in copies.items()}
     tied = {name: first for first, group in names.items() for name in group if name != first}
@@ -233,6 +235,15 @@ def _describe(given: Given, target: Target, fitted: _Fitted, planned: Plan, want
         left_out=tuple(name for name in target.tensors if name not in selected and name not in filled),
         proposed=fitted.proposed if fitted.proposed.ambiguous else replace(fitted.proposed, mapping={}),
     )
+
+
+def _is_wanted(
+    one: Assignment, planned: Plan, target: Target, selected: Iterable[str], wanted: list[str] | None
+) -> bool:
+    """Bookkeeping goes with the tensors of its module."""
+    if one.names:
+        return not planned.copies.keys().isdisjoint(one.names)
+    return wanted is None or any(target.inner(name).rpartition(".")[0] in one.modules for name in selected)
 
 
 def _wrong_shapes(
