@@ -457,3 +457,24 @@ def test_files_are_read(tmp_path: Path) -> None:
         report = load_weights(model, tmp_path / name)
         assert same(bits(model), bits(source))
         assert report.source.endswith(name)
+
+
+def test_a_prefix_to_be_added_that_is_one_of_several_is_chosen_by_rename_or_only() -> None:
+    model, source = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}), nn.Linear(3, 3)
+    before = bits(model)
+    with pytest.raises(MismatchError, match=r"choose the part of the model: rename=\{'': 'a\.'\}"):
+        load_weights(model, source.state_dict())
+    assert same(bits(model), before)
+    assert load_weights(model, source.state_dict(), only="b").prefix_added == "b."
+    assert torch.equal(model["b"].weight, source.weight)
+    assert torch.equal(model["a"].weight, before["a.weight"])
+    load_weights(model, {"weight": source.weight}, only="a.weight")
+    assert torch.equal(model["a"].weight, source.weight)
+    load_weights(model, source.state_dict(), rename={"": "a."}, only="a")
+    assert torch.equal(model["a"].weight, source.weight)
+
+
+def test_a_prefix_to_be_removed_that_is_one_of_several_is_chosen_by_rename() -> None:
+    state = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}).state_dict()
+    with pytest.raises(MismatchError, match=r"choose the part of the source: rename=\{'a\.': ''\}"):
+        load_weights(nn.Linear(3, 3), state)

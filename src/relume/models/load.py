@@ -65,8 +65,8 @@ def load_weights(
     given = read_source(source)
     target = Target(unwrap(model))
     wanted = _patterns(only)
-    chosen(wanted, target.tensors)
-    fitted = _fit_names(given, target, rename)
+    selected = chosen(wanted, target.tensors)
+    fitted = _fit_names(given, target, rename, selected)
     planned = _plan(given, target, fitted)
     report = _describe(given, target, fitted, planned, wanted)
     if rename is None and report.missing and report.unexpected:
@@ -109,11 +109,18 @@ class _Fitted:
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
 
 
-def _fit_names(given: Given, target: Target, rename: Rename) -> _Fitted:
-    """What the user says, then the wrappers and prefixes, then, when asked, inference."""
+def _fit_names(given: Given, target: Target, rename: Rename, selected: Iterable[str]) -> _Fitted:
+    """What the user says, then the wrappers and prefixes, then, when asked, inference.
+
+    Among prefixes that fit equally well, ``selected`` (what ``only=`` means) decides.
+    """
     asked = renamed(rename, given.tensors)
     values = {new: given.tensors[old] for old, new in asked.items()}
     prefixes = find_prefix(values, target.tensors)
+    if prefixes.rivals:
+        meant = find_prefix(values, {name: target.tensors[name] for name in selected})
+        is_rival = any(replace(meant.best, fits=rival.fits) == rival for rival in prefixes.rivals)
+        prefixes = meant if is_rival else prefixes
     bare = _bare(prefixes.names.values(), target)
     names = {old: bare[prefixes.names[new]] for old, new in asked.items()}
     fitted = _Fitted(asked, names, prefixes, {old: new for old, new in names.items() if asked[old] != old})
@@ -230,7 +237,7 @@ def _describe(given: Given, target: Target, fitted: _Fitted, planned: Plan, want
         renamed={old: new for old, new in fitted.renamed.items() if new in filled},
         prefix_removed=prefixes.best.removed,
         prefix_added=prefixes.best.added,
-        rivals=tuple(rival.removed or rival.added for rival in prefixes.rivals),
+        rivals=prefixes.rivals,
         kept=tuple(name for name in target.tensors if name in selected and name not in filled),
         left_out=tuple(name for name in target.tensors if name not in selected and name not in filled),
         proposed=fitted.proposed if fitted.proposed.ambiguous else replace(fitted.proposed, mapping={}),

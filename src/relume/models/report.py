@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from relume.errors import closest
-from relume.models.matching import Proposal
+from relume.models.matching import Prefix, Proposal
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -51,7 +51,7 @@ class LoadReport:
         tied: names that share a tensor with one that was filled, and that one's name.
         renamed: name in the source to name in the model, where they differ by more than the prefix.
         prefix_removed, prefix_added: what all names had too much or too little of.
-        rivals: prefixes that fit equally well, none of which was taken.
+        rivals: prefixes, removed or added, that fit equally well, none of which was taken.
         kept: names whose tensors are as they were: missing ones and those of another shape.
         left_out: names of the model that ``only=`` did not mean.
         proposed: names that probably belong together, and were not taken. See ``rename="auto"``.
@@ -71,7 +71,7 @@ class LoadReport:
     renamed: Mapping[str, str] = field(default_factory=dict)
     prefix_removed: str = ""
     prefix_added: str = ""
-    rivals: tuple[str, ...] = ()
+    rivals: tuple[Prefix, ...] = ()
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
@@ -131,7 +131,7 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
         words += [f"{report.prefix_added!r} put before them" if report.prefix_added else ""]
         lines.append(_row("prefix", " and ".join(word for word in words if word)))
     if report.rivals:
-        several = " and ".join(map(repr, report.rivals[:3])) + (" and others" if len(report.rivals) > 3 else "")
+        several = " and ".join(map(_rival, report.rivals[:3])) + (" and others" if len(report.rivals) > 3 else "")
         lines.append(_row("prefix", f"none taken: {several} fit equally well"))
     lines += _rows("renamed", [f"{old} -> {new}" for old, new in report.renamed.items()], min(shown, 3))
     whole = [*report.matched, *report.kept, *report.left_out]
@@ -146,6 +146,12 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
     lines += _rows("kept", _by_leaf(forgiven), shown)
     lines += _rows("left out", grouped(report.left_out, whole), shown)
     return lines + _proposal(report.proposed, shown)
+
+
+def _rival(prefix: Prefix) -> str:
+    """The prefix, or both if one takes the other's place."""
+    both = prefix.removed and prefix.added
+    return f"{prefix.removed!r} as {prefix.added!r}" if both else repr(prefix.removed or prefix.added)
 
 
 def _proposal(proposed: Proposal, shown: int) -> list[str]:
@@ -183,7 +189,9 @@ def explain(report: LoadReport, asked_auto: bool) -> str:
 def _remedies(report: LoadReport, asked_auto: bool) -> list[str]:
     remedies = []
     if report.rivals:
-        remedies.append(f"choose the part of the source: rename={{{report.rivals[0]!r}: ''}}")
+        first = report.rivals[0]
+        side = "source" if first.removed else "model"
+        remedies.append(f"choose the part of the {side}: rename={ {first.removed: first.added} }")
     if report.proposed.mapping and not report.proposed.ambiguous and not asked_auto:
         remedies.append(f"apply the {counted(len(report.proposed.mapping), 'proposed name')}: rename='auto'")
     if report.proposed.ambiguous:
