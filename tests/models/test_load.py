@@ -233,6 +233,23 @@ def test_extra_state_is_loaded_or_everything_is_as_it_was() -> None:
         load_weights(model, Counting().linear.state_dict(), rename=lambda name: f"linear.{name}")
 
 
+def test_extra_state_that_is_a_tensor_is_not_said_to_be_kept() -> None:
+    class Tensors(Counting):
+        def get_extra_state(self) -> Any:
+            return torch.tensor([self.count])
+
+        def set_extra_state(self, state: Any) -> None:
+            self.count = int(state)
+
+    model = nn.Sequential(Tensors())
+    report = load_weights(model, nn.Sequential(Tensors(5)).state_dict())
+    assert model[0].count == 5
+    assert report.kept == ()
+    assert report.is_complete
+    report = load_weights(model, nn.Sequential(Tensors(6)), only="0.linear")
+    assert model[0].count == 5
+
+
 def test_a_batch_norm_of_before_the_counter_is_loaded() -> None:
     source, model = network(), network()
     old = {name: value for name, value in source.state_dict().items() if "num_batches" not in name}

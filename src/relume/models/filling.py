@@ -58,9 +58,9 @@ class Plan:
 
 
 def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The live tensors of a module's state_dict: its parameters and buffers themselves."""
+    """The live tensors of a module's state_dict: its parameters and buffers themselves, without extra state."""
     state = module.state_dict(keep_vars=True)
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor) and not _is_extra(name)}
 
 
 def names_of(own: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
