@@ -419,6 +419,32 @@ def test_a_module_that_writes_by_itself_is_planned_all_the_same() -> None:
     assert same(bits(model), bits(source))
 
 
+def test_a_proposed_head_of_another_shape_is_said_to_be_one() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = network()
+            self.backbone.head = nn.Identity()
+            self.classifier = nn.Linear(4, 10)
+
+    with pytest.raises(MismatchError) as raised:
+        load_weights(Wrapper(), network().state_dict())
+    text = str(raised.value)
+    assert "2 names of the source may be others of the model, by their place: their shapes differ" in text
+    assert "head.weight -> classifier.weight: (3, 4) in the source, (10, 4) in the model" in text
+    assert "same shapes" not in text
+    assert "rename='auto', skip_mismatched=True" in text
+    report = load_weights(Wrapper(), network().state_dict(), rename="auto", skip_mismatched=True)
+    assert report.kept == ("classifier.weight", "classifier.bias")
+    names = {"features.0": "conv", "features.1": "norm", "head": "top"}
+    state = {f"{names[n.rpartition('.')[0]]}.{n.rpartition('.')[2]}": v for n, v in network(5).state_dict().items()}
+    with pytest.raises(MismatchError) as raised:
+        load_weights(network(10), state)
+    text = str(raised.value)
+    assert "by the same shapes in the same order, but for 2 of another shape" in text
+    assert "top.weight -> head.weight: (5, 4) in the source, (10, 4) in the model" in text
+
+
 def test_names_cannot_write_to_the_terminal() -> None:
     with pytest.raises(MismatchError) as raised:
         load_weights(nn.Linear(2, 2), {**nn.Linear(2, 2).state_dict(), "\x1b[31mred\nline": torch.ones(1)})

@@ -70,7 +70,8 @@ def load_weights(
     planned = _plan(given, target, fitted)
     report = _describe(given, target, fitted, planned, wanted)
     if rename is None and report.missing and report.unexpected:
-        report = replace(report, proposed=_infer(given, target, fitted)[1])
+        proposed = _infer(given, target, fitted)[1]
+        report = replace(report, proposed=proposed, proposed_mismatches=_proposed_mismatches(given, target, proposed))
     if _must_refuse(report, rename == "auto", strict, skip_mismatched):
         raise MismatchError(explain(report, rename == "auto"))
     fill(planned, is_owned=given.is_owned)
@@ -265,6 +266,11 @@ def _wrong_shapes(
         elif name in selected:
             converted[name] = "its shape differs after the model has converted it"
     return shapes, converted
+
+
+def _proposed_mismatches(given: Given, target: Target, proposed: Proposal) -> dict[str, Difference]:
+    pairs = ((new, given.tensors[old].shape, target.tensors[new]) for old, new in proposed.mapping.items())
+    return {name: Difference(tuple(shape), tuple(own.shape)) for name, shape, own in pairs if shape != own.shape}
 
 
 def _conversions(copies: Mapping[str, Copy]) -> dict[str, Difference]:

@@ -55,6 +55,7 @@ class LoadReport:
         kept: names whose tensors are as they were: missing ones and those of another shape.
         left_out: names of the model that ``only=`` did not mean.
         proposed: names that probably belong together, and were not taken. See ``rename="auto"``.
+        proposed_mismatches: of these, the names of the model whose shapes differ.
         parameters, parameters_total: how many numbers in parameters were filled, and are there; tied ones count once.
         size_bytes, size_bytes_total: the same in bytes, buffers included.
     """
@@ -75,6 +76,7 @@ class LoadReport:
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
+    proposed_mismatches: Mapping[str, Difference] = field(default_factory=dict)
     parameters: int = 0
     parameters_total: int = 0
     size_bytes: int = 0
@@ -145,7 +147,7 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
     lines += _rows("unusable", [f"{name}: {why}" for name, why in report.unusable.items()], shown)
     lines += _rows("kept", _by_leaf(forgiven), shown)
     lines += _rows("left out", grouped(report.left_out, whole), shown)
-    return lines + _proposal(report.proposed, shown)
+    return lines + _proposal(report.proposed, report.proposed_mismatches, shown)
 
 
 def _rival(prefix: Prefix) -> str:
@@ -154,14 +156,21 @@ def _rival(prefix: Prefix) -> str:
     return f"{prefix.removed!r} as {prefix.added!r}" if both else repr(prefix.removed or prefix.added)
 
 
-def _proposal(proposed: Proposal, shown: int) -> list[str]:
+def _proposal(proposed: Proposal, mismatches: Mapping[str, Difference], shown: int) -> list[str]:
     lines = []
     if proposed.mapping:
-        several = (
-            f"{counted(len(proposed.mapping), 'name')} of the source would fit others of the model, by {proposed.basis}"
-        )
-        lines.append(_row("proposed", several))
-        lines += _rows("", [f"{old} -> {new}" for old, new in proposed.mapping.items()], min(shown, 3))
+        several = counted(len(proposed.mapping), "name")
+        if len(mismatches) == len(proposed.mapping):
+            said = f"{several} of the source may be others of the model, by their place: their shapes differ"
+        else:
+            said = f"{several} of the source would fit others of the model, by {proposed.basis}"
+            said += f", but for {len(mismatches)} of another shape" if mismatches else ""
+        lines.append(_row("proposed", said))
+        pairs = [
+            f"{old} -> {new}" + (f": {mismatches[new]}" if new in mismatches else "")
+            for old, new in proposed.mapping.items()
+        ]
+        lines += _rows("", sorted(pairs, key=lambda pair: ": " not in pair), min(shown, 3))
     lines += _rows("ambiguous", _ambiguities(proposed, 4), min(shown, 8))
     if not proposed.is_ordered:
         lines.append(_row("order", "the source's is no help: it is sorted by name, or not that of the model's layers"))
@@ -193,7 +202,12 @@ def _remedies(report: LoadReport, asked_auto: bool) -> list[str]:
         side = "source" if first.removed else "model"
         remedies.append(f"choose the part of the {side}: rename={ {first.removed: first.added} }")
     if report.proposed.mapping and not report.proposed.ambiguous and not asked_auto:
-        remedies.append(f"apply the {counted(len(report.proposed.mapping), 'proposed name')}: rename='auto'")
+        apply = f"apply the {counted(len(report.proposed.mapping), 'proposed name')}"
+        if report.proposed_mismatches:
+            both = f"{apply} and keep the model's own tensors where shapes differ (a new head)"
+            remedies.append(f"{both}: rename='auto', skip_mismatched=True")
+        else:
+            remedies.append(f"{apply}: rename='auto'")
     if report.proposed.ambiguous:
         remedies.append("say which is which: rename={'name in the source': 'name in the model', ...}")
     if report.shape_mismatches:
