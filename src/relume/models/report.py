@@ -111,7 +111,8 @@ class LoadReport:
             f"<td style='text-align:left'>{html.escape(line[_INDENT:])}</td></tr>"
             for line in rest
         )
-        return f"<div><b>{html.escape(first)}</b><table>{rows}</table></div>"
+        table = f"<table>{rows}</table>" if rows else ""
+        return f"<div><b>{html.escape(first)}</b>{table}</div>"
 
 
 _INDENT = 14
