@@ -5,6 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -443,6 +444,18 @@ def test_a_proposed_head_of_another_shape_is_said_to_be_one() -> None:
     text = str(raised.value)
     assert "by the same shapes in the same order, but for 2 of another shape" in text
     assert "top.weight -> head.weight: (5, 4) in the source, (10, 4) in the model" in text
+
+
+def test_arrays_of_numpy_are_taken() -> None:
+    source, model = nn.Linear(3, 2), nn.Linear(3, 2)
+    arrays = {name: value.numpy() for name, value in source.state_dict().items()}
+    assert load_weights(model, arrays).is_complete
+    assert same(bits(model), bits(source))
+    scale = nn.ParameterDict({"scale": torch.zeros(())})
+    load_weights(scale, {"scale": np.float32(2)})
+    assert scale["scale"] == 2
+    with pytest.raises(MismatchError, match=r"'bias' is an array of .*for which torch has no dtype"):
+        load_weights(model, {**arrays, "bias": np.array(["a", "b"])})
 
 
 def test_names_cannot_write_to_the_terminal() -> None:

@@ -34,7 +34,8 @@ def load_weights(
     Args:
         model: wrapped (DataParallel, ``torch.compile``) or not; lazy modules get their shapes, parameters on the meta
             device are made from the source. Its tensors stay the objects that they are, on their device, in their dtype.
-        source: a file (see `relume.read_state`), a checkpoint (``"runs/fashion@best"``), tensors by name, or a model.
+        source: a file (see `relume.read_state`), a checkpoint (``"runs/fashion@best"``), tensors or numpy arrays by name, or a
+            model.
         strict: everything must fit. ``False`` loads what fits, keeps the rest, and warns of it.
         rename: a dict of names or prefixes, a list of ``(regular expression, replacement)``, a function from name to name
             (None leaves a tensor out), or ``"auto"``: names are inferred from shapes, order and structure, if that
