@@ -5,6 +5,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -233,6 +234,23 @@ def test_extra_state_is_loaded_or_everything_is_as_it_was() -> None:
         load_weights(model, Counting().linear.state_dict(), rename=lambda name: f"linear.{name}")
 
 
+def test_extra_state_that_is_a_tensor_is_not_said_to_be_kept() -> None:
+    class Tensors(Counting):
+        def get_extra_state(self) -> Any:
+            return torch.tensor([self.count])
+
+        def set_extra_state(self, state: Any) -> None:
+            self.count = int(state)
+
+    model = nn.Sequential(Tensors())
+    report = load_weights(model, nn.Sequential(Tensors(5)).state_dict())
+    assert model[0].count == 5
+    assert report.kept == ()
+    assert report.is_complete
+    report = load_weights(model, nn.Sequential(Tensors(6)), only="0.linear")
+    assert model[0].count == 5
+
+
 def test_a_batch_norm_of_before_the_counter_is_loaded() -> None:
     source, model = network(), network()
     old = {name: value for name, value in source.state_dict().items() if "num_batches" not in name}
@@ -402,6 +420,44 @@ def test_a_module_that_writes_by_itself_is_planned_all_the_same() -> None:
     assert same(bits(model), bits(source))
 
 
+def test_a_proposed_head_of_another_shape_is_said_to_be_one() -> None:
+    class Wrapper(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = network()
+            self.backbone.head = nn.Identity()
+            self.classifier = nn.Linear(4, 10)
+
+    with pytest.raises(MismatchError) as raised:
+        load_weights(Wrapper(), network().state_dict())
+    text = str(raised.value)
+    assert "2 names of the source may be others of the model, by their place: their shapes differ" in text
+    assert "head.weight -> classifier.weight: (3, 4) in the source, (10, 4) in the model" in text
+    assert "same shapes" not in text
+    assert "rename='auto', skip_mismatched=True" in text
+    report = load_weights(Wrapper(), network().state_dict(), rename="auto", skip_mismatched=True)
+    assert report.kept == ("classifier.weight", "classifier.bias")
+    names = {"features.0": "conv", "features.1": "norm", "head": "top"}
+    state = {f"{names[n.rpartition('.')[0]]}.{n.rpartition('.')[2]}": v for n, v in network(5).state_dict().items()}
+    with pytest.raises(MismatchError) as raised:
+        load_weights(network(10), state)
+    text = str(raised.value)
+    assert "by the same shapes in the same order, but for 2 of another shape" in text
+    assert "top.weight -> head.weight: (5, 4) in the source, (10, 4) in the model" in text
+
+
+def test_arrays_of_numpy_are_taken() -> None:
+    source, model = nn.Linear(3, 2), nn.Linear(3, 2)
+    arrays = {name: value.numpy() for name, value in source.state_dict().items()}
+    assert load_weights(model, arrays).is_complete
+    assert same(bits(model), bits(source))
+    scale = nn.ParameterDict({"scale": torch.zeros(())})
+    load_weights(scale, {"scale": np.float32(2)})
+    assert scale["scale"] == 2
+    with pytest.raises(MismatchError, match=r"'bias' is an array of .*for which torch has no dtype"):
+        load_weights(model, {**arrays, "bias": np.array(["a", "b"])})
+
+
 def test_names_cannot_write_to_the_terminal() -> None:
     with pytest.raises(MismatchError) as raised:
         load_weights(nn.Linear(2, 2), {**nn.Linear(2, 2).state_dict(), "\x1b[31mred\nline": torch.ones(1)})
@@ -457,3 +513,24 @@ def test_files_are_read(tmp_path: Path) -> None:
         report = load_weights(model, tmp_path / name)
         assert same(bits(model), bits(source))
         assert report.source.endswith(name)
+
+
+def test_a_prefix_to_be_added_that_is_one_of_several_is_chosen_by_rename_or_only() -> None:
+    model, source = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}), nn.Linear(3, 3)
+    before = bits(model)
+    with pytest.raises(MismatchError, match=r"choose the part of the model: rename=\{'': 'a\.'\}"):
+        load_weights(model, source.state_dict())
+    assert same(bits(model), before)
+    assert load_weights(model, source.state_dict(), only="b").prefix_added == "b."
+    assert torch.equal(model["b"].weight, source.weight)
+    assert torch.equal(model["a"].weight, before["a.weight"])
+    load_weights(model, {"weight": source.weight}, only="a.weight")
+    assert torch.equal(model["a"].weight, source.weight)
+    load_weights(model, source.state_dict(), rename={"": "a."}, only="a")
+    assert torch.equal(model["a"].weight, source.weight)
+
+
+def test_a_prefix_to_be_removed_that_is_one_of_several_is_chosen_by_rename() -> None:
+    state = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)}).state_dict()
+    with pytest.raises(MismatchError, match=r"choose the part of the source: rename=\{'a\.': ''\}"):
+        load_weights(nn.Linear(3, 3), state)

@@ -68,3 +68,9 @@ def test_patterns_choose_names_and_modules() -> None:
     assert chosen(None, NAMES) == NAMES
     assert chosen("net.conv1", NAMES) == NAMES[:2]
     assert chosen(["head.*", "*.bias"], NAMES) == [NAMES[1], NAMES[3]]
+
+
+def test_a_function_that_fails_is_named_with_the_tensor() -> None:
+    table = {"a.weight": "b.weight"}
+    with pytest.raises(ConfigurationError, match=r"the function fails for 'a.bias' with KeyError: 'a.bias'"):
+        renamed(table.__getitem__, ["a.weight", "a.bias"])

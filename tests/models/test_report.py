@@ -66,6 +66,7 @@ def test_a_report_is_rendered_on_a_terminal_and_in_a_notebook() -> None:
     assert "<script>" not in page
     assert "&lt;b&gt;extra&lt;/b&gt;.weight" in page
     assert page.count("<tr>") == 1
+    assert LoadReport("Net", "a file")._repr_html_().endswith("</b></div>")
 
 
 def test_names_are_grouped_by_whole_modules() -> None:

@@ -19,6 +19,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from torch.overrides import TorchFunctionMode
 
 from relume.errors import MismatchError
+from relume.models.assigned import Assignment, assign, name_assignments, remember, storage_of, undo
 from relume.names import is_uninitialized
 
 EXTRA = "_extra_state"
@@ -39,6 +40,7 @@ class Plan:
     Attributes:
         module: the module, without wrappers.
         copies: tensor of the module by the first of its names, and what comes into it.
+        assigned: what the modules assign by themselves. Those of ``copies`` that are loaded so are not copied.
         extras: modules with a ``set_extra_state``, by their name, and what it gets.
         missing, unexpected: names, as ``load_state_dict`` means them.
         wrong_shape: names whose shapes differ.
@@ -47,6 +49,7 @@ class Plan:
 
     module: nn.Module
     copies: dict[str, Copy] = field(default_factory=dict)
+    assigned: list[Assignment] = field(default_factory=list)
     extras: dict[str, tuple[nn.Module, Any]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
@@ -55,9 +58,9 @@ class Plan:
 
 
 def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The live tensors of a module's state_dict: its parameters and buffers themselves."""
+    """The live tensors of a module's state_dict: its parameters and buffers themselves, without extra state."""
     state = module.state_dict(keep_vars=True)
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor) and not _is_extra(name)}
 
 
 def names_of(own: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
@@ -113,19 +116,35 @@ def _walked(
     state = OrderedDict((name, value) for name, value in tensors.items() if name not in lazy)
     swaps = torch.__future__.get_swap_module_params_on_conversion()
     torch.__future__.set_swap_module_params_on_conversion(False)
+    before = remember(module)
     try:
         with noting, warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="for .*: copying from a non-meta parameter")
             _walk(module, state, "", versions, result)
     finally:
         torch.__future__.set_swap_module_params_on_conversion(swaps)
+        result.assigned = undo(before)
     result.missing = [name for name in result.missing if not (name in lazy and name in tensors)]
     _sort_out_problems(result)
     for target, value in noting.found:
         group = names[id(target)]
         name = next((name for name in group if state.get(name) is value), group[0])
         result.copies.setdefault(name, Copy(target, value))
+    _note_assigned(result, own, tensors)
     return result
+
+
+def _note_assigned(result: Plan, own: Mapping[str, torch.Tensor], tensors: Mapping[str, Any]) -> None:
+    """What is assigned is loaded as well; each tensor under one of its names."""
+    if not result.assigned:
+        return
+    name_assignments(result.module, result.assigned, own, tensors)
+    noted = {id(copy.target): name for name, copy in result.copies.items()}
+    for one in result.assigned:
+        for name in sorted(one.names, key=lambda name: name not in tensors):
+            first = noted.setdefault(id(own[name]), name)
+            result.copies.setdefault(first, Copy(own[name], tensors.get(name, one.new)))
+        one.names = tuple({noted[id(own[name])]: None for name in one.names})
 
 
 def _walk(module: nn.Module, state: dict[str, Any], prefix: str, versions: Mapping[str, Any], result: Plan) -> None:
@@ -142,8 +161,10 @@ def _walk(module: nn.Module, state: dict[str, Any], prefix: str, versions: Mappi
     for name, child in module._modules.items():
         if child is not None:
             _walk(child, parts[name], f"{prefix}{name}.", versions, result)
-    if result.missing or result.unexpected:  # a hook may know that some of them do not matter
+    if module._load_state_dict_post_hooks and (result.missing or result.unexpected):
+        before = remember(result.module)  # a hook may know that some do not matter; what else it does, it does later
         _run_post_hooks(module, result)
+        undo(before)
 
 
 def _run_post_hooks(module: nn.Module, result: Plan) -> None:
@@ -219,9 +240,11 @@ def fill(result: Plan, *, is_owned: bool) -> None:
         MismatchError: a ``set_extra_state`` fails (the module is as it was), or the device does (it may be in parts).
     """
     _set_extras(result)
-    values = _apart(list(result.copies.values()))
+    assigned = {name for one in result.assigned for name in one.names}
+    values = _apart([copy for name, copy in result.copies.items() if name not in assigned])
     try:
         with torch.no_grad():
+            assign(result.assigned, is_owned=is_owned)
             _assign(
                 [copy for copy in values if copy.target.is_meta and not is_uninitialized(copy.target)], result, is_owned
             )
@@ -255,22 +278,15 @@ def _apart(copies: list[Copy]) -> list[Copy]:
     """A value that shares memory with another tensor of the module is copied first, or it would change under way."""
     places: dict[int, int] = {}
     for target, _ in copies:
-        if (storage := _storage(target)) is not None:
+        if (storage := storage_of(target)) is not None:
             places.setdefault(storage, id(target))
     return [
         Copy(target, value.clone())
-        if (storage := _storage(value)) in places
-        and (storage != _storage(target) or value.data_ptr() != target.data_ptr())
+        if (storage := storage_of(value)) in places
+        and (storage != storage_of(target) or value.data_ptr() != target.data_ptr())
         else Copy(target, value)
         for target, value in copies
     ]
-
-
-def _storage(tensor: torch.Tensor) -> int | None:
-    try:
-        return None if is_uninitialized(tensor) else tensor.untyped_storage().data_ptr() or None
-    except (RuntimeError, NotImplementedError):
-        return None
 
 
 def _assign(copies: list[Copy], result: Plan, is_owned: bool) -> None:
@@ -282,7 +298,7 @@ def _assign(copies: list[Copy], result: Plan, is_owned: bool) -> None:
         places[id(value)].append((table, name))
     used: set[int] = set()
     for target, value in copies:
-        storage = _storage(value)
+        storage = storage_of(value)
         is_shared = not is_owned or storage in used
         new = value.detach().to(target.dtype, copy=is_shared)
         used |= {storage} if storage is not None else set()

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError, MismatchError, RelumeWarning
+from relume.models.assigned import Assignment
 from relume.models.filling import Copy, Plan, fill, own_tensors, plan
 from relume.models.matching import Prefix, Prefixes, Proposal, find_prefix, propose
 from relume.models.renames import Rename, chosen, is_meant, renamed
@@ -33,7 +34,8 @@ def load_weights(
     Args:
         model: wrapped (DataParallel, ``torch.compile``) or not; lazy modules get their shapes, parameters on the meta
             device are made from the source. Its tensors stay the objects that they are, on their device, in their dtype.
-        source: a file (see `relume.read_state`), a checkpoint (``"runs/fashion@best"``), tensors by name, or a model.
+        source: a file (see `relume.read_state`), a checkpoint (``"runs/fashion@best"``), tensors or numpy arrays by name, or a
+            model.
         strict: everything must fit. ``False`` loads what fits, keeps the rest, and warns of it.
         rename: a dict of names or prefixes, a list of ``(regular expression, replacement)``, a function from name to name
             (None leaves a tensor out), or ``"auto"``: names are inferred from shapes, order and structure, if that
@@ -64,12 +66,13 @@ def load_weights(
     given = read_source(source)
     target = Target(unwrap(model))
     wanted = _patterns(only)
-    chosen(wanted, target.tensors)
-    fitted = _fit_names(given, target, rename)
+    selected = chosen(wanted, target.tensors)
+    fitted = _fit_names(given, target, rename, selected)
     planned = _plan(given, target, fitted)
     report = _describe(given, target, fitted, planned, wanted)
     if rename is None and report.missing and report.unexpected:
-        report = replace(report, proposed=_infer(given, target, fitted)[1])
+        proposed = _infer(given, target, fitted)[1]
+        report = replace(report, proposed=proposed, proposed_mismatches=_proposed_mismatches(given, target, proposed))
     if _must_refuse(report, rename == "auto", strict, skip_mismatched):
         raise MismatchError(explain(report, rename == "auto"))
     fill(planned, is_owned=given.is_owned)
@@ -108,11 +111,18 @@ class _Fitted:
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
 
 
-def _fit_names(given: Given, target: Target, rename: Rename) -> _Fitted:
-    """What the user says, then the wrappers and prefixes, then, when asked, inference."""
+def _fit_names(given: Given, target: Target, rename: Rename, selected: Iterable[str]) -> _Fitted:
+    """What the user says, then the wrappers and prefixes, then, when asked, inference.
+
+    Among prefixes that fit equally well, ``selected`` (what ``only=`` means) decides.
+    """
     asked = renamed(rename, given.tensors)
     values = {new: given.tensors[old] for old, new in asked.items()}
     prefixes = find_prefix(values, target.tensors)
+    if prefixes.rivals:
+        meant = find_prefix(values, {name: target.tensors[name] for name in selected})
+        is_rival = any(replace(meant.best, fits=rival.fits) == rival for rival in prefixes.rivals)
+        prefixes = meant if is_rival else prefixes
     bare = _bare(prefixes.names.values(), target)
     names = {old: bare[prefixes.names[new]] for old, new in asked.items()}
     fitted = _Fitted(asked, names, prefixes, {old: new for old, new in names.items() if asked[old] != old})
@@ -208,6 +218,7 @@ def _describe(given: Given, target: Target, fitted: _Fitted, planned: Plan, want
     bad |= {f"({type(target.module).__name__})": text for text in planned.problems[:1]}
     copies = {name: copy for name, copy in copies.items() if name not in bad and name not in shapes}
     planned.copies = {target.inner(name): copy for name, copy in copies.items()}
+    planned.assigned = [one for one in planned.assigned if _is_wanted(one, planned, target, selected, wanted)]
     planned.extras = {n: extra for n, extra in planned.extras.items() if is_meant(target.canonical(n), wanted)}
     names = {name: target.groups[id(copy.target)] for name, copy in copies.items()}
     tied = {name: first for first, group in names.items() for name in group if name != first}
@@ -228,11 +239,20 @@ def _describe(given: Given, target: Target, fitted: _Fitted, planned: Plan, want
         renamed={old: new for old, new in fitted.renamed.items() if new in filled},
         prefix_removed=prefixes.best.removed,
         prefix_added=prefixes.best.added,
-        rivals=tuple(rival.removed or rival.added for rival in prefixes.rivals),
+        rivals=prefixes.rivals,
         kept=tuple(name for name in target.tensors if name in selected and name not in filled),
         left_out=tuple(name for name in target.tensors if name not in selected and name not in filled),
         proposed=fitted.proposed if fitted.proposed.ambiguous else replace(fitted.proposed, mapping={}),
     )
+
+
+def _is_wanted(
+    one: Assignment, planned: Plan, target: Target, selected: Iterable[str], wanted: list[str] | None
+) -> bool:
+    """Bookkeeping goes with the tensors of its module."""
+    if one.names:
+        return not planned.copies.keys().isdisjoint(one.names)
+    return wanted is None or any(target.inner(name).rpartition(".")[0] in one.modules for name in selected)
 
 
 def _wrong_shapes(
@@ -247,6 +267,11 @@ def _wrong_shapes(
         elif name in selected:
             converted[name] = "its shape differs after the model has converted it"
     return shapes, converted
+
+
+def _proposed_mismatches(given: Given, target: Target, proposed: Proposal) -> dict[str, Difference]:
+    pairs = ((new, given.tensors[old].shape, target.tensors[new]) for old, new in proposed.mapping.items())
+    return {name: Difference(tuple(shape), tuple(own.shape)) for name, shape, own in pairs if shape != own.shape}
 
 
 def _conversions(copies: Mapping[str, Copy]) -> dict[str, Difference]:

@@ -89,7 +89,11 @@ def _by_patterns(patterns: Sequence[tuple[str, str]], names: Sequence[str]) -> d
 def _by_function(function: Callable[[str], str | None], names: Sequence[str]) -> dict[str, str]:
     result = {}
     for name in names:
-        new = function(name)
+        try:
+            new = function(name)
+        except Exception as error:
+            kind = type(error).__name__
+            raise ConfigurationError(f"rename: the function fails for {name!r:.200} with {kind}: {error}.") from error
         if new is not None and not isinstance(new, str):
             raise ConfigurationError(
                 f"rename: the function gave {new!r:.60} for {name!r}: it gives the new name, or None to leave it out."

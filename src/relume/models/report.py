@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from relume.errors import closest
-from relume.models.matching import Proposal
+from relume.models.matching import Prefix, Proposal
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -51,10 +51,11 @@ class LoadReport:
         tied: names that share a tensor with one that was filled, and that one's name.
         renamed: name in the source to name in the model, where they differ by more than the prefix.
         prefix_removed, prefix_added: what all names had too much or too little of.
-        rivals: prefixes that fit equally well, none of which was taken.
+        rivals: prefixes, removed or added, that fit equally well, none of which was taken.
         kept: names whose tensors are as they were: missing ones and those of another shape.
         left_out: names of the model that ``only=`` did not mean.
         proposed: names that probably belong together, and were not taken. See ``rename="auto"``.
+        proposed_mismatches: of these, the names of the model whose shapes differ.
         parameters, parameters_total: how many numbers in parameters were filled, and are there; tied ones count once.
         size_bytes, size_bytes_total: the same in bytes, buffers included.
     """
@@ -71,10 +72,11 @@ class LoadReport:
     renamed: Mapping[str, str] = field(default_factory=dict)
     prefix_removed: str = ""
     prefix_added: str = ""
-    rivals: tuple[str, ...] = ()
+    rivals: tuple[Prefix, ...] = ()
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
+    proposed_mismatches: Mapping[str, Difference] = field(default_factory=dict)
     parameters: int = 0
     parameters_total: int = 0
     size_bytes: int = 0
@@ -109,7 +111,8 @@ class LoadReport:
             f"<td style='text-align:left'>{html.escape(line[_INDENT:])}</td></tr>"
             for line in rest
         )
-        return f"<div><b>{html.escape(first)}</b><table>{rows}</table></div>"
+        table = f"<table>{rows}</table>" if rows else ""
+        return f"<div><b>{html.escape(first)}</b>{table}</div>"
 
 
 _INDENT = 14
@@ -131,7 +134,7 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
         words += [f"{report.prefix_added!r} put before them" if report.prefix_added else ""]
         lines.append(_row("prefix", " and ".join(word for word in words if word)))
     if report.rivals:
-        several = " and ".join(map(repr, report.rivals[:3])) + (" and others" if len(report.rivals) > 3 else "")
+        several = " and ".join(map(_rival, report.rivals[:3])) + (" and others" if len(report.rivals) > 3 else "")
         lines.append(_row("prefix", f"none taken: {several} fit equally well"))
     lines += _rows("renamed", [f"{old} -> {new}" for old, new in report.renamed.items()], min(shown, 3))
     whole = [*report.matched, *report.kept, *report.left_out]
@@ -145,17 +148,30 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
     lines += _rows("unusable", [f"{name}: {why}" for name, why in report.unusable.items()], shown)
     lines += _rows("kept", _by_leaf(forgiven), shown)
     lines += _rows("left out", grouped(report.left_out, whole), shown)
-    return lines + _proposal(report.proposed, shown)
+    return lines + _proposal(report.proposed, report.proposed_mismatches, shown)
 
 
-def _proposal(proposed: Proposal, shown: int) -> list[str]:
+def _rival(prefix: Prefix) -> str:
+    """The prefix, or both if one takes the other's place."""
+    both = prefix.removed and prefix.added
+    return f"{prefix.removed!r} as {prefix.added!r}" if both else repr(prefix.removed or prefix.added)
+
+
+def _proposal(proposed: Proposal, mismatches: Mapping[str, Difference], shown: int) -> list[str]:
     lines = []
     if proposed.mapping:
-        several = (
-            f"{counted(len(proposed.mapping), 'name')} of the source would fit others of the model, by {proposed.basis}"
-        )
-        lines.append(_row("proposed", several))
-        lines += _rows("", [f"{old} -> {new}" for old, new in proposed.mapping.items()], min(shown, 3))
+        several = counted(len(proposed.mapping), "name")
+        if len(mismatches) == len(proposed.mapping):
+            said = f"{several} of the source may be others of the model, by their place: their shapes differ"
+        else:
+            said = f"{several} of the source would fit others of the model, by {proposed.basis}"
+            said += f", but for {len(mismatches)} of another shape" if mismatches else ""
+        lines.append(_row("proposed", said))
+        pairs = [
+            f"{old} -> {new}" + (f": {mismatches[new]}" if new in mismatches else "")
+            for old, new in proposed.mapping.items()
+        ]
+        lines += _rows("", sorted(pairs, key=lambda pair: ": " not in pair), min(shown, 3))
     lines += _rows("ambiguous", _ambiguities(proposed, 4), min(shown, 8))
     if not proposed.is_ordered:
         lines.append(_row("order", "the source's is no help: it is sorted by name, or not that of the model's layers"))
@@ -183,9 +199,16 @@ def explain(report: LoadReport, asked_auto: bool) -> str:
 def _remedies(report: LoadReport, asked_auto: bool) -> list[str]:
     remedies = []
     if report.rivals:
-        remedies.append(f"choose the part of the source: rename={{{report.rivals[0]!r}: ''}}")
+        first = report.rivals[0]
+        side = "source" if first.removed else "model"
+        remedies.append(f"choose the part of the {side}: rename={ {first.removed: first.added} }")
     if report.proposed.mapping and not report.proposed.ambiguous and not asked_auto:
-        remedies.append(f"apply the {counted(len(report.proposed.mapping), 'proposed name')}: rename='auto'")
+        apply = f"apply the {counted(len(report.proposed.mapping), 'proposed name')}"
+        if report.proposed_mismatches:
+            both = f"{apply} and keep the model's own tensors where shapes differ (a new head)"
+            remedies.append(f"{both}: rename='auto', skip_mismatched=True")
+        else:
+            remedies.append(f"{apply}: rename='auto'")
     if report.proposed.ambiguous:
         remedies.append("say which is which: rename={'name in the source': 'name in the model', ...}")
     if report.shape_mismatches:

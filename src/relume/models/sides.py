@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from relume.errors import ConfigurationError, MismatchError
+from relume.errors import ConfigurationError, MismatchError, UnstorableError
 from relume.models.contents import ModelFile
 from relume.models.filling import EXTRA, names_of, own_tensors
+from relume.models.weights import from_numpy
 from relume.names import canonical_in, is_uninitialized, unwrap
 
 Source = str | os.PathLike[str] | Mapping[str, Any] | nn.Module | ModelFile
@@ -69,10 +71,19 @@ def _given(state: Mapping[str, Any], label: str, is_owned: bool) -> Given:
             )
         elif isinstance(value, torch.Tensor):
             tensors[name] = value
+        elif isinstance(value, (np.ndarray, np.generic)):
+            tensors[name] = _tensor(name, value, label)
         else:
             raise MismatchError(_no_tensor(state, name, label))
     versions = getattr(state, "_metadata", None)
     return Given(tensors, extras, label, versions if isinstance(versions, Mapping) else None, is_owned)
+
+
+def _tensor(name: str, value: Any, label: str) -> torch.Tensor:
+    try:
+        return from_numpy(name, np.asarray(value))
+    except UnstorableError as error:
+        raise MismatchError(f"{label}: {error}") from None
 
 
 def _no_tensor(state: Mapping[str, Any], name: str, label: str) -> str:

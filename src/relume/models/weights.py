@@ -81,6 +81,15 @@ def ties_in(state: Mapping[str, torch.Tensor]) -> dict[str, str]:
     return ties
 
 
+def from_numpy(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
+    """An array as a tensor, of the same memory where that can be. Raises UnstorableError for a dtype unknown to torch."""
+    try:
+        native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
+        return torch.from_numpy(native if native.flags.writeable else native.copy())
+    except TypeError:
+        raise UnstorableError(f"{name!r} is an array of {array.dtype}, for which torch has no dtype.") from None
+
+
 def _check_has_shapes(model: nn.Module) -> None:
     waiting = [name for name, value in model.state_dict().items() if is_uninitialized(value)]
     if waiting:
@@ -102,7 +111,7 @@ def _checked_name(name: object) -> str:
 
 def _value(name: str, value: Any) -> Any:
     if isinstance(value, (np.ndarray, np.generic)):
-        return _from_numpy(name, np.asarray(value))
+        return from_numpy(name, np.asarray(value))
     if is_uninitialized(value):
         raise ConfigurationError(f"{name!r} has no shape yet: call the model once, model(inputs), then save.")
     if isinstance(value, torch.Tensor):
@@ -123,14 +132,6 @@ def _remedy(name: str, value: Any) -> str:
     if isinstance(value, Mapping) and any(isinstance(item, (torch.Tensor, np.ndarray)) for item in value.values()):
         return f"If these are the weights, save them: save_weights(state[{name!r}], path)."
     return "Weights are what model.state_dict() gives; save anything else with a checkpoint of a Run, or torch.save."
-
-
-def _from_numpy(name: str, array: np.ndarray[Any, Any]) -> torch.Tensor:
-    try:
-        native = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-        return torch.from_numpy(native if native.flags.writeable else native.copy())
-    except TypeError:
-        raise UnstorableError(f"{name!r} is an array of {array.dtype}, for which torch has no dtype.") from None
 
 
 def _check_plain(path: str, value: Any) -> None:
