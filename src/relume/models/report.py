@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from relume.errors import closest
-from relume.models.matching import Proposal
+from relume.models.matching import Proposal, Shift
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -55,6 +55,7 @@ class LoadReport:
         kept: names whose tensors are as they were: missing ones and those of another shape.
         left_out: names of the model that ``only=`` did not mean.
         proposed: names that probably belong together, and were not taken. See ``rename="auto"``.
+        shifts: layers that are counted from another number in the source than in the model; they are refused.
         parameters, parameters_total: how many numbers in parameters were filled, and are there; tied ones count once.
         size_bytes, size_bytes_total: the same in bytes, buffers included.
     """
@@ -75,6 +76,7 @@ class LoadReport:
     kept: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
+    shifts: tuple[Shift, ...] = ()
     parameters: int = 0
     parameters_total: int = 0
     size_bytes: int = 0
@@ -116,7 +118,7 @@ _INDENT = 14
 
 
 def _style(line: str) -> str:
-    bad = ("  missing", "  unexpected", "  other shape", "  unusable", "  ambiguous")
+    bad = ("  missing", "  unexpected", "  other shape", "  unusable", "  shifted", "  ambiguous")
     return "red" if line.startswith(bad) else ""
 
 
@@ -145,7 +147,8 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
     lines += _rows("unusable", [f"{name}: {why}" for name, why in report.unusable.items()], shown)
     lines += _rows("kept", _by_leaf(forgiven), shown)
     lines += _rows("left out", grouped(report.left_out, whole), shown)
-    return lines + _proposal(report.proposed, shown)
+    lines += _rows("shifted", [str(shift) for shift in report.shifts], shown)
+    return lines if report.shifts else lines + _proposal(report.proposed, shown)
 
 
 def _proposal(proposed: Proposal, shown: int) -> list[str]:
@@ -175,12 +178,17 @@ def explain(report: LoadReport, asked_auto: bool) -> str:
     unused = report.unexpected or report.matched
     for name in unknown[:_HINTS]:
         near = closest(name, unused)
-        if near.startswith("did you mean"):
+        if near.startswith("did you mean") and not report.shifts:
             lines.append(_row("", f"{name}: {near}"))
     return "\n".join([*lines, *(f"  {number}. {line}" for number, line in enumerate(_remedies(report, asked_auto), 1))])
 
 
 def _remedies(report: LoadReport, asked_auto: bool) -> list[str]:
+    if report.shifts:
+        return [
+            *(f"count as the model does: {shift.remedy}" for shift in report.shifts),
+            "load them by the names that they have all the same: rename=lambda name: name, strict=False",
+        ]
     remedies = []
     if report.rivals:
         remedies.append(f"choose the part of the source: rename={{{report.rivals[0]!r}: ''}}")
