@@ -13,7 +13,7 @@ from torch import nn
 from relume.errors import ConfigurationError, MismatchError, RelumeWarning
 from relume.models.assigned import Assignment
 from relume.models.filling import Copy, Plan, fill, own_tensors, plan
-from relume.models.matching import Prefix, Prefixes, Proposal, find_prefix, propose
+from relume.models.matching import Prefix, Prefixes, Proposal, Shift, find_prefix, find_shifts, propose
 from relume.models.renames import Rename, chosen, is_meant, renamed
 from relume.models.report import Difference, LoadReport, explain
 from relume.models.sides import Given, Source, Target, read_source
@@ -49,7 +49,8 @@ def load_weights(
     Cost: that of copying. Nothing else is held in memory, and planning takes 2.5 ms for a VGG-19.
 
     Raises:
-        MismatchError: something does not fit; the message is the report. The model is as it was.
+        MismatchError: something does not fit; the message is the report. The model is as it was. So it is, ``strict`` or
+            not, where layers are counted from 1 on one side and from 0 on the other.
         ConfigurationError: arguments that make no sense: a pattern or a rename that fits nothing.
         ModelFileError, CheckpointError: the file cannot be read.
 
@@ -70,7 +71,7 @@ def load_weights(
     fitted = _fit_names(given, target, rename, selected)
     planned = _plan(given, target, fitted)
     report = _describe(given, target, fitted, planned, wanted)
-    if rename is None and report.missing and report.unexpected:
+    if rename is None and report.missing and report.unexpected and not report.shifts:
         proposed = _infer(given, target, fitted)[1]
         report = replace(report, proposed=proposed, proposed_mismatches=_proposed_mismatches(given, target, proposed))
     if _must_refuse(report, rename == "auto", strict, skip_mismatched):
@@ -102,6 +103,7 @@ class _Fitted:
         prefixes: what was found about prefixes.
         renamed: of ``names``, what was renamed otherwise than by its prefix.
         proposed: what ``rename="auto"`` found.
+        shifts: layers that would be loaded into those beside them, where the user did not name them.
     """
 
     asked: dict[str, str]
@@ -109,6 +111,7 @@ class _Fitted:
     prefixes: Prefixes
     renamed: dict[str, str] = field(default_factory=dict)
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
+    shifts: tuple[Shift, ...] = ()
 
 
 def _fit_names(given: Given, target: Target, rename: Rename, selected: Iterable[str]) -> _Fitted:
@@ -126,7 +129,13 @@ def _fit_names(given: Given, target: Target, rename: Rename, selected: Iterable[
     bare = _bare(prefixes.names.values(), target)
     names = {old: bare[prefixes.names[new]] for old, new in asked.items()}
     fitted = _Fitted(asked, names, prefixes, {old: new for old, new in names.items() if asked[old] != old})
-    return _inferred(fitted, *_infer(given, target, fitted)) if rename == "auto" else fitted
+    if rename is None:
+        return replace(fitted, shifts=find_shifts(names, given.tensors, target.tensors))
+    if rename != "auto":
+        return fitted
+    basis, found = _infer(given, target, fitted)
+    shifts = find_shifts(basis.names, given.tensors, target.tensors)
+    return replace(_inferred(fitted, basis, found), shifts=shifts)
 
 
 def _inferred(fitted: _Fitted, basis: _Fitted, found: Proposal) -> _Fitted:
@@ -243,6 +252,7 @@ def _describe(given: Given, target: Target, fitted: _Fitted, planned: Plan, want
         kept=tuple(name for name in target.tensors if name in selected and name not in filled),
         left_out=tuple(name for name in target.tensors if name not in selected and name not in filled),
         proposed=fitted.proposed if fitted.proposed.ambiguous else replace(fitted.proposed, mapping={}),
+        shifts=tuple(one for one in fitted.shifts if any(name.startswith(one.stem) for name in copies)),
     )
 
 
@@ -288,7 +298,7 @@ def _patterns(only: str | Iterable[str] | None) -> list[str] | None:
 
 def _must_refuse(report: LoadReport, asked_auto: bool, strict: bool, skip_mismatched: bool) -> bool:
     has_nothing = not report.matched and bool(report.kept)
-    if has_nothing or (asked_auto and report.proposed.ambiguous):
+    if has_nothing or report.shifts or (asked_auto and report.proposed.ambiguous):
         return True
     if not strict:
         return False

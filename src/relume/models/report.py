@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from relume.errors import closest
-from relume.models.matching import Prefix, Proposal
+from relume.models.matching import Prefix, Proposal, Shift
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -56,6 +56,7 @@ class LoadReport:
         left_out: names of the model that ``only=`` did not mean.
         proposed: names that probably belong together, and were not taken. See ``rename="auto"``.
         proposed_mismatches: of these, the names of the model whose shapes differ.
+        shifts: layers that are counted from another number in the source than in the model; they are refused.
         parameters, parameters_total: how many numbers in parameters were filled, and are there; tied ones count once.
         size_bytes, size_bytes_total: the same in bytes, buffers included.
     """
@@ -77,6 +78,7 @@ class LoadReport:
     left_out: tuple[str, ...] = ()
     proposed: Proposal = field(default_factory=lambda: Proposal({}))
     proposed_mismatches: Mapping[str, Difference] = field(default_factory=dict)
+    shifts: tuple[Shift, ...] = ()
     parameters: int = 0
     parameters_total: int = 0
     size_bytes: int = 0
@@ -119,7 +121,7 @@ _INDENT = 14
 
 
 def _style(line: str) -> str:
-    bad = ("  missing", "  unexpected", "  other shape", "  unusable", "  ambiguous")
+    bad = ("  missing", "  unexpected", "  other shape", "  unusable", "  shifted", "  ambiguous")
     return "red" if line.startswith(bad) else ""
 
 
@@ -148,7 +150,8 @@ def _lines(report: LoadReport, shown: int) -> list[str]:
     lines += _rows("unusable", [f"{name}: {why}" for name, why in report.unusable.items()], shown)
     lines += _rows("kept", _by_leaf(forgiven), shown)
     lines += _rows("left out", grouped(report.left_out, whole), shown)
-    return lines + _proposal(report.proposed, report.proposed_mismatches, shown)
+    lines += _rows("shifted", [str(shift) for shift in report.shifts], shown)
+    return lines if report.shifts else lines + _proposal(report.proposed, report.proposed_mismatches, shown)
 
 
 def _rival(prefix: Prefix) -> str:
@@ -191,12 +194,17 @@ def explain(report: LoadReport, asked_auto: bool) -> str:
     unused = report.unexpected or report.matched
     for name in unknown[:_HINTS]:
         near = closest(name, unused)
-        if near.startswith("did you mean"):
+        if near.startswith("did you mean") and not report.shifts:
             lines.append(_row("", f"{name}: {near}"))
     return "\n".join([*lines, *(f"  {number}. {line}" for number, line in enumerate(_remedies(report, asked_auto), 1))])
 
 
 def _remedies(report: LoadReport, asked_auto: bool) -> list[str]:
+    if report.shifts:
+        return [
+            *(f"count as the model does: {shift.remedy}" for shift in report.shifts),
+            "load them by the names that they have all the same: rename=lambda name: name, strict=False",
+        ]
     remedies = []
     if report.rivals:
         first = report.rivals[0]

@@ -2,5 +2,16 @@
 
 from relume.models.matching.prefixes import Prefix, Prefixes, find_prefix
 from relume.models.matching.propose import Ambiguity, Proposal, keeps_order, propose
+from relume.models.matching.shifts import Shift, find_shifts
 
-__all__ = ["Ambiguity", "Prefix", "Prefixes", "Proposal", "find_prefix", "keeps_order", "propose"]
+__all__ = [
+    "Ambiguity",
+    "Prefix",
+    "Prefixes",
+    "Proposal",
+    "Shift",
+    "find_prefix",
+    "find_shifts",
+    "keeps_order",
+    "propose",
+]

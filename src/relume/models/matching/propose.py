@@ -15,12 +15,17 @@ from itertools import pairwise, takewhile
 import torch
 
 from relume.models.matching.segments import Roles, crossed, segments_of
-from relume.models.matching.trees import Order, match_trees
+from relume.models.matching.trees import Order, match_trees, untold
 
 _COUNTER = "num_batches_tracked"
 _DEEPEST = 100  # segments of a name; no module is nested so deep, but a file can say so
 _WINDOW = 16  # how many tensors of the same shape each one is compared with, so that long models stay quick
 _WITHOUT_ORDER = {"lost": "has not the order of the model", "contradicted": "has an order that its names contradict"}
+
+_SPEAKS = {
+    True: "the letters in their names speak for exchanging them",
+    False: "nothing but their order speaks for it: they have the same shapes, and no name in common",
+}
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,8 @@ def _in_order(
     pairs = _whole_modules(pairs, known, source, own)
     if not pairs:
         return Proposal({})
-    return Proposal(pairs, _contradictions(pairs, known, source, own, roles, None), basis)
+    doubts = _contradictions(pairs, known, source, own, roles, None) + _untold(pairs, known, source, own, roles)
+    return Proposal(pairs, doubts, basis)
 
 
 def _aligned(source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], roles: Roles) -> Pairs:
@@ -274,6 +280,20 @@ def _contradictions(
     if order is None and known and not found:
         found += _out_of_order(known, everything, source, place)
     return tuple(found)
+
+
+def _untold(
+    pairs: Pairs, known: Pairs, source: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], roles: Roles
+) -> tuple[Ambiguity, ...]:
+    """Siblings of the same form that two people may have made in another order, and whose names do not tell them apart."""
+    everything = {**known, **pairs}
+    looks = [{name: (roles.of(name), tuple(v.shape)) for name, v in side.items()} for side in (source, own)]
+    heavy = {name for name in everything if source[name].dim() > 1}
+    return tuple(
+        Ambiguity((first, second), (everything[first], everything[second]), _SPEAKS[is_against])
+        for first, second, is_against in untold(looks[0], looks[1], everything, heavy)
+        if first in pairs or second in pairs
+    )
 
 
 def _torn(

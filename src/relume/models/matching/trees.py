@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from relume.models.matching.segments import Segment, likeness, segment
+from relume.models.matching.segments import Segment, evidence, likeness, marks, preference, segment
 
 Groups = list[tuple[list[str], list[str]]]
+_FIRST_LETTER = 0.25
+_WINDOW = 16  # how many siblings of the same form each one is compared with
+
 Order = Literal["lost", "contradicted"]
 """Of a file's tensors: another than the model's, as that of the alphabet; or the same, but its own names speak against it."""
 
@@ -161,23 +164,75 @@ def _sorted_by_number(nodes: list[_Node]) -> list[_Node] | None:
 
 def _by_words(source: list[_Node], own: list[_Node]) -> list[tuple[_Node, _Node]] | None:
     """Each has one that is most like it, and is itself the most like to that one."""
+    return _mutual(source, own, _alike_in_words(source, own)) or _mutual(source, own, _alike_in_letters(source, own))
+
+
+def _mutual(source: list[_Node], own: list[_Node], scores: list[list[float]]) -> list[tuple[_Node, _Node]] | None:
     told = []
-    for node in source:
-        best = _most_alike(segment(node.name), own)
-        if best is None:
+    for number, node in enumerate(source):
+        best = _highest(scores[number])
+        if best is None or _highest([row[best] for row in scores]) != number:
             return None
-        back = _most_alike(segment(best.name), source)
-        if back is not node:
-            return None
-        told.append((node, best))
+        told.append((node, own[best]))
     return told
 
 
-def _most_alike(one: Segment, nodes: list[_Node]) -> _Node | None:
-    others = [segment(node.name) for node in nodes]
-    scores = [
-        (score := likeness(one, other)) + (0.25 if score and one.numbers and one.numbers == other.numbers else 0)
-        for other in others
-    ]
+def _highest(scores: list[float]) -> int | None:
     best = max(scores)
-    return nodes[scores.index(best)] if best > 0 and scores.count(best) == 1 else None
+    return scores.index(best) if best > 0 and scores.count(best) == 1 else None
+
+
+def _alike_in_words(source: list[_Node], own: list[_Node]) -> list[list[float]]:
+    others = [segment(node.name) for node in own]
+    return [[_in_words(segment(node.name), other) for other in others] for node in source]
+
+
+def _in_words(one: Segment, other: Segment) -> float:
+    score = likeness(one, other)
+    return score + (0.25 if score and one.numbers and one.numbers == other.numbers else 0)
+
+
+def _alike_in_letters(source: list[_Node], own: list[_Node]) -> list[list[float]]:
+    """By abbreviations; a first letter alone is too little where no order confirms it."""
+    theirs, ours = (marks([segment(node.name) for node in side]) for side in (source, own))
+    scores = [[evidence(one, other) for other in ours] for one in theirs]
+    return [[score if score > _FIRST_LETTER else 0 for score in row] for row in scores]
+
+
+def untold(
+    source: Mapping[str, object], own: Mapping[str, object], pairs: Mapping[str, str], heavy: Collection[str]
+) -> Iterator[tuple[str, str, bool]]:
+    """Pairs of exchangeable siblings for whose targets nothing but their order speaks, or against which their names do.
+
+    Args:
+        source, own: names with what a leaf looks like.
+        pairs: from the first to the second, in the same order.
+        heavy: names of ``source`` that anchor what stands before and after them: weights, and not scales or counters.
+
+    Yields:
+        The names of two leaves of the source, and whether the names speak for exchanging them.
+    """
+    back = {target: name for name, target in pairs.items()}
+    seen = set()
+    for side, partners, look in ((source, pairs, heavy), (own, back, {pairs[name] for name in heavy})):
+        for first, second, is_anchored in _siblings(_tree({n: side[n] for n in side if n in partners}, {}), look):
+            one, other = (first, second) if side is source else (back[first], back[second])
+            said = preference(one, other, pairs[one], pairs[other])
+            if said is None or said > 0 or (said == 0 and is_anchored) or (one, other) in seen:
+                continue
+            seen.add((one, other))
+            yield one, other, said < 0
+
+
+def _siblings(node: _Node, heavy: Collection[str]) -> Iterator[tuple[str, str, bool]]:
+    """The first leaves of branches of the same form below the same node; and whether another form stands between them."""
+    children = list(node.children.values())
+    for form, group in _by_form(node).items():
+        places = [place for place, child in enumerate(children) if child.form == form]
+        for number, first in enumerate(group):
+            for step, second in enumerate(group[number + 1 : number + 1 + _WINDOW], number + 1):
+                between = [c for c in children[places[number] + 1 : places[step]] if c.form != form]
+                is_anchored = any(name in heavy for child in between for name in child.leaves())
+                yield next(first.leaves()), next(second.leaves()), is_anchored
+    for child in children:
+        yield from _siblings(child, heavy)
