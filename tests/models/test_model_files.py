@@ -30,7 +30,13 @@ from relume.errors import (
     UnstorableError,
 )
 from relume.models.files import open_model_file, read_state, save_weights
+from relume.models.load import load_weights
+from relume.models.look import convert, diff
 from saved_runs import describe, flip, make_run, packs, save_run, state_of
+
+
+class OddExtra:
+    """What a state should not hold."""
 
 
 class WithExtra(nn.Module):
@@ -226,6 +232,34 @@ def test_extra_state_is_kept_in_pt_and_named_for_safetensors(tmp_path: Path) -> 
     assert "_extra_state" in read_state(save_weights(WithExtra(torch.ones(3)), tmp_path / "w.safetensors"))
     with pytest.raises(UnstorableError, match=r"_extra_state\.hook is a \w+, which plain torch\.load does not read"):
         save_weights(WithExtra({"hook": print}), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_extra_state_is_loaded_from_pt(by_torch: bool, tmp_path: Path) -> None:
+    extra = {"scale": 2.0, "history": [1, (torch.ones(2), None)]}
+    model, path = nn.Sequential(nn.Linear(2, 2), WithExtra(extra)), tmp_path / "w.pt"
+    for content in (model.state_dict(), {"epoch": 3, "model_state_dict": model.state_dict()})[: 2 if by_torch else 1]:
+        torch.save(content, path) if by_torch else save_weights(model, path)
+        fresh = nn.Sequential(nn.Linear(2, 2), WithExtra(None))
+        load_weights(fresh, path)
+        assert fresh[1].extra["scale"] == 2.0 and torch.equal(fresh[1].extra["history"][1][0], torch.ones(2))
+        fresh.load_state_dict(read_state(path))
+    done = convert(path, tmp_path / "w.safetensors")
+    assert done.tensors == 3 and "1._extra_state" in done.left_out
+    assert not diff(path, tmp_path / "w.safetensors").tensors[0].change
+
+
+def test_extra_state_that_is_an_object_is_not_read(tmp_path: Path) -> None:
+    torch.save(WithExtra(OddExtra()).state_dict(), tmp_path / "w.pt")
+    assert list(read_state(tmp_path / "w.pt")) == ["weight"]
+
+
+def test_extra_state_is_loaded_from_a_checkpoint(tmp_path: Path) -> None:
+    make_run(tmp_path, "one")
+    Store(tmp_path).save(state_of({"model": WithExtra({"scale": 2.0})}, {}), folder="one/checkpoints")
+    fresh = WithExtra(None)
+    load_weights(fresh, tmp_path / "one")
+    assert fresh.extra == {"scale": 2.0}
 
 
 @pytest.mark.filterwarnings("ignore:Validating sparse:UserWarning")

@@ -11,6 +11,7 @@ import torch
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
 from relume.models.contents import RECIPE, ModelFile
+from relume.models.filling import EXTRA
 
 
 def read_checkpoint(
@@ -31,10 +32,11 @@ def read_checkpoint(
     chosen = _chosen(model, _models(store, checkpoint))
     state = checkpoint_state(store, checkpoint, model=chosen, verify=verify)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    kept = {name: value for name, value in state.items() if name in tensors or name.rpartition(".")[2] == EXTRA}
     size_bytes = sum(value.nbytes for value in {id(value): value for value in tensors.values()}.values())
     meta = store.meta(checkpoint)
     metadata = checkpoint_metadata(checkpoint, meta) | _document(meta, chosen)
-    return ModelFile(checkpoint.path, "checkpoint", tensors, metadata, size_bytes=size_bytes)
+    return ModelFile(checkpoint.path, "checkpoint", kept, metadata, size_bytes=size_bytes)
 
 
 def checkpoint_state(

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 Format = Literal[
     "safetensors", "sharded safetensors", "torch", "torch legacy", "torchscript", "pt2", "checkpoint"
 ]  # fmt: skip
@@ -26,7 +24,8 @@ class ModelFile:
         path: the file, the index of a sharded one, or a checkpoint's manifest.
         format: how it is written.
         state: the weights, by name, in the file's order. Where the format allows it they are mapped from the file, each
-            read when it is used; memory that is written to is a copy. Tied tensors share memory.
+            read when it is used; memory that is written to is a copy. Tied tensors share memory. What modules gave as their
+            extra state (``_extra_state``) is in it too, in files that hold such: tensors or plain Python.
         metadata: what a safetensors file says of itself besides tensors, a checkpoint of its run.
         content: all that a file of ``torch.save`` or ``torch.jit.save`` holds, with an `Inert` for each object that is
             neither tensor nor plain Python. None for other formats.
@@ -38,7 +37,7 @@ class ModelFile:
 
     path: Path
     format: Format
-    state: Mapping[str, torch.Tensor]
+    state: Mapping[str, Any]
     metadata: Mapping[str, str] = field(default_factory=dict)
     content: Any = None
     callables: Mapping[str, int] = field(default_factory=dict)

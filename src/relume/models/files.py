@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from relume.checkpoint import CHECKPOINTS, Checkpoint, Store
@@ -78,8 +77,8 @@ def open_model_file(
     return read_pt2_state(place)
 
 
-def read_state(path: PathLike, *, model: str | None = None, verify: bool = False) -> dict[str, torch.Tensor]:
-    """The weights in a file or a checkpoint, by name, in its order.
+def read_state(path: PathLike, *, model: str | None = None, verify: bool = False) -> dict[str, Any]:
+    """The weights in a file or a checkpoint, by name, in its order; the extra state of modules is among them.
 
     Tensors are on the CPU and mapped from the file, where its format allows it: opening reads none of them, using one
     reads it, writing to one changes this process's memory and not the file. Tied ones share memory.
@@ -118,7 +117,7 @@ def _one_of(opened: ModelFile, model: str) -> ModelFile:
     models = classic_of(opened.content, opened.path).models
     if model not in models:
         raise UnknownNameError(f"there is no model {model!r} in {opened.path}: {closest(model, models)}")
-    return replace(opened, state={n: v for n, v in models[model].items() if isinstance(v, torch.Tensor)})
+    return replace(opened, state=models[model])
 
 
 def _check_single(path: Path, model: str | None) -> None:

@@ -126,7 +126,8 @@ def load_model(
     file = open_model_file(path)
     if file.format == "pt2":
         return load_exported(file.path, device=device, mmap=mmap)
-    state: Mapping[str, torch.Tensor] = read_state(path, verify=True) if verify else file.state
+    held = read_state(path, verify=True) if verify else file.state
+    state = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
     document = _document(file)
     model = _built(document, state, str(file.path))
     _set_modes(model, document)

@@ -121,8 +121,9 @@ def convert(
     elif ending in _TORCH:
         left_out = _write_torch(file, target, whole=model is None)
     else:
-        save_weights(file.state, target, metadata=_metadata(file, extras), max_shard_bytes=max_shard_bytes)
-        left_out = (*extras.states, *extras.unused)
+        tensors = {name: value for name, value in file.state.items() if isinstance(value, torch.Tensor)}
+        save_weights(tensors, target, metadata=_metadata(file, extras), max_shard_bytes=max_shard_bytes)
+        left_out = (*extras.states, *extras.unused, *(name for name in file.state if name not in tensors))
     return _conversion(file, target, extras, left_out)
 
 
@@ -190,7 +191,7 @@ def _write_torch(file: ModelFile, target: Path, *, whole: bool) -> tuple[str, ..
     from relume.models.torchfile import write_torchfile
 
     if not whole or not isinstance(file.content, Mapping):
-        save_weights(file.state, target)
+        save_weights(_Kept().plain(file.state, ""), target)
         return ()
     kept = _Kept()
     write_torchfile(kept.plain(file.content, ""), target)

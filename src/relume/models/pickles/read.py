@@ -171,7 +171,7 @@ def _is_tar(start: bytes) -> bool:
     return start[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
 
 
-def _state(read: _Read, path: Path) -> Mapping[str, torch.Tensor]:
+def _state(read: _Read, path: Path) -> Mapping[str, Any]:
     if read.format == "torchscript":
         state = module_state(read.content) if isinstance(read.content, Inert) else {}
         return state or read.constants
