@@ -199,6 +199,16 @@ def test_the_exit_status_of_diff_is_that_of_diff(relume: Command, files: Path) -
     assert status == 2 and "tolerance=-1" in err
 
 
+def test_diff_of_files_with_several_models(relume: Command, files: Path) -> None:
+    states = {"G": nn.Linear(2, 3).state_dict(), "D": nn.Linear(3, 1).state_dict()}
+    torch.save(states, "gan.pt")
+    save_weights(states["G"], "plain.safetensors")
+    status, _, err = relume("diff", "gan.pt", "gan.pt")
+    assert status == 2 and "several models: G, D; choose with model= (--model)" in err
+    assert relume("diff", "gan.pt", "plain.safetensors", "--model", "G")[0] == 0
+    assert relume("diff", "plain.safetensors", "gan.pt", "--model", "D")[0] == 1
+
+
 def test_diff_as_json(relume: Command, files: Path) -> None:
     status, out, _ = relume("diff", "a.safetensors", "b.pt", "--json")
     found = json.loads(out)

@@ -31,7 +31,7 @@ from relume.errors import (
 )
 from relume.models.files import open_model_file, read_state, save_weights
 from relume.models.load import load_weights
-from relume.models.look import convert, diff
+from relume.models.look import convert, diff, inspect_file
 from saved_runs import describe, flip, make_run, packs, save_run, state_of
 
 
@@ -402,6 +402,59 @@ def test_one_of_the_models_of_a_classic_file(tmp_path: Path) -> None:
         read_state(tmp_path / "gan.pt", model="critc")
 
 
+def test_several_models_are_never_read_as_none(tmp_path: Path) -> None:
+    models = {"G": nn.Linear(2, 3), "D": nn.Linear(3, 1)}
+    states = {name: model.state_dict() for name, model in models.items()}
+    path, plain = tmp_path / "gan.pt", tmp_path / "plain.safetensors"
+    torch.save({**states, "optG": torch.optim.SGD(models["G"].parameters()).state_dict()}, path)
+    save_weights(models["G"], plain)
+    attempts: list[Callable[[], Any]] = [
+        lambda: read_state(path),
+        lambda: load_weights(nn.Linear(2, 3), path),
+        lambda: load_weights(nn.Linear(2, 3), open_model_file(path)),
+        lambda: convert(path, tmp_path / "new.safetensors"),
+        lambda: convert(path, tmp_path / "new.pt"),
+        lambda: diff(path, path),
+        lambda: diff(plain, path),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ClassicFileError, match=r"several models: G, D; choose with model= \(--model\)"):
+            attempt()
+    assert diff(path, plain, model="G").is_same and diff(plain, path, model="G").is_same
+    assert not diff(path, plain, model="D").is_same
+    with pytest.raises(UnknownNameError, match="no model 'X'"):
+        diff(path, plain, model="X")
+    with pytest.raises(UnknownNameError, match=r"model='G': neither .* has several models"):
+        diff(plain, plain, model="G")
+    done = convert(path, tmp_path / "new.safetensors", model="G")
+    assert done.left_out == ("optG", "model 'D'")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("is_classic", [False, True])
+def test_a_tensor_that_is_not_read_is_named(is_classic: bool, tmp_path: Path) -> None:
+    state = {"a": torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8), "b": torch.ones(2)}
+    path = save_weights(state, tmp_path / "q.pt")
+    if is_classic:
+        torch.save({"epoch": 1, "model_state_dict": state}, path)
+    attempts: list[Callable[[], Any]] = [
+        lambda: read_state(path),
+        lambda: load_weights(nn.Linear(2, 3), path),
+        lambda: convert(path, tmp_path / "q.safetensors"),
+        lambda: diff(path, path),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ClassicFileError, match=r"a kind that is not read .*\ba\."):
+            attempt()
+    assert is_classic or [entry.name for entry in inspect_file(path).tensors] == ["b"]
+
+
+def test_a_file_without_weights_is_not_read_as_empty(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "no.pt")
+    with pytest.raises(ClassicFileError, match="no state_dict of a model in it: it holds a dictionary with 'epoch'"):
+        read_state(tmp_path / "no.pt")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     save_weights({"w": torch.ones(3)}, tmp_path / "resnet.safetensors")
     with pytest.raises(
@@ -479,7 +532,7 @@ def test_one_of_several_models_is_chosen(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.save(state_of(models, {}), describe(1, 5, {}), folder="gan/checkpoints")
     assert_same(read_state(tmp_path / "gan", model="critic"), models["critic"].state_dict())
-    with pytest.raises(ConfigurationError, match=r"has 2 models: choose with --model.*generator, critic"):
+    with pytest.raises(ConfigurationError, match=r"several models: generator, critic; choose with model= \(--model"):
         read_state(tmp_path / "gan")
     with pytest.raises(UnknownNameError, match=r"did you mean 'critic'"):
         read_state(tmp_path / "gan", model="critc")

@@ -100,7 +100,7 @@ def diff(
         float, typer.Option("--tolerance", "-t", help="Absolute differences up to this count as none.")
     ] = 0.0,
     model: Annotated[
-        str | None, typer.Option(help="Which of several models in a checkpoint.", show_default=False)
+        str | None, typer.Option(help="Which of several models in a file or a checkpoint.", show_default=False)
     ] = None,
     all_tensors: _All = False,
     as_json: Json = False,

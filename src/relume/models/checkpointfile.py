@@ -12,6 +12,7 @@ from relume.checkpoint import Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
 from relume.models.contents import RECIPE, ModelFile
 from relume.models.filling import EXTRA
+from relume.models.pickles.modules import several_models
 
 
 def read_checkpoint(
@@ -88,9 +89,7 @@ def _models(store: Store, checkpoint: Checkpoint) -> list[str]:
 
 def _chosen(model: str | None, names: list[str]) -> str:
     if model is None and len(names) > 1:
-        raise ConfigurationError(
-            f"the checkpoint has {len(names)} models: choose with --model (model=) one of {', '.join(names)}."
-        )
+        raise ConfigurationError(f"the checkpoint has {several_models(names)}")
     if model is not None and model not in names:
         raise UnknownNameError(f"there is no model {model!r} in the checkpoint: {closest(model, names)}")
     return model or names[0]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from relume.errors import ClassicFileError
+
 Format = Literal[
     "safetensors", "sharded safetensors", "torch", "torch legacy", "torchscript", "pt2", "checkpoint"
 ]  # fmt: skip
@@ -33,6 +35,8 @@ class ModelFile:
             with how often; the files of code in a TorchScript archive, as ``TorchScript code/...``. None of it was.
         suspicious: of these, and of everything else that was found, what no weights need, in words.
         size_bytes: of the file, or of all files.
+        problem: why ``state`` is empty, or not all of the weights, in a file that holds something; empty where it is all.
+            Whoever takes weights calls `checked_state`, which raises that.
     """
 
     path: Path
@@ -43,3 +47,11 @@ class ModelFile:
     callables: Mapping[str, int] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()
     size_bytes: int = 0
+    problem: str = ""
+
+
+def checked_state(file: ModelFile) -> Mapping[str, Any]:
+    """The weights of a file; raises ClassicFileError where it holds others than those."""
+    if file.problem:
+        raise ClassicFileError(file.problem)
+    return file.state

@@ -11,9 +11,9 @@ from typing import Any
 from torch import nn
 
 from relume.checkpoint import CHECKPOINTS, Checkpoint, Store
-from relume.errors import ConfigurationError, ModelFileError, UnknownNameError, closest
+from relume.errors import ClassicFileError, ConfigurationError, ModelFileError, UnknownNameError, closest
 from relume.models.checkpointfile import read_checkpoint
-from relume.models.contents import ModelFile
+from relume.models.contents import ModelFile, checked_state
 from relume.models.kinds import described, kind_of
 from relume.models.sharded import INDEX_ENDING, read_sharded, write_sharded
 from relume.models.tensorfile import read_tensorfile, write_tensorfile
@@ -95,7 +95,31 @@ def read_state(path: PathLike, *, model: str | None = None, verify: bool = False
         >>> read_state(path)
         {'weight': tensor([0, 1, 2])}
     """
-    return dict(open_model_file(path, model=model, verify=verify).state)
+    return dict(checked_state(open_model_file(path, model=model, verify=verify)))
+
+
+def open_for(path: PathLike, model: str | None) -> tuple[ModelFile, bool]:
+    """`open_model_file` of one of two files, of which the other may be the one with several models.
+
+    Returns:
+        The file, and whether ``model`` was chosen in it: a file with a single model is taken whatever that is called.
+    """
+    try:
+        return open_model_file(path, model=model), model is not None
+    except ConfigurationError as error:
+        file = None if model is None else open_model_file(path)
+        if file is None or len(_models_in(file)) > 1:
+            raise error
+        return file, False
+
+
+def _models_in(file: ModelFile) -> Mapping[str, Any]:
+    from relume.models.classic import classic_of
+
+    try:
+        return {} if file.content is None else classic_of(file.content, file.path).models
+    except ClassicFileError:
+        return {}
 
 
 def _open_torch(path: Path, is_zip: bool, model: str | None, refuse: bool, verify: bool) -> ModelFile:
@@ -117,7 +141,7 @@ def _one_of(opened: ModelFile, model: str) -> ModelFile:
     models = classic_of(opened.content, opened.path).models
     if model not in models:
         raise UnknownNameError(f"there is no model {model!r} in {opened.path}: {closest(model, models)}")
-    return replace(opened, state=models[model])
+    return replace(opened, state=models[model], problem="")
 
 
 def _check_single(path: Path, model: str | None) -> None:

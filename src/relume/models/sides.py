@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError, MismatchError
-from relume.models.contents import ModelFile
+from relume.models.contents import ModelFile, checked_state
 from relume.models.filling import EXTRA, names_of, own_tensors
 from relume.names import canonical_in, is_uninitialized, unwrap
 
@@ -41,9 +41,9 @@ def read_source(source: Source) -> Given:
     if isinstance(source, (str, os.PathLike)):
         from relume.models.files import open_model_file
 
-        return _given(open_model_file(source).state, os.fspath(source), is_owned=True)
+        return _given(checked_state(open_model_file(source)), os.fspath(source), is_owned=True)
     if isinstance(source, ModelFile):
-        return _given(source.state, str(source.path), is_owned=False)
+        return _given(checked_state(source), str(source.path), is_owned=False)
     if isinstance(source, nn.Module):
         inner = unwrap(source)
         rename = canonical_in(inner)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from relume.errors import ClassicFileError, ConfigurationError
-from relume.models.contents import ModelFile
+from relume.models.contents import ModelFile, checked_state
 from relume.models.look.entries import state_table
 from relume.models.look.inspect import Extras, extras_of
 
@@ -112,10 +112,12 @@ def convert(
         )
     file = open_model_file(source, model=model, refuse=refuse)
     _check_is_apart(file, target)
-    if not file.state:
+    if not checked_state(file):
         raise ClassicFileError(f"{file.path} has no weights: relume inspect shows what it has.")
     found = _classic(file)
     extras = extras_of(found) if found is not None else Extras()
+    taken = f"model {model or 'model'!r}"  # as state_dict_in chooses
+    extras = replace(extras, states={name: text for name, text in extras.states.items() if name != taken})
     if ending == ".pt2":
         left_out = _write_exported(source, target, example_inputs, extras)
     elif ending in _TORCH:

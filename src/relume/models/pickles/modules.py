@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
 from relume.errors import ClassicFileError, UnsafeFileError, closest
-from relume.models.pickles.inert import Inert, describe
+from relume.models.pickles.inert import Inert, describe, walk
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -70,8 +70,7 @@ def state_dict_in(content: Any, *, model: str | None = None, path: str | Path = 
     if model is not None and model not in models:
         raise ClassicFileError(f"{path} has no model {model!r}: {closest(model, models)}")
     if model is None and "model" not in models and len(models) > 1:
-        names = ", ".join(models)
-        raise ClassicFileError(f"{path} holds {len(models)} models: {names}. Say which: model={next(iter(models))!r}.")
+        raise ClassicFileError(f"{path} holds {several_models(models)}")
     return models[model or ("model" if "model" in models else next(iter(models)))]
 
 
@@ -174,6 +173,27 @@ def _is_all_tensors(content: Any) -> bool:
         and bool(content)
         and all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in content.items())
     )
+
+
+def several_models(names: Iterable[str]) -> str:
+    """The end of a message that one of them must be chosen."""
+    return f"several models: {', '.join(names)}; choose with model= (--model)."
+
+
+def unread_tensors(content: Any) -> list[str]:
+    """Where there are tensors of kinds that are not read, such as quantized ones."""
+    return [".".join(path) for path, value in walk(content) if _is_unread_tensor(value)]
+
+
+def readable_tensors(content: Any) -> dict[str, torch.Tensor]:
+    """The tensors beside those that are not read; empty where that is not what keeps a content from being a state_dict."""
+    if not isinstance(content, dict) or not any(map(_is_unread_tensor, content.values())):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+
+
+def _is_unread_tensor(value: Any) -> bool:
+    return isinstance(value, Inert) and value.class_name.startswith("torch._utils._rebuild_")
 
 
 def found_in(content: Any) -> str:
