@@ -206,6 +206,8 @@ def test_diff_of_files_with_several_models(relume: Command, files: Path) -> None
     status, _, err = relume("diff", "gan.pt", "gan.pt")
     assert status == 2 and "several models: G, D; choose with model= (--model)" in err
     assert relume("diff", "gan.pt", "plain.safetensors", "--model", "G")[0] == 0
+    status, out, _ = relume("inspect", "gan.pt", "--model", "D")
+    assert status == 0 and "1 x 3" in out
     assert relume("diff", "plain.safetensors", "gan.pt", "--model", "D")[0] == 1
 
 

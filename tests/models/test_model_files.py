@@ -25,6 +25,7 @@ from relume.errors import (
     ClassicFileError,
     ConfigurationError,
     ModelFileError,
+    RecipeError,
     StoreWriteError,
     UnknownNameError,
     UnstorableError,
@@ -32,6 +33,7 @@ from relume.errors import (
 from relume.models.files import open_model_file, read_state, save_weights
 from relume.models.load import load_weights
 from relume.models.look import convert, diff, inspect_file
+from relume.models.whole import load_model
 from saved_runs import describe, flip, make_run, packs, save_run, state_of
 
 
@@ -536,6 +538,16 @@ def test_one_of_several_models_is_chosen(tmp_path: Path) -> None:
         read_state(tmp_path / "gan")
     with pytest.raises(UnknownNameError, match=r"did you mean 'critic'"):
         read_state(tmp_path / "gan", model="critc")
+    fresh = nn.Linear(4, 1)
+    load_weights(fresh, tmp_path / "gan", source_model="critic")
+    assert torch.equal(fresh.weight, models["critic"].weight)
+    with pytest.raises(ConfigurationError, match="in load_weights with source_model="):
+        load_weights(fresh, tmp_path / "gan")
+    with pytest.raises(ConfigurationError, match="source_model='critic' is for a file"):
+        load_weights(fresh, models["critic"], source_model="critic")
+    assert inspect_file(tmp_path / "gan", model="critic").tensors[0].shape == (1, 4)
+    with pytest.raises(RecipeError, match="holds weights and no recipe"):
+        load_model(tmp_path / "gan", model="critic")
     path = save_weights(models["critic"], tmp_path / "w.safetensors")
     with pytest.raises(ConfigurationError, match=r"model='critic': .*holds the weights of one model"):
         read_state(path, model="critic")

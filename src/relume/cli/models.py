@@ -33,6 +33,7 @@ def inspect(
     stats: Annotated[
         bool, typer.Option("--stats", "-s", help="Read all values: minimum, mean, NaN, equal tensors.")
     ] = False,
+    model: Annotated[str | None, typer.Option(help="Which of several models.", show_default=False)] = None,
     all_tensors: _All = False,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +45,7 @@ def inspect(
     from relume.models.look.page import print_page
     from relume.models.look.render import inspection_page
 
-    found = inspect_file(file, stats=stats)
+    found = inspect_file(file, stats=stats, model=model)
     if as_json:
         print_json(_inspection_facts(found))
     else:

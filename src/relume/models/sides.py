@@ -37,11 +37,14 @@ class Given:
     is_owned: bool
 
 
-def read_source(source: Source) -> Given:
+def read_source(source: Source, model: str | None = None) -> Given:
+    """The given tensors; ``model`` is which of several in a file."""
+    if model is not None and not isinstance(source, (str, os.PathLike)):
+        raise ConfigurationError(f"source_model={model!r:.80} is for a file or a checkpoint with several models.")
     if isinstance(source, (str, os.PathLike)):
         from relume.models.files import open_model_file
 
-        return _given(checked_state(open_model_file(source)), os.fspath(source), is_owned=True)
+        return _given(checked_state(open_model_file(source, model=model)), os.fspath(source), is_owned=True)
     if isinstance(source, ModelFile):
         return _given(checked_state(source), str(source.path), is_owned=False)
     if isinstance(source, nn.Module):

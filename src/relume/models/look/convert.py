@@ -119,7 +119,7 @@ def convert(
     taken = f"model {model or 'model'!r}"  # as state_dict_in chooses
     extras = replace(extras, states={name: text for name, text in extras.states.items() if name != taken})
     if ending == ".pt2":
-        left_out = _write_exported(source, target, example_inputs, extras)
+        left_out = _write_exported(source, target, example_inputs, extras, model)
     elif ending in _TORCH:
         left_out = _write_torch(file, target, whole=model is None)
     else:
@@ -267,10 +267,12 @@ def _number(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "iufcb" else None
 
 
-def _write_exported(source: str | Path, target: Path, example_inputs: Any, extras: Extras) -> tuple[str, ...]:
+def _write_exported(
+    source: str | Path, target: Path, example_inputs: Any, extras: Extras, model: str | None
+) -> tuple[str, ...]:
     from relume.models.whole import load_model, save_model
 
-    save_model(load_model(source), target, example_inputs=example_inputs)
+    save_model(load_model(source, model=model), target, example_inputs=example_inputs)
     return (*extras.numbers, *extras.states, *extras.unused)
 
 

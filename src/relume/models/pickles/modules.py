@@ -177,7 +177,7 @@ def _is_all_tensors(content: Any) -> bool:
 
 def several_models(names: Iterable[str]) -> str:
     """The end of a message that one of them must be chosen."""
-    return f"several models: {', '.join(names)}; choose with model= (--model)."
+    return f"several models: {', '.join(names)}; choose with model= (--model); in load_weights with source_model=."
 
 
 def unread_tensors(content: Any) -> list[str]:
