@@ -37,7 +37,9 @@ def read_checkpoint(
     size_bytes = sum(value.nbytes for value in {id(value): value for value in tensors.values()}.values())
     meta = store.meta(checkpoint)
     metadata = checkpoint_metadata(checkpoint, meta) | _document(meta, chosen)
-    return ModelFile(checkpoint.path, "checkpoint", kept, metadata, size_bytes=size_bytes)
+    return ModelFile(
+        checkpoint.path, "checkpoint", kept, metadata, size_bytes=size_bytes, beside=_beside(store, checkpoint, chosen)
+    )
 
 
 def checkpoint_state(
@@ -73,6 +75,15 @@ def _document(meta: Any, model: str) -> dict[str, str]:
     documents = meta.get("models") if isinstance(meta, Mapping) else None
     document = documents.get(model) if isinstance(documents, Mapping) else None
     return {} if document is None else {RECIPE: json.dumps(document, default=str)}
+
+
+def _beside(store: Store, checkpoint: Checkpoint, chosen: str) -> tuple[str, ...]:
+    """Names of what else there is: ``model 'critic'``, ``optimizers``, ``config``."""
+    tree, meta = store.manifest(checkpoint).tree, store.meta(checkpoint)
+    held = tree if isinstance(tree, dict) else {}
+    others = [f"model {name!r}" for name in held.get("models") or () if name != chosen]
+    states = [str(name) for name, state in held.items() if name != "models" and state]
+    return (*others, *states, *(["config"] if isinstance(meta, Mapping) and meta.get("config") else []))
 
 
 def _models(store: Store, checkpoint: Checkpoint) -> list[str]:

@@ -35,6 +35,7 @@ class ModelFile:
             with how often; the files of code in a TorchScript archive, as ``TorchScript code/...``. None of it was.
         suspicious: of these, and of everything else that was found, what no weights need, in words.
         size_bytes: of the file, or of all files.
+        beside: what a checkpoint holds beside the weights of this model: other models, optimizers, ...
         problem: why ``state`` is empty, or not all of the weights, in a file that holds something; empty where it is all.
             Whoever takes weights calls `checked_state`, which raises that.
     """
@@ -47,6 +48,7 @@ class ModelFile:
     callables: Mapping[str, int] = field(default_factory=dict)
     suspicious: tuple[str, ...] = ()
     size_bytes: int = 0
+    beside: tuple[str, ...] = ()
     problem: str = ""
 
 

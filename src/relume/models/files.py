@@ -172,7 +172,18 @@ def _located(path: PathLike) -> Path | tuple[Store, Checkpoint]:
         is_folder = is_there = False
     if is_there and not is_folder:
         return place
+    if not is_folder and (index := _index_of(place)):
+        return index
     return (_in_folder(place) if is_folder else None) or _checkpoint(name, is_folder)
+
+
+def _index_of(place: Path) -> Path | None:
+    """The index of the shards that were saved under this name of a file; None where there is none."""
+    index = place.with_name(f"{place.name}.index.json") if place.name.endswith(_SAFETENSORS) else None
+    try:
+        return index if index and index.is_file() else None
+    except OSError:  # a name that is too long
+        return None
 
 
 def _text(path: PathLike) -> str:

@@ -15,6 +15,7 @@ from relume.errors import ClassicFileError, ConfigurationError
 from relume.models.contents import ModelFile, checked_state
 from relume.models.look.entries import state_table
 from relume.models.look.inspect import Extras, extras_of
+from relume.models.sharded import INDEX_ENDING
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".pt2")
 _ENDINGS_TEXT = (
@@ -31,12 +32,13 @@ class Conversion:
 
     Attributes:
         source_format: of the old file, see `ModelFile`.
+        target: the new file; of several, their index.
         tensors, elements: the weights.
         kind: the class of a whole model that was pickled.
         numbers: epoch, step, loss and other plain numbers.
         states: optimizers, schedulers and scalers, in words.
         suspicious: what the old file would have run, in words; nothing was.
-        left_out: what the new file does not hold.
+        left_out: what the new file does not hold, with the way to keep it where there is one.
     """
 
     source: Path
@@ -124,9 +126,15 @@ def convert(
         left_out = _write_torch(file, target, whole=model is None)
     else:
         tensors = {name: value for name, value in file.state.items() if isinstance(value, torch.Tensor)}
-        save_weights(tensors, target, metadata=_metadata(file, extras), max_shard_bytes=max_shard_bytes)
+        target = save_weights(tensors, target, metadata=_metadata(file, extras), max_shard_bytes=max_shard_bytes)
         left_out = (*extras.states, *extras.unused, *(name for name in file.state if name not in tensors))
-    return _conversion(file, target, extras, left_out)
+    return _conversion(file, target, extras, (*left_out, *_beside(file, ending)))
+
+
+def _beside(file: ModelFile, ending: str) -> list[str]:
+    """What a checkpoint holds and the new file does not; a .safetensors takes what it says of itself, such as its epoch."""
+    said = [] if ending == ".safetensors" else [name for name in ("epoch", "step", "metrics") if name in file.metadata]
+    return [f"{name} (relume export keeps it)" for name in (*file.beside, *said)]
 
 
 def check_target(source: str | Path, target: str | Path, *, force: bool = False, is_sharded: bool = False) -> Path:
@@ -298,6 +306,7 @@ def _conversion(file: ModelFile, target: Path, extras: Extras, left_out: tuple[s
 
 def _size_on_disk(target: Path) -> int:
     """Of the file, or of all shards with their index."""
-    index = target.with_name(f"{target.name}.index.json")
-    paths = [target] if target.exists() else [index, *target.parent.glob(f"{target.stem}-*-of-*{target.suffix}")]
-    return sum(path.stat().st_size for path in paths if path.exists())
+    if not target.name.endswith(INDEX_ENDING):
+        return target.stat().st_size
+    shards = target.parent.glob(f"{target.name.removesuffix(INDEX_ENDING)}-*-of-*.safetensors")
+    return sum(path.stat().st_size for path in (target, *shards))
