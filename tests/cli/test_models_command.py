@@ -247,6 +247,11 @@ def test_summary_of_the_small_models_and_of_other_numbers_of_classes(relume: Com
     assert found["parameters"] == 11_689_512 - 993 * 513
 
 
+def test_a_name_without_its_library_is_hinted_at(relume: Command) -> None:
+    status, _, err = relume("summary", "resnet18")
+    assert status == 1 and "A model by its name is torchvision/resnet18 or timm/resnet18." in err
+
+
 def test_a_model_that_looks_at_values_while_it_is_built(relume: Command) -> None:
     """It cannot be built without them."""
     status, out, _ = relume("summary", "torchvision/googlenet", "--depth", "1")

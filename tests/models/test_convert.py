@@ -293,6 +293,12 @@ def test_targets_that_make_no_sense(tmp_path: Path, name: str, message: str) -> 
             convert(tmp_path / "old.pt", tmp_path / "new.pt", **options)
 
 
+def test_a_folder_is_no_target(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigurationError, match=r"folder is a folder\. Give the name of a file: .*model\.safetensors"):
+        convert(save_weights(tiny(), tmp_path / "old.pt"), tmp_path / "folder")
+
+
 def test_sources_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.pt").write_bytes(b"")
     (tmp_path / "text.pt").write_text("hello")

@@ -404,6 +404,11 @@ def test_one_of_the_models_of_a_classic_file(tmp_path: Path) -> None:
         read_state(tmp_path / "gan.pt", model="critc")
 
 
+def test_an_opened_file_prints_in_one_line(tmp_path: Path) -> None:
+    file = open_model_file(save_weights({f"w{number}": torch.ones(50) for number in range(50)}, tmp_path / "w.pt"))
+    assert len(repr(file)) < 300 and "torch, 50 in its state" in repr(file)
+
+
 def test_several_models_are_never_read_as_none(tmp_path: Path) -> None:
     models = {"G": nn.Linear(2, 3), "D": nn.Linear(3, 1)}
     states = {name: model.state_dict() for name, model in models.items()}

@@ -241,9 +241,15 @@ def _network(name: str, shapes: list[tuple[int, ...]], classes: int | None) -> t
     if source not in _IMAGES or (source == name and Path(name).exists()):
         if classes is not None:
             raise typer.BadParameter(f"it is for models by name; {name} is a file.", param_hint="--classes")
+        from relume.errors import ModelFileError
         from relume.models.whole import load_model
 
-        return load_model(name), shapes
+        try:
+            return load_model(name), shapes
+        except ModelFileError as error:
+            if Path(name).exists() or not re.fullmatch(r"\w+", name):
+                raise
+            raise ModelFileError(f"{error} A model by its name is torchvision/{name} or timm/{name}.") from None
     image = shapes[0] if shapes else _IMAGES[source]
     if len(shapes) > 1 or len(image) != 3:
         raise typer.BadParameter(f"{name} takes one image, such as 3x224x224.", param_hint="--input")

@@ -51,6 +51,12 @@ class ModelFile:
     beside: tuple[str, ...] = ()
     problem: str = ""
 
+    def __repr__(self) -> str:
+        what = "; ".join(
+            filter(None, (f"{len(self.state)} in its state", f"{self.size_bytes:,} bytes", self.problem[:200]))
+        )
+        return f"<ModelFile {str(self.path)!r}: {self.format}, {what}>"
+
 
 def checked_state(file: ModelFile) -> Mapping[str, Any]:
     """The weights of a file; raises ClassicFileError where it holds others than those."""

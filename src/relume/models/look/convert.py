@@ -140,6 +140,8 @@ def _beside(file: ModelFile, ending: str) -> list[str]:
 def check_target(source: str | Path, target: str | Path, *, force: bool = False, is_sharded: bool = False) -> Path:
     """The path, if a conversion can be written there; raises ConfigurationError."""
     target = Path(target)
+    if _is_folder(target):
+        raise ConfigurationError(f"{target} is a folder. Give the name of a file: {target / 'model.safetensors'}.")
     if target.suffix.lower() not in ENDINGS:
         raise ConfigurationError(
             f"{str(target)!r:.200} ends in {target.suffix or 'nothing'!r:.40}. The ending says what is written. {_ENDINGS_TEXT}"
@@ -153,13 +155,18 @@ def check_target(source: str | Path, target: str | Path, *, force: bool = False,
         raise ConfigurationError(f"{str(target)!r:.200} is no path that can be written to: {reason}.") from error
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no path at all, which `_free` says
+        return False
+
+
 def _free(source: Path, target: Path, force: bool, is_sharded: bool) -> Path:
     if "\0" in str(target):  # which some of Python's calls take for a file that is not there
         raise ValueError("it has a NUL in it")
     if not target.parent.is_dir():
         raise ConfigurationError(f"there is no folder {target.parent} to write {target.name} to.")
-    if target.is_dir():
-        raise ConfigurationError(f"{target} is a folder.")
     if target.exists() and source.exists() and target.samefile(source):
         raise ConfigurationError(f"{target} is the file that is to be converted. Give the new one another name.")
     written = target.with_name(f"{target.name}.index.json") if is_sharded else target
