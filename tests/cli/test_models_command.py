@@ -199,6 +199,18 @@ def test_the_exit_status_of_diff_is_that_of_diff(relume: Command, files: Path) -
     assert status == 2 and "tolerance=-1" in err
 
 
+def test_diff_of_files_with_several_models(relume: Command, files: Path) -> None:
+    states = {"G": nn.Linear(2, 3).state_dict(), "D": nn.Linear(3, 1).state_dict()}
+    torch.save(states, "gan.pt")
+    save_weights(states["G"], "plain.safetensors")
+    status, _, err = relume("diff", "gan.pt", "gan.pt")
+    assert status == 2 and "several models: G, D; choose with model= (--model)" in err
+    assert relume("diff", "gan.pt", "plain.safetensors", "--model", "G")[0] == 0
+    status, out, _ = relume("inspect", "gan.pt", "--model", "D")
+    assert status == 0 and "1 x 3" in out
+    assert relume("diff", "plain.safetensors", "gan.pt", "--model", "D")[0] == 1
+
+
 def test_diff_as_json(relume: Command, files: Path) -> None:
     status, out, _ = relume("diff", "a.safetensors", "b.pt", "--json")
     found = json.loads(out)
@@ -233,6 +245,11 @@ def test_summary_of_the_small_models_and_of_other_numbers_of_classes(relume: Com
     assert "Conv2d" in relume("summary", "cnn", "-i", "3x32x32", "--depth", "2")[1]
     found = json.loads(relume("summary", "torchvision/resnet18", "--classes", "7", "--json")[1])
     assert found["parameters"] == 11_689_512 - 993 * 513
+
+
+def test_a_name_without_its_library_is_hinted_at(relume: Command) -> None:
+    status, _, err = relume("summary", "resnet18")
+    assert status == 1 and "A model by its name is torchvision/resnet18 or timm/resnet18." in err
 
 
 def test_a_model_that_looks_at_values_while_it_is_built(relume: Command) -> None:

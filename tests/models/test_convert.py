@@ -26,6 +26,7 @@ from relume.errors import (
 from relume.models import CNN
 from relume.models.files import read_state, save_weights
 from relume.models.look import convert, inspect_file
+from saved_runs import save_run
 
 
 def tiny() -> nn.Sequential:
@@ -97,7 +98,9 @@ def test_shards_are_written_with_their_index(tmp_path: Path) -> None:
     done = convert(tmp_path / "old.pt", tmp_path / "new.safetensors", max_shard_bytes=120)
     files = list(tmp_path.glob("new*"))
     assert len(files) > 2 and done.size_bytes == sum(path.stat().st_size for path in files)
-    assert same(dict(read_state(tmp_path / "new.safetensors.index.json")), dict(model.state_dict()))
+    assert done.target == tmp_path / "new.safetensors.index.json"
+    assert same(read_state(done.target), dict(model.state_dict()))
+    assert same(read_state(tmp_path / "new.safetensors"), dict(model.state_dict()))  # the name that it was given
     with pytest.raises(ConfigurationError, match=r"index.json exists"):
         convert(tmp_path / "old.pt", tmp_path / "new.safetensors", max_shard_bytes=120)
 
@@ -186,6 +189,15 @@ def test_one_of_several_models(tmp_path: Path) -> None:
     done = convert(tmp_path / "gan.pt", tmp_path / "critic.pt", model="critic")
     assert same(torch.load(tmp_path / "critic.pt", weights_only=True), dict(critic.state_dict()))
     assert done.tensors == 2
+
+
+def test_what_a_checkpoint_has_beside_its_weights_is_named(tmp_path: Path) -> None:
+    save_run(tmp_path, "one", [0.5], config={"lr": 0.1})
+    kept = " (relume export keeps it)"
+    done = convert(tmp_path / "one", tmp_path / "one.pt")
+    assert {f"{name}{kept}" for name in ("optimizers", "config", "epoch", "step")} <= set(done.left_out)
+    done = convert(tmp_path / "one", tmp_path / "one.safetensors")
+    assert done.left_out == (f"optimizers{kept}", f"config{kept}")
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
@@ -279,6 +291,12 @@ def test_targets_that_make_no_sense(tmp_path: Path, name: str, message: str) -> 
     for options in ({"max_shard_bytes": 100}, {"example_inputs": torch.zeros(1)}):
         with pytest.raises(ConfigurationError, match="is one file|holds weights"):
             convert(tmp_path / "old.pt", tmp_path / "new.pt", **options)
+
+
+def test_a_folder_is_no_target(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ConfigurationError, match=r"folder is a folder\. Give the name of a file: .*model\.safetensors"):
+        convert(save_weights(tiny(), tmp_path / "old.pt"), tmp_path / "folder")
 
 
 def test_sources_that_are_none(tmp_path: Path) -> None:

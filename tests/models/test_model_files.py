@@ -25,12 +25,20 @@ from relume.errors import (
     ClassicFileError,
     ConfigurationError,
     ModelFileError,
+    RecipeError,
     StoreWriteError,
     UnknownNameError,
     UnstorableError,
 )
 from relume.models.files import open_model_file, read_state, save_weights
+from relume.models.load import load_weights
+from relume.models.look import convert, diff, inspect_file
+from relume.models.whole import load_model
 from saved_runs import describe, flip, make_run, packs, save_run, state_of
+
+
+class OddExtra:
+    """What a state should not hold."""
 
 
 class WithExtra(nn.Module):
@@ -228,6 +236,34 @@ def test_extra_state_is_kept_in_pt_and_named_for_safetensors(tmp_path: Path) -> 
         save_weights(WithExtra({"hook": print}), tmp_path / "w.pt")
 
 
+@pytest.mark.parametrize("by_torch", [True, False])
+def test_extra_state_is_loaded_from_pt(by_torch: bool, tmp_path: Path) -> None:
+    extra = {"scale": 2.0, "history": [1, (torch.ones(2), None)]}
+    model, path = nn.Sequential(nn.Linear(2, 2), WithExtra(extra)), tmp_path / "w.pt"
+    for content in (model.state_dict(), {"epoch": 3, "model_state_dict": model.state_dict()})[: 2 if by_torch else 1]:
+        torch.save(content, path) if by_torch else save_weights(model, path)
+        fresh = nn.Sequential(nn.Linear(2, 2), WithExtra(None))
+        load_weights(fresh, path)
+        assert fresh[1].extra["scale"] == 2.0 and torch.equal(fresh[1].extra["history"][1][0], torch.ones(2))
+        fresh.load_state_dict(read_state(path))
+    done = convert(path, tmp_path / "w.safetensors")
+    assert done.tensors == 3 and "1._extra_state" in done.left_out
+    assert not diff(path, tmp_path / "w.safetensors").tensors[0].change
+
+
+def test_extra_state_that_is_an_object_is_not_read(tmp_path: Path) -> None:
+    torch.save(WithExtra(OddExtra()).state_dict(), tmp_path / "w.pt")
+    assert list(read_state(tmp_path / "w.pt")) == ["weight"]
+
+
+def test_extra_state_is_loaded_from_a_checkpoint(tmp_path: Path) -> None:
+    make_run(tmp_path, "one")
+    Store(tmp_path).save(state_of({"model": WithExtra({"scale": 2.0})}, {}), folder="one/checkpoints")
+    fresh = WithExtra(None)
+    load_weights(fresh, tmp_path / "one")
+    assert fresh.extra == {"scale": 2.0}
+
+
 @pytest.mark.filterwarnings("ignore:Validating sparse:UserWarning")
 def test_sparse_weights_are_kept_in_pt(tmp_path: Path) -> None:
     found = torch.load(save_weights({"s": torch.eye(3).to_sparse()}, tmp_path / "s.pt"), weights_only=True)
@@ -368,6 +404,64 @@ def test_one_of_the_models_of_a_classic_file(tmp_path: Path) -> None:
         read_state(tmp_path / "gan.pt", model="critc")
 
 
+def test_an_opened_file_prints_in_one_line(tmp_path: Path) -> None:
+    file = open_model_file(save_weights({f"w{number}": torch.ones(50) for number in range(50)}, tmp_path / "w.pt"))
+    assert len(repr(file)) < 300 and "torch, 50 in its state" in repr(file)
+
+
+def test_several_models_are_never_read_as_none(tmp_path: Path) -> None:
+    models = {"G": nn.Linear(2, 3), "D": nn.Linear(3, 1)}
+    states = {name: model.state_dict() for name, model in models.items()}
+    path, plain = tmp_path / "gan.pt", tmp_path / "plain.safetensors"
+    torch.save({**states, "optG": torch.optim.SGD(models["G"].parameters()).state_dict()}, path)
+    save_weights(models["G"], plain)
+    attempts: list[Callable[[], Any]] = [
+        lambda: read_state(path),
+        lambda: load_weights(nn.Linear(2, 3), path),
+        lambda: load_weights(nn.Linear(2, 3), open_model_file(path)),
+        lambda: convert(path, tmp_path / "new.safetensors"),
+        lambda: convert(path, tmp_path / "new.pt"),
+        lambda: diff(path, path),
+        lambda: diff(plain, path),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ClassicFileError, match=r"several models: G, D; choose with model= \(--model\)"):
+            attempt()
+    assert diff(path, plain, model="G").is_same and diff(plain, path, model="G").is_same
+    assert not diff(path, plain, model="D").is_same
+    with pytest.raises(UnknownNameError, match="no model 'X'"):
+        diff(path, plain, model="X")
+    with pytest.raises(UnknownNameError, match=r"model='G': neither .* has several models"):
+        diff(plain, plain, model="G")
+    done = convert(path, tmp_path / "new.safetensors", model="G")
+    assert done.left_out == ("optG", "model 'D'")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("is_classic", [False, True])
+def test_a_tensor_that_is_not_read_is_named(is_classic: bool, tmp_path: Path) -> None:
+    state = {"a": torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8), "b": torch.ones(2)}
+    path = save_weights(state, tmp_path / "q.pt")
+    if is_classic:
+        torch.save({"epoch": 1, "model_state_dict": state}, path)
+    attempts: list[Callable[[], Any]] = [
+        lambda: read_state(path),
+        lambda: load_weights(nn.Linear(2, 3), path),
+        lambda: convert(path, tmp_path / "q.safetensors"),
+        lambda: diff(path, path),
+    ]
+    for attempt in attempts:
+        with pytest.raises(ClassicFileError, match=r"a kind that is not read .*\ba\."):
+            attempt()
+    assert is_classic or [entry.name for entry in inspect_file(path).tensors] == ["b"]
+
+
+def test_a_file_without_weights_is_not_read_as_empty(tmp_path: Path) -> None:
+    torch.save({"epoch": 3}, tmp_path / "no.pt")
+    with pytest.raises(ClassicFileError, match="no state_dict of a model in it: it holds a dictionary with 'epoch'"):
+        read_state(tmp_path / "no.pt")
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     save_weights({"w": torch.ones(3)}, tmp_path / "resnet.safetensors")
     with pytest.raises(
@@ -445,10 +539,20 @@ def test_one_of_several_models_is_chosen(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.save(state_of(models, {}), describe(1, 5, {}), folder="gan/checkpoints")
     assert_same(read_state(tmp_path / "gan", model="critic"), models["critic"].state_dict())
-    with pytest.raises(ConfigurationError, match=r"has 2 models: choose with --model.*generator, critic"):
+    with pytest.raises(ConfigurationError, match=r"several models: generator, critic; choose with model= \(--model"):
         read_state(tmp_path / "gan")
     with pytest.raises(UnknownNameError, match=r"did you mean 'critic'"):
         read_state(tmp_path / "gan", model="critc")
+    fresh = nn.Linear(4, 1)
+    load_weights(fresh, tmp_path / "gan", source_model="critic")
+    assert torch.equal(fresh.weight, models["critic"].weight)
+    with pytest.raises(ConfigurationError, match="in load_weights with source_model="):
+        load_weights(fresh, tmp_path / "gan")
+    with pytest.raises(ConfigurationError, match="source_model='critic' is for a file"):
+        load_weights(fresh, models["critic"], source_model="critic")
+    assert inspect_file(tmp_path / "gan", model="critic").tensors[0].shape == (1, 4)
+    with pytest.raises(RecipeError, match="holds weights and no recipe"):
+        load_model(tmp_path / "gan", model="critic")
     path = save_weights(models["critic"], tmp_path / "w.safetensors")
     with pytest.raises(ConfigurationError, match=r"model='critic': .*holds the weights of one model"):
         read_state(path, model="critic")

@@ -33,6 +33,7 @@ def inspect(
     stats: Annotated[
         bool, typer.Option("--stats", "-s", help="Read all values: minimum, mean, NaN, equal tensors.")
     ] = False,
+    model: Annotated[str | None, typer.Option(help="Which of several models.", show_default=False)] = None,
     all_tensors: _All = False,
     as_json: Json = False,
 ) -> None:
@@ -44,7 +45,7 @@ def inspect(
     from relume.models.look.page import print_page
     from relume.models.look.render import inspection_page
 
-    found = inspect_file(file, stats=stats)
+    found = inspect_file(file, stats=stats, model=model)
     if as_json:
         print_json(_inspection_facts(found))
     else:
@@ -100,7 +101,7 @@ def diff(
         float, typer.Option("--tolerance", "-t", help="Absolute differences up to this count as none.")
     ] = 0.0,
     model: Annotated[
-        str | None, typer.Option(help="Which of several models in a checkpoint.", show_default=False)
+        str | None, typer.Option(help="Which of several models in a file or a checkpoint.", show_default=False)
     ] = None,
     all_tensors: _All = False,
     as_json: Json = False,
@@ -240,9 +241,15 @@ def _network(name: str, shapes: list[tuple[int, ...]], classes: int | None) -> t
     if source not in _IMAGES or (source == name and Path(name).exists()):
         if classes is not None:
             raise typer.BadParameter(f"it is for models by name; {name} is a file.", param_hint="--classes")
+        from relume.errors import ModelFileError
         from relume.models.whole import load_model
 
-        return load_model(name), shapes
+        try:
+            return load_model(name), shapes
+        except ModelFileError as error:
+            if Path(name).exists() or not re.fullmatch(r"\w+", name):
+                raise
+            raise ModelFileError(f"{error} A model by its name is torchvision/{name} or timm/{name}.") from None
     image = shapes[0] if shapes else _IMAGES[source]
     if len(shapes) > 1 or len(image) != 3:
         raise typer.BadParameter(f"{name} takes one image, such as 3x224x224.", param_hint="--input")

@@ -11,6 +11,8 @@ import torch
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
 from relume.models.contents import RECIPE, ModelFile
+from relume.models.filling import EXTRA
+from relume.models.pickles.modules import several_models
 
 
 def read_checkpoint(
@@ -31,10 +33,13 @@ def read_checkpoint(
     chosen = _chosen(model, _models(store, checkpoint))
     state = checkpoint_state(store, checkpoint, model=chosen, verify=verify)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    kept = {name: value for name, value in state.items() if name in tensors or name.rpartition(".")[2] == EXTRA}
     size_bytes = sum(value.nbytes for value in {id(value): value for value in tensors.values()}.values())
     meta = store.meta(checkpoint)
     metadata = checkpoint_metadata(checkpoint, meta) | _document(meta, chosen)
-    return ModelFile(checkpoint.path, "checkpoint", tensors, metadata, size_bytes=size_bytes)
+    return ModelFile(
+        checkpoint.path, "checkpoint", kept, metadata, size_bytes=size_bytes, beside=_beside(store, checkpoint, chosen)
+    )
 
 
 def checkpoint_state(
@@ -72,6 +77,15 @@ def _document(meta: Any, model: str) -> dict[str, str]:
     return {} if document is None else {RECIPE: json.dumps(document, default=str)}
 
 
+def _beside(store: Store, checkpoint: Checkpoint, chosen: str) -> tuple[str, ...]:
+    """Names of what else there is: ``model 'critic'``, ``optimizers``, ``config``."""
+    tree, meta = store.manifest(checkpoint).tree, store.meta(checkpoint)
+    held = tree if isinstance(tree, dict) else {}
+    others = [f"model {name!r}" for name in held.get("models") or () if name != chosen]
+    states = [str(name) for name, state in held.items() if name != "models" and state]
+    return (*others, *states, *(["config"] if isinstance(meta, Mapping) and meta.get("config") else []))
+
+
 def _models(store: Store, checkpoint: Checkpoint) -> list[str]:
     tree = store.manifest(checkpoint).tree
     models = tree.get("models") if isinstance(tree, dict) else None
@@ -86,9 +100,7 @@ def _models(store: Store, checkpoint: Checkpoint) -> list[str]:
 
 def _chosen(model: str | None, names: list[str]) -> str:
     if model is None and len(names) > 1:
-        raise ConfigurationError(
-            f"the checkpoint has {len(names)} models: choose with --model (model=) one of {', '.join(names)}."
-        )
+        raise ConfigurationError(f"the checkpoint has {several_models(names)}")
     if model is not None and model not in names:
         raise UnknownNameError(f"there is no model {model!r} in the checkpoint: {closest(model, names)}")
     return model or names[0]

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from relume.errors import ClassicFileError, UnsafeFileError
+from relume.models.filling import EXTRA
 from relume.models.pickles import Inert, describe, is_module, is_state_dict, module_state, read_torch
 from relume.models.pickles.inert import children
-from relume.models.pickles.modules import Names, found_in
+from relume.models.pickles.modules import Names, found_in, unread_tensors
 
 State = dict[str, Any]
 
@@ -133,6 +134,11 @@ def classic_of(content: Any, path: Path) -> ClassicCheckpoint:
         name = key if isinstance(key, str) else describe(key)
         if not _take_state(found, name, value, by_name) and not _take_plain(found, name, value):
             found.unused.append(name)
+    if not found.models and (unread := unread_tensors(content)):
+        raise ClassicFileError(
+            f"{path} holds tensors of a kind that is not read (quantized?): {', '.join(unread)[:300]}. Save what they stand for: "
+            "value.dequantize()."
+        )
     if not found.models:
         raise ClassicFileError(
             f"{path} has no state_dict of a model in it: it holds {found_in(content):.300}. {_FORMS}"
@@ -201,11 +207,17 @@ def _take_model(found: ClassicCheckpoint, name: str, value: Any) -> bool:
     if state is None or not is_state_dict(state):
         return False
     objects = [
-        key for key, item in state.items() if not isinstance(item, torch.Tensor) and not _is_plain_tree(found, item)
+        key
+        for key, item in state.items()
+        if not isinstance(item, torch.Tensor) and not (_is_extra(key) and _is_plain_tree(found, item))
     ]
     found.unused += [f"{name}.{key}" for key in objects]
     found.models[name] = {key: item for key, item in state.items() if key not in objects} if objects else state
     return True
+
+
+def _is_extra(key: str) -> bool:
+    return key.rpartition(".")[2] == EXTRA
 
 
 def _states(found: ClassicCheckpoint, kind: str) -> dict[str, State]:

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from relume.checkpoint import CHECKPOINTS, Checkpoint, Store
-from relume.errors import ConfigurationError, ModelFileError, UnknownNameError, closest
+from relume.errors import ClassicFileError, ConfigurationError, ModelFileError, UnknownNameError, closest
 from relume.models.checkpointfile import read_checkpoint
-from relume.models.contents import ModelFile
+from relume.models.contents import ModelFile, checked_state
 from relume.models.kinds import described, kind_of
 from relume.models.sharded import INDEX_ENDING, read_sharded, write_sharded
 from relume.models.tensorfile import read_tensorfile, write_tensorfile
@@ -78,8 +77,8 @@ def open_model_file(
     return read_pt2_state(place)
 
 
-def read_state(path: PathLike, *, model: str | None = None, verify: bool = False) -> dict[str, torch.Tensor]:
-    """The weights in a file or a checkpoint, by name, in its order.
+def read_state(path: PathLike, *, model: str | None = None, verify: bool = False) -> dict[str, Any]:
+    """The weights in a file or a checkpoint, by name, in its order; the extra state of modules is among them.
 
     Tensors are on the CPU and mapped from the file, where its format allows it: opening reads none of them, using one
     reads it, writing to one changes this process's memory and not the file. Tied ones share memory.
@@ -96,7 +95,31 @@ def read_state(path: PathLike, *, model: str | None = None, verify: bool = False
         >>> read_state(path)
         {'weight': tensor([0, 1, 2])}
     """
-    return dict(open_model_file(path, model=model, verify=verify).state)
+    return dict(checked_state(open_model_file(path, model=model, verify=verify)))
+
+
+def open_for(path: PathLike, model: str | None) -> tuple[ModelFile, bool]:
+    """`open_model_file` of one of two files, of which the other may be the one with several models.
+
+    Returns:
+        The file, and whether ``model`` was chosen in it: a file with a single model is taken whatever that is called.
+    """
+    try:
+        return open_model_file(path, model=model), model is not None
+    except ConfigurationError as error:
+        file = None if model is None else open_model_file(path)
+        if file is None or len(_models_in(file)) > 1:
+            raise error
+        return file, False
+
+
+def _models_in(file: ModelFile) -> Mapping[str, Any]:
+    from relume.models.classic import classic_of
+
+    try:
+        return {} if file.content is None else classic_of(file.content, file.path).models
+    except ClassicFileError:
+        return {}
 
 
 def _open_torch(path: Path, is_zip: bool, model: str | None, refuse: bool, verify: bool) -> ModelFile:
@@ -118,7 +141,7 @@ def _one_of(opened: ModelFile, model: str) -> ModelFile:
     models = classic_of(opened.content, opened.path).models
     if model not in models:
         raise UnknownNameError(f"there is no model {model!r} in {opened.path}: {closest(model, models)}")
-    return replace(opened, state={n: v for n, v in models[model].items() if isinstance(v, torch.Tensor)})
+    return replace(opened, state=models[model], problem="")
 
 
 def _check_single(path: Path, model: str | None) -> None:
@@ -149,7 +172,18 @@ def _located(path: PathLike) -> Path | tuple[Store, Checkpoint]:
         is_folder = is_there = False
     if is_there and not is_folder:
         return place
+    if not is_folder and (index := _index_of(place)):
+        return index
     return (_in_folder(place) if is_folder else None) or _checkpoint(name, is_folder)
+
+
+def _index_of(place: Path) -> Path | None:
+    """The index of the shards that were saved under this name of a file; None where there is none."""
+    index = place.with_name(f"{place.name}.index.json") if place.name.endswith(_SAFETENSORS) else None
+    try:
+        return index if index and index.is_file() else None
+    except OSError:  # a name that is too long
+        return None
 
 
 def _text(path: PathLike) -> str:

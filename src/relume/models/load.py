@@ -28,6 +28,8 @@ def load_weights(
     rename: Rename = None,
     only: str | Iterable[str] | None = None,
     skip_mismatched: bool = False,
+    *,
+    source_model: str | None = None,
 ) -> LoadReport:
     """Fill a model's own parameters and buffers, all of them or none.
 
@@ -42,6 +44,7 @@ def load_weights(
             leaves no choice. A prefix that all names have too much or too little of needs none of these.
         only: patterns (``"features.*"``) of the model's names; everything else is left as it is.
         skip_mismatched: tensors of another shape keep their own values, such as those of a new head.
+        source_model: which of several models in the file or the checkpoint.
 
     Tensors of another dtype are converted, as long as no kind of number is lost (complex to real, float to integer).
     Frozen parameters are filled too. Old files are converted as ``load_state_dict`` does it.
@@ -64,7 +67,7 @@ def load_weights(
         ()
     """
     _check_arguments(model, strict, skip_mismatched)
-    given = read_source(source)
+    given = read_source(source, source_model)
     target = Target(unwrap(model))
     wanted = _patterns(only)
     selected = chosen(wanted, target.tensors)

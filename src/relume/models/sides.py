@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError, MismatchError, UnstorableError
-from relume.models.contents import ModelFile
+from relume.models.contents import ModelFile, checked_state
 from relume.models.filling import EXTRA, names_of, own_tensors
 from relume.models.weights import from_numpy
 from relume.names import canonical_in, is_uninitialized, unwrap
@@ -39,13 +39,16 @@ class Given:
     is_owned: bool
 
 
-def read_source(source: Source) -> Given:
+def read_source(source: Source, model: str | None = None) -> Given:
+    """The given tensors; ``model`` is which of several in a file."""
+    if model is not None and not isinstance(source, (str, os.PathLike)):
+        raise ConfigurationError(f"source_model={model!r:.80} is for a file or a checkpoint with several models.")
     if isinstance(source, (str, os.PathLike)):
         from relume.models.files import open_model_file
 
-        return _given(open_model_file(source).state, os.fspath(source), is_owned=True)
+        return _given(checked_state(open_model_file(source, model=model)), os.fspath(source), is_owned=True)
     if isinstance(source, ModelFile):
-        return _given(source.state, str(source.path), is_owned=False)
+        return _given(checked_state(source), str(source.path), is_owned=False)
     if isinstance(source, nn.Module):
         inner = unwrap(source)
         rename = canonical_in(inner)

@@ -13,7 +13,7 @@ from torch import nn
 
 from relume.checkpoint import restore_module
 from relume.errors import ConfigurationError, MismatchError, RecipeError
-from relume.models.contents import RECIPE, ModelFile
+from relume.models.contents import RECIPE, ModelFile, checked_state
 from relume.models.exported import load_exported, save_exported
 from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make, make_with_values, recipe_of
@@ -99,7 +99,12 @@ def model_document(model: nn.Module) -> dict[str, Any]:
 
 
 def load_model(
-    path: str | Path, *, device: str | torch.device = "cpu", verify: bool = False, mmap: bool = True
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    verify: bool = False,
+    mmap: bool = True,
+    model: str | None = None,
 ) -> nn.Module:
     """The model in a file of `save_model`, or in a checkpoint that has a recipe (``runs/fashion@best``).
 
@@ -112,27 +117,30 @@ def load_model(
         device: where the tensors shall be.
         verify: check the tensors against the checksums that relume wrote, which reads all of them.
         mmap: leave the tensors in the file until they are used; otherwise they are read now, and the file may go.
+        model: which of several models in a checkpoint.
 
     Raises:
+        ConfigurationError: there are several models, and ``model`` was not given; lists them.
         RecipeError: the file has none, or it names what is not imported or not allowed, or builds another model.
         ModelFileError: the file is missing, damaged or not understood.
         UnsafeFileError: it holds what would run code.
     """
     device = _device(device)
-    if str(path).endswith(".pt2"):
+    if model is None and str(path).endswith(".pt2"):
         return load_exported(path, device=device, mmap=mmap)
     from relume.models.files import open_model_file, read_state
 
-    file = open_model_file(path)
+    file = open_model_file(path, model=model)
     if file.format == "pt2":
         return load_exported(file.path, device=device, mmap=mmap)
-    state: Mapping[str, torch.Tensor] = read_state(path, verify=True) if verify else file.state
+    held = read_state(path, model=model, verify=True) if verify else checked_state(file)
+    state = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
     document = _document(file)
-    model = _built(document, state, str(file.path))
-    _set_modes(model, document)
+    built = _built(document, state, str(file.path))
+    _set_modes(built, document)
     if not mmap:
-        _take_into_memory(model)
-    return model.to(device)
+        _take_into_memory(built)
+    return built.to(device)
 
 
 def _device(device: str | torch.device) -> torch.device:

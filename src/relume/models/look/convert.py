@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from relume.errors import ClassicFileError, ConfigurationError
-from relume.models.contents import ModelFile
+from relume.models.contents import ModelFile, checked_state
 from relume.models.look.entries import state_table
 from relume.models.look.inspect import Extras, extras_of
+from relume.models.sharded import INDEX_ENDING
 
 ENDINGS = (".safetensors", ".pt", ".pth", ".pt2")
 _ENDINGS_TEXT = (
@@ -31,12 +32,13 @@ class Conversion:
 
     Attributes:
         source_format: of the old file, see `ModelFile`.
+        target: the new file; of several, their index.
         tensors, elements: the weights.
         kind: the class of a whole model that was pickled.
         numbers: epoch, step, loss and other plain numbers.
         states: optimizers, schedulers and scalers, in words.
         suspicious: what the old file would have run, in words; nothing was.
-        left_out: what the new file does not hold.
+        left_out: what the new file does not hold, with the way to keep it where there is one.
     """
 
     source: Path
@@ -112,23 +114,34 @@ def convert(
         )
     file = open_model_file(source, model=model, refuse=refuse)
     _check_is_apart(file, target)
-    if not file.state:
+    if not checked_state(file):
         raise ClassicFileError(f"{file.path} has no weights: relume inspect shows what it has.")
     found = _classic(file)
     extras = extras_of(found) if found is not None else Extras()
+    taken = f"model {model or 'model'!r}"  # as state_dict_in chooses
+    extras = replace(extras, states={name: text for name, text in extras.states.items() if name != taken})
     if ending == ".pt2":
-        left_out = _write_exported(source, target, example_inputs, extras)
+        left_out = _write_exported(source, target, example_inputs, extras, model)
     elif ending in _TORCH:
         left_out = _write_torch(file, target, whole=model is None)
     else:
-        save_weights(file.state, target, metadata=_metadata(file, extras), max_shard_bytes=max_shard_bytes)
-        left_out = (*extras.states, *extras.unused)
-    return _conversion(file, target, extras, left_out)
+        tensors = {name: value for name, value in file.state.items() if isinstance(value, torch.Tensor)}
+        target = save_weights(tensors, target, metadata=_metadata(file, extras), max_shard_bytes=max_shard_bytes)
+        left_out = (*extras.states, *extras.unused, *(name for name in file.state if name not in tensors))
+    return _conversion(file, target, extras, (*left_out, *_beside(file, ending)))
+
+
+def _beside(file: ModelFile, ending: str) -> list[str]:
+    """What a checkpoint holds and the new file does not; a .safetensors takes what it says of itself, such as its epoch."""
+    said = [] if ending == ".safetensors" else [name for name in ("epoch", "step", "metrics") if name in file.metadata]
+    return [f"{name} (relume export keeps it)" for name in (*file.beside, *said)]
 
 
 def check_target(source: str | Path, target: str | Path, *, force: bool = False, is_sharded: bool = False) -> Path:
     """The path, if a conversion can be written there; raises ConfigurationError."""
     target = Path(target)
+    if _is_folder(target):
+        raise ConfigurationError(f"{target} is a folder. Give the name of a file: {target / 'model.safetensors'}.")
     if target.suffix.lower() not in ENDINGS:
         raise ConfigurationError(
             f"{str(target)!r:.200} ends in {target.suffix or 'nothing'!r:.40}. The ending says what is written. {_ENDINGS_TEXT}"
@@ -142,13 +155,18 @@ def check_target(source: str | Path, target: str | Path, *, force: bool = False,
         raise ConfigurationError(f"{str(target)!r:.200} is no path that can be written to: {reason}.") from error
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # no path at all, which `_free` says
+        return False
+
+
 def _free(source: Path, target: Path, force: bool, is_sharded: bool) -> Path:
     if "\0" in str(target):  # which some of Python's calls take for a file that is not there
         raise ValueError("it has a NUL in it")
     if not target.parent.is_dir():
         raise ConfigurationError(f"there is no folder {target.parent} to write {target.name} to.")
-    if target.is_dir():
-        raise ConfigurationError(f"{target} is a folder.")
     if target.exists() and source.exists() and target.samefile(source):
         raise ConfigurationError(f"{target} is the file that is to be converted. Give the new one another name.")
     written = target.with_name(f"{target.name}.index.json") if is_sharded else target
@@ -190,7 +208,7 @@ def _write_torch(file: ModelFile, target: Path, *, whole: bool) -> tuple[str, ..
     from relume.models.torchfile import write_torchfile
 
     if not whole or not isinstance(file.content, Mapping):
-        save_weights(file.state, target)
+        save_weights(_Kept().plain(file.state, ""), target)
         return ()
     kept = _Kept()
     write_torchfile(kept.plain(file.content, ""), target)
@@ -264,10 +282,12 @@ def _number(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) and value.dtype.kind in "iufcb" else None
 
 
-def _write_exported(source: str | Path, target: Path, example_inputs: Any, extras: Extras) -> tuple[str, ...]:
+def _write_exported(
+    source: str | Path, target: Path, example_inputs: Any, extras: Extras, model: str | None
+) -> tuple[str, ...]:
     from relume.models.whole import load_model, save_model
 
-    save_model(load_model(source), target, example_inputs=example_inputs)
+    save_model(load_model(source, model=model), target, example_inputs=example_inputs)
     return (*extras.numbers, *extras.states, *extras.unused)
 
 
@@ -293,6 +313,7 @@ def _conversion(file: ModelFile, target: Path, extras: Extras, left_out: tuple[s
 
 def _size_on_disk(target: Path) -> int:
     """Of the file, or of all shards with their index."""
-    index = target.with_name(f"{target.name}.index.json")
-    paths = [target] if target.exists() else [index, *target.parent.glob(f"{target.stem}-*-of-*{target.suffix}")]
-    return sum(path.stat().st_size for path in paths if path.exists())
+    if not target.name.endswith(INDEX_ENDING):
+        return target.stat().st_size
+    shards = target.parent.glob(f"{target.name.removesuffix(INDEX_ENDING)}-*-of-*.safetensors")
+    return sum(path.stat().st_size for path in (target, *shards))

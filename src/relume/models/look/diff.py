@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from relume.checkpoint.tensors import as_bytes
-from relume.errors import ConfigurationError
+from relume.errors import ConfigurationError, UnknownNameError
+from relume.models.contents import checked_state
 from relume.models.look.entries import dtype_name
 from relume.models.look.numbers import PART_ELEMENTS, as_float64, parts
 from relume.text import printable
@@ -103,7 +104,7 @@ def diff(first: Any, second: Any, *, tolerance: float = 0.0, model: str | None =
     Args:
         first, second: files of any format that relume reads, checkpoints (``"runs/fashion@best"``), models or state_dicts.
         tolerance: absolute differences up to this count as none. NaN is equal to NaN, and -0 to 0.
-        model: which of several models in a checkpoint.
+        model: which of several models in a file or a checkpoint; the other may hold a single one, of any name.
 
     Files are mapped and read in parts: memory stays at some 100 MB, however large they are. Names that differ by a prefix
     of a wrapper or trainer (``module.``, ``model.``...) are paired; `Diff.prefixes` says so.
@@ -121,7 +122,9 @@ def diff(first: Any, second: Any, *, tolerance: float = 0.0, model: str | None =
     """
     if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not 0 <= tolerance < math.inf:
         raise ConfigurationError(f"tolerance={tolerance!r}: it is a number from 0 on.")
-    (name, mine), (other_name, theirs) = _state(first, model), _state(second, model)
+    (name, mine, is_chosen), (other_name, theirs, other_is_chosen) = _state(first, model), _state(second, model)
+    if model is not None and not is_chosen and not other_is_chosen:
+        raise UnknownNameError(f"model={model!r}: neither {name} nor {other_name} has several models. Leave it out.")
     prefixes, partners = _partners(mine, theirs)
     pairs = [(one, partners.pop(one, None)) for one in mine]
     paired = {other for _, other in pairs}
@@ -133,21 +136,24 @@ def diff(first: Any, second: Any, *, tolerance: float = 0.0, model: str | None =
 # ------------------------------------------------------------------------------------------------------- what to compare
 
 
-def _state(source: Any, model: str | None) -> tuple[str, dict[str, torch.Tensor]]:
-    """What it is called, and its tensors."""
+def _state(source: Any, model: str | None) -> tuple[str, dict[str, torch.Tensor], bool]:
+    """What it is called, its tensors, and whether they are those of ``model``."""
+    is_chosen = False
     if isinstance(source, nn.Module):
         title, state = type(source).__name__, source.state_dict()
     elif isinstance(source, (str, Path)):
-        from relume.models.files import open_model_file
+        from relume.models.files import open_for
 
-        title, state = str(source), dict(open_model_file(source, model=model).state)
+        file, is_chosen = open_for(source, model)
+        title, state = str(source), dict(checked_state(file))
     elif isinstance(source, Mapping):
         title, state = "state_dict", dict(source)
     else:
         raise ConfigurationError(
             f"what is compared are files, checkpoints, models and state_dicts, not a {type(source).__name__}."
         )
-    return title, {str(name): value.detach() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors = {str(name): value.detach() for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return title, tensors, is_chosen
 
 
 def _partners(

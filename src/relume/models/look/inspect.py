@@ -102,7 +102,7 @@ class Inspection:
         return html_of(inspection_page(self))
 
 
-def inspect_file(path: str | Path, *, stats: bool = False) -> Inspection:
+def inspect_file(path: str | Path, *, stats: bool = False, model: str | None = None) -> Inspection:
     """Look into a file of any format that relume reads, or into a checkpoint (``runs/fashion@best``).
 
     Only headers are read, and the values of files up to 100 MB, to find NaN and infinite ones. No code in the file runs,
@@ -111,6 +111,7 @@ def inspect_file(path: str | Path, *, stats: bool = False) -> Inspection:
     Args:
         stats: read all values, for minimum, maximum, mean, deviation, zeros, NaN and infinite values of each tensor, and for
             equal ones. Memory stays bounded: parts of 8 MB are looked at.
+        model: which of several models.
 
     Raises:
         ModelFileError: there is no such file, or it is damaged or no file of weights; says what it is.
@@ -125,7 +126,7 @@ def inspect_file(path: str | Path, *, stats: bool = False) -> Inspection:
     """
     from relume.models.files import open_model_file
 
-    return inspect_opened(open_model_file(path, refuse=False), stats=stats)
+    return inspect_opened(open_model_file(path, model=model, refuse=False), stats=stats)
 
 
 def inspect_opened(file: ModelFile, *, stats: bool = False) -> Inspection:

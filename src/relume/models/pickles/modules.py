@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from relume.errors import ClassicFileError, UnsafeFileError, closest
-from relume.models.pickles.inert import Inert, describe
+from relume.models.pickles.inert import Inert, describe, walk
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -40,7 +40,7 @@ def is_state_dict(value: Any) -> bool:
     return any(item.ndim for item in tensors) or (bool(tensors) and hasattr(value, "_metadata"))
 
 
-def state_dict_in(content: Any, *, model: str | None = None, path: str | Path = "the file") -> dict[str, torch.Tensor]:
+def state_dict_in(content: Any, *, model: str | None = None, path: str | Path = "the file") -> dict[str, Any]:
     """The weights in what ``torch.save`` wrote.
 
     Args:
@@ -50,7 +50,8 @@ def state_dict_in(content: Any, *, model: str | None = None, path: str | Path = 
         path: what error messages call the file.
 
     Returns:
-        Tensors by name, in the order of the module; those that were tied share memory.
+        Tensors by name, in the order of the module; those that were tied share memory. Extra state of modules that is
+        tensors or plain Python comes along.
 
     Raises:
         ClassicFileError: there is none, or several and ``model`` does not say which; lists what there is.
@@ -64,14 +65,13 @@ def state_dict_in(content: Any, *, model: str | None = None, path: str | Path = 
     from relume.models.classic import classic_of  # which reads through this package
 
     if model is None and _is_all_tensors(content):
-        return _tensors(content)
+        return cast(dict[str, Any], content)
     models = classic_of(content, Path(path)).models
     if model is not None and model not in models:
         raise ClassicFileError(f"{path} has no model {model!r}: {closest(model, models)}")
     if model is None and "model" not in models and len(models) > 1:
-        names = ", ".join(models)
-        raise ClassicFileError(f"{path} holds {len(models)} models: {names}. Say which: model={next(iter(models))!r}.")
-    return _tensors(models[model or ("model" if "model" in models else next(iter(models)))])
+        raise ClassicFileError(f"{path} holds {several_models(models)}")
+    return models[model or ("model" if "model" in models else next(iter(models)))]
 
 
 class Names:
@@ -168,8 +168,6 @@ def _shapes(parameters: Mapping[Any, Any]) -> Shapes:
 
 def _is_all_tensors(content: Any) -> bool:
     """A dictionary of nothing but tensors is a state_dict, be they numbers only."""
-    if is_state_dict(content):
-        return True
     return (
         isinstance(content, dict)
         and bool(content)
@@ -177,11 +175,25 @@ def _is_all_tensors(content: Any) -> bool:
     )
 
 
-def _tensors(state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """The tensors of a state_dict; the object itself where there is nothing else in it, with its versions."""
-    if isinstance(state, dict) and all(isinstance(value, torch.Tensor) for value in state.values()):
-        return state
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+def several_models(names: Iterable[str]) -> str:
+    """The end of a message that one of them must be chosen."""
+    return f"several models: {', '.join(names)}; choose with model= (--model); in load_weights with source_model=."
+
+
+def unread_tensors(content: Any) -> list[str]:
+    """Where there are tensors of kinds that are not read, such as quantized ones."""
+    return [".".join(path) for path, value in walk(content) if _is_unread_tensor(value)]
+
+
+def readable_tensors(content: Any) -> dict[str, torch.Tensor]:
+    """The tensors beside those that are not read; empty where that is not what keeps a content from being a state_dict."""
+    if not isinstance(content, dict) or not any(map(_is_unread_tensor, content.values())):
+        return {}
+    return {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, torch.Tensor)}
+
+
+def _is_unread_tensor(value: Any) -> bool:
+    return isinstance(value, Inert) and value.class_name.startswith("torch._utils._rebuild_")
 
 
 def found_in(content: Any) -> str:

@@ -17,7 +17,7 @@ from relume.models.pickles.context import Context
 from relume.models.pickles.inert import CONTAINERS, Inert, children
 from relume.models.pickles.legacy import is_legacy, read_stream
 from relume.models.pickles.machine import Machine
-from relume.models.pickles.modules import module_state, state_dict_in
+from relume.models.pickles.modules import module_state, readable_tensors, state_dict_in
 from relume.models.pickles.script import as_modules, constants, read_code
 from relume.models.pickles.storages import ZipStorages
 
@@ -64,7 +64,7 @@ def read_torch(path: str | Path, *, refuse: bool = True, verify: bool = False) -
             warnings.simplefilter("ignore")  # torch's own, of dtypes and layouts that it calls experimental
             read = _from_zip(context, Archive(path), verify) if is_zip else _from_stream(context, memory)
         _check_depth(context, read.content)
-        state = _state(read, path)
+        state, problem = _state(read, path)
     except ModelFileError as error:
         if refuse and context.suspicious:
             raise _refusal(context) from error
@@ -74,7 +74,7 @@ def read_torch(path: str | Path, *, refuse: bool = True, verify: bool = False) -
     callables = {name: max(count, 1) for name, count in context.callables.items()}
     return ModelFile(
         path, read.format, state, content=read.content, callables=callables, suspicious=tuple(context.suspicious),
-        size_bytes=len(memory),
+        size_bytes=len(memory), problem=problem,
     )  # fmt: skip
 
 
@@ -173,14 +173,17 @@ def _is_tar(start: bytes) -> bool:
     return start[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
 
 
-def _state(read: _Read, path: Path) -> Mapping[str, torch.Tensor]:
+def _state(read: _Read, path: Path) -> tuple[Mapping[str, Any], str]:
+    """The weights, and why they are not all of them."""
     if read.format == "torchscript":
         state = module_state(read.content) if isinstance(read.content, Inert) else {}
-        return state or read.constants
+        return state or read.constants, ""
     try:
-        return state_dict_in(read.content, path=path)
-    except ClassicFileError:  # a file without weights, or with those of several models
-        return {}
+        return state_dict_in(read.content, path=path), ""
+    except (
+        ClassicFileError
+    ) as error:  # a file without weights, with those of several models, or with some that are not read
+        return readable_tensors(read.content), str(error)
 
 
 def _check_depth(context: Context, content: Any) -> None:
