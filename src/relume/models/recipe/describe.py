@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
 from relume.errors import RecipeError
 from relume.models.recipe import builders
+from relume.models.recipe.attributes import differing_attribute, ids_of, shown
 from relume.models.recipe.values import to_json
 
 _PLAIN = (bool, int, float, str, type(None))
 _NOT_TOLD = {"device", "dtype"}
-_MODULE_OWN = {"training", "call_super_init", "dump_patches"}
 
 
 def described(module: nn.Module, path: str) -> dict[str, Any] | None:
@@ -71,10 +70,11 @@ def _no_module(module: nn.Module, path: str) -> dict[str, Any]:
 def differences(live: nn.Module, built: nn.Module) -> dict[str, str]:
     """Where two modules are not the same: the path of each part, and how it differs.
 
-    Compared are the classes, the plain values that each part holds and what it says of itself, names and shapes of its
-    tensors; not dtypes, values and modes.
+    Compared are the classes, what each part holds (plain values, functions, tensors by their shapes) and says of itself;
+    not dtypes, values of tensors, and modes.
     """
     found: dict[str, str] = {}
+    own = ids_of(live, built)
     ours, theirs = dict(live.named_modules(remove_duplicate=False)), dict(built.named_modules(remove_duplicate=False))
     for path, part in ours.items():
         other = theirs.get(path)
@@ -83,7 +83,7 @@ def differences(live: nn.Module, built: nn.Module) -> dict[str, str]:
         if other is None:
             parent = path.rpartition(".")[0]
             found.setdefault(parent, f"it has {path}, which the recipe does not build")
-        elif difference := _difference(part, other):
+        elif difference := _difference(part, other, own):
             found[path] = difference
     for path in theirs:
         if path not in ours and not any(path.startswith(above + ".") for above in found if above):
@@ -91,15 +91,14 @@ def differences(live: nn.Module, built: nn.Module) -> dict[str, str]:
     return found
 
 
-def _difference(ours: nn.Module, theirs: nn.Module) -> str:
+def _difference(ours: nn.Module, theirs: nn.Module, own: set[int]) -> str:
     if type(ours) is not type(theirs):
         return f"it is a {type(ours).__name__}, and the recipe builds a {type(theirs).__name__}"
     if _shapes(ours) != _shapes(theirs):
         return f"its tensors are {_shapes(ours)}, and the recipe builds {_shapes(theirs)}"
-    mine, other = dict(_plain_values(ours)), dict(_plain_values(theirs))
-    for name in mine.keys() | other.keys():
-        if repr(mine.get(name)) != repr(other.get(name)):
-            return f"its {name} is {mine.get(name)!r:.60}, and the recipe builds {other.get(name)!r:.60}"
+    if differing := differing_attribute(ours, theirs, own, lambda one, other: True):
+        name, one, other = differing
+        return f"its {name} is {shown(one)}, and the recipe builds {shown(other)}"
     if ours.extra_repr() != theirs.extra_repr():
         return f"it is ({ours.extra_repr():.80}), and the recipe builds ({theirs.extra_repr():.80})"
     return ""
@@ -108,12 +107,6 @@ def _difference(ours: nn.Module, theirs: nn.Module) -> str:
 def _shapes(module: nn.Module) -> dict[str, Any]:
     own = {**module._parameters, **module._buffers}
     return {name: None if value is None else tuple(value.shape) for name, value in own.items()}
-
-
-def _plain_values(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(module).items():
-        if not name.startswith("_") and name not in _MODULE_OWN and _is_plain(value):
-            yield name, value
 
 
 def _is_plain(value: Any) -> bool:
