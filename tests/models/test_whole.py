@@ -374,6 +374,27 @@ def test_a_graph_with_modes_of_torch_in_it(tmp_path: Path) -> None:
     assert all(torch.equal(loaded(inputs)[name], model(inputs)[name]) for name in ("y", "z"))
 
 
+def test_a_graph_is_used_like_any_model(tmp_path: Path) -> None:
+    import relume
+
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout()).eval()
+    graph = load_model(save_model(model, tmp_path / "a.pt2", example_inputs=torch.randn(2, 3)))
+    inputs, targets = torch.randn(5, 3), torch.zeros(5, dtype=torch.long)
+    assert torch.equal(relume.predict(graph, [inputs]), model(inputs))
+    batches = [(inputs, targets)]
+    assert relume.evaluate(graph, batches, loss=nn.CrossEntropyLoss()) == relume.evaluate(
+        model, batches, loss=nn.CrossEntropyLoss()
+    )
+    assert graph.eval() is graph and graph.train(False) is graph
+    assert not nn.Sequential(graph).eval().training
+    with pytest.raises(ConfigurationError, match="a model from a .pt2 file has no training mode"):
+        graph.train()
+    again = load_model(save_model(graph, tmp_path / "b.pt2", example_inputs=torch.randn(2, 3)))
+    assert torch.equal(again(inputs), model(inputs))
+    with pytest.raises(RecipeError, match=r"the model is a graph .*save_model\(model, 'model.pt2'"):
+        save_model(graph, tmp_path / "a.safetensors")
+
+
 SPEED = """
     import sys, time, resource
     import torch, torchvision

@@ -71,6 +71,11 @@ def recipe_of(module: nn.Module, path: str = "") -> Recipe:
     if isinstance(recipe, dict):
         return recipe
     recipe = described(module, path)
+    if recipe is None and isinstance(module, torch.fx.GraphModule):
+        raise RecipeError(
+            "the model is a graph and has no recipe, only what its class did is left. Save it as a graph again: "
+            "save_model(model, 'model.pt2', example_inputs=...); save_weights writes its weights alone."
+        )
     if recipe is None:
         kind = type(module).__name__
         where = f" ({path})" if path else ""
