@@ -520,6 +520,15 @@ def test_ties_that_are_none(more: dict[str, Any], tmp_path: Path) -> None:
         load_model(written(tmp_path / "a.safetensors", recipe("torch.nn:Linear", 3, 2), **more))
 
 
+@pytest.mark.parametrize("groups", [3, [3], [["0", "0.0"]], [["", ""]], [["0", "2"]], [["0", "9"]], [["0", "0."]]])
+def test_modules_that_cannot_be_one(groups: Any, tmp_path: Path) -> None:
+    part = {"build": recipe("torch.nn:Sequential", {"build": recipe("torch.nn:ReLU")})}
+    value = recipe("torch.nn:Sequential", part, part, {"build": recipe("torch.nn:Linear", 3, 2)})
+    tensors = {"2.weight": torch.zeros(2, 3), "2.bias": torch.zeros(2)}
+    with pytest.raises(RecipeError, match="do not belong together"):
+        load_model(written(tmp_path / "a.safetensors", value, tensors, shared=groups))
+
+
 values = st.recursive(
     st.none()
     | st.booleans()

@@ -114,6 +114,18 @@ def test_ties_that_were_made_later_come_back(tmp_path: Path) -> None:
     assert torch.equal(loaded[2].weight, loaded[0].weight)
 
 
+def test_a_layer_that_stands_in_several_places_comes_back_as_one(tmp_path: Path) -> None:
+    act, layer = nn.ReLU(), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model = nn.Sequential(layer, act, layer, act, nn.Linear(3, 3))
+    act.eval()
+    loaded = load_model(save_model(model, tmp_path / "a.safetensors"))
+    assert loaded[0] is loaded[2] and loaded[1] is loaded[3] and loaded[0] is not loaded[4]
+    assert len(list(loaded.parameters())) == len(list(model.parameters()))
+    inputs = torch.randn(4, 3)
+    assert torch.equal(loaded(inputs), model(inputs))
+    same(model, loaded, inputs)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_model_of_another_dtype_comes_back(dtype: torch.dtype, tmp_path: Path) -> None:
     model = CNN(3).to(dtype)

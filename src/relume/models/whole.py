@@ -98,6 +98,7 @@ def model_document(model: nn.Module) -> dict[str, Any]:
         "other_mode": [name for name, part in model.named_modules() if part.training != model.training],
         "frozen": [name for name, value in model.named_parameters() if not value.requires_grad],
         "tied": _tied(model),
+        "shared": _shared(model),
     }
 
 
@@ -226,6 +227,14 @@ def _tied(model: nn.Module) -> list[list[str]]:
     return [several for several in names.values() if len(several) > 1]
 
 
+def _shared(model: nn.Module) -> list[list[str]]:
+    """The paths of each module that stands in several places."""
+    paths: dict[int, list[str]] = defaultdict(list)
+    for path, part in model.named_modules(remove_duplicate=False):
+        paths[id(part)].append(path)
+    return [several for several in paths.values() if len(several) > 1]
+
+
 def _document(file: ModelFile) -> dict[str, Any]:
     text = file.metadata.get(RECIPE)
     if text is None:
@@ -250,9 +259,11 @@ def _built(document: Mapping[str, Any], state: Mapping[str, torch.Tensor], where
     held = Held.of(state)
     try:
         model, has_values = make(document["recipe"], held)
+        _share(model, document.get("shared", []))
         _check_shapes(model, state)
         if not has_values and _lacks_values(model):
             model = make_with_values(document["recipe"], held)
+            _share(model, document.get("shared", []))
         _take_dtypes(model, state)
         tensors = OrderedDict(state)
         if (versions := getattr(model.state_dict(), "_metadata", None)) is not None:
@@ -316,6 +327,22 @@ def _tie(model: nn.Module, groups: Any) -> None:
             if shared is None or part._parameters[name].shape != shared.shape:  # type: ignore[union-attr]
                 raise ValueError(f"{first} and {other} cannot be tied")
             part._parameters[name] = shared
+
+
+def _share(model: nn.Module, groups: Any) -> None:
+    """Make one module of those that were one. They must be alike: a file could make a model that contains itself."""
+    for first, *others in groups:
+        shared = model.get_submodule(first)
+        for other in others:
+            owner, _, name = other.rpartition(".")
+            parts = model.get_submodule(owner)._modules
+            if name not in parts or _outline(model.get_submodule(other)) != _outline(shared):
+                raise ValueError(f"{first} and {other} cannot be one module")
+            parts[name] = shared
+
+
+def _outline(module: nn.Module) -> list[tuple[str, type]]:
+    return [(path, type(part)) for path, part in module.named_modules(remove_duplicate=False)]
 
 
 def _set_modes(model: nn.Module, document: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ def described(module: nn.Module, path: str) -> dict[str, Any] | None:
     if not kind.__module__.startswith("torch.nn.modules."):
         return None
     if kind is nn.Sequential:
-        children = dict(module.named_children())
+        children = dict(module._modules)  # named_children leaves out what stands there twice
         if list(children) == [str(place) for place in range(len(children))]:
             args: list[Any] = list(children.values())
         else:
