@@ -529,6 +529,47 @@ def test_modules_that_cannot_be_one(groups: Any, tmp_path: Path) -> None:
         load_model(written(tmp_path / "a.safetensors", value, tensors, shared=groups))
 
 
+@builder
+def normed(width: int) -> nn.Module:
+    return nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(width, width)))
+
+
+def test_parametrized_modules_come_back_from_a_builder(tmp_path: Path) -> None:
+    model = normed(3)
+    loaded = load_model(save_model(model, tmp_path / "a.safetensors"))
+    inputs = torch.randn(2, 3)
+    assert torch.equal(loaded(inputs), model(inputs))
+
+
+@pytest.mark.parametrize(
+    ("make_one", "message"),
+    [
+        (lambda: torchvision.models.resnet18(), r"relume.build\(torchvision.models.resnet18, ...\) in place of"),
+        (lambda: torchvision.models.vgg11(init_weights=False), r"relume.build\(torchvision.models.vgg11, ...\).*'torchvision/vgg11'"),
+        (lambda: timm.create_model("test_resnet"), r"relume.build\(timm.create_model, 'test_resnet', ...\).*'timm/test_resnet'"),
+        (lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "make a class of their own out of Linear.*@relume.builder"),
+    ],
+)  # fmt: skip
+def test_the_remedy_is_one_that_can_be_followed(make_one: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe_of(make_one())
+
+
+def test_a_class_that_was_defined_anew_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(Wrapper, nn.Linear(2, 3), norms={"out": nn.BatchNorm1d})
+    anew = type("Wrapper", (nn.Module,), {**vars(Wrapper), "__init__": _wrapped})
+    monkeypatch.setattr(sys.modules[HERE], "Wrapper", anew)
+    with pytest.raises(
+        RecipeError, match="its class Wrapper was defined anew after the model was built, as by running"
+    ):
+        save_model(model, tmp_path / "a.safetensors")
+
+
+def _wrapped(self: Any, inner: nn.Module, norms: dict[str, type[nn.Module]]) -> None:
+    nn.Module.__init__(self)
+    self.inner, self.norm = inner, norms["out"](3)
+
+
 values = st.recursive(
     st.none()
     | st.booleans()

@@ -19,7 +19,7 @@ from relume.models.exported import load_exported, save_exported
 from relume.models.recipe.attributes import differing_attribute, holds_tensors, ids_of, same_tensor
 from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make, make_with_values, recipe_of
-from relume.models.recipe.describe import differences
+from relume.models.recipe.describe import DEFINED_ANEW, differences
 from relume.names import is_uninitialized, unwrap
 
 _FORMAT = 1
@@ -158,6 +158,11 @@ def _proved(model: nn.Module, recipe: dict[str, Any]) -> dict[str, Any]:
         listed = "; ".join(
             f"{path or 'the model itself'}: {difference}" for path, difference in list(found.items())[:5]
         )
+        if all(difference.endswith(DEFINED_ANEW) for difference in found.values()):
+            raise RecipeError(
+                f"{listed}, as by running a cell of a notebook again: the model is of the old class, and a file finds the new "
+                "one. Build the model again, and give it the weights: load_state_dict(old_model.state_dict())."
+            )
         raise RecipeError(
             f"{type(model).__name__} is not what its recipe builds: {listed}. It was changed after it was built: "
             "build it as it is, with these arguments, or put the changes into a function with @relume.builder."

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import Any
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from relume.errors import RecipeError
 from relume.models.recipe import builders
@@ -14,6 +15,7 @@ from relume.models.recipe.attributes import differing_attribute, ids_of, shown
 from relume.models.recipe.values import to_json
 
 _PLAIN = (bool, int, float, str, type(None))
+DEFINED_ANEW = "was defined anew after the model was built"
 _NOT_TOLD = {"device", "dtype"}
 
 
@@ -92,7 +94,9 @@ def differences(live: nn.Module, built: nn.Module) -> dict[str, str]:
 
 
 def _difference(ours: nn.Module, theirs: nn.Module, own: set[int]) -> str:
-    if type(ours) is not type(theirs):
+    if type(ours) is not type(theirs) and not _are_parametrized_alike(ours, theirs):
+        if (type(ours).__module__, type(ours).__qualname__) == (type(theirs).__module__, type(theirs).__qualname__):
+            return f"its class {type(ours).__name__} {DEFINED_ANEW}"
         return f"it is a {type(ours).__name__}, and the recipe builds a {type(theirs).__name__}"
     if _shapes(ours) != _shapes(theirs):
         return f"its tensors are {_shapes(ours)}, and the recipe builds {_shapes(theirs)}"
@@ -102,6 +106,12 @@ def _difference(ours: nn.Module, theirs: nn.Module, own: set[int]) -> str:
     if ours.extra_repr() != theirs.extra_repr():
         return f"it is ({ours.extra_repr():.80}), and the recipe builds ({theirs.extra_repr():.80})"
     return ""
+
+
+def _are_parametrized_alike(ours: nn.Module, theirs: nn.Module) -> bool:
+    """Torch makes a class for each parametrized module, derived from the one that it had."""
+    both = all(map(parametrize.is_parametrized, (ours, theirs)))
+    return both and type(ours).__bases__ == type(theirs).__bases__
 
 
 def _shapes(module: nn.Module) -> dict[str, Any]:
