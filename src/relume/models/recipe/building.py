@@ -104,7 +104,12 @@ def _library_call(module: nn.Module) -> str:
     if place.startswith("torchvision.models."):
         from torchvision import models
 
-        names = [name for name in models.list_models() if models.get_model_builder(name).__module__ == place]
+        built = {name: models.get_model_builder(name) for name in models.list_models()}
+        names = [
+            name
+            for name, one in built.items()
+            if one.__name__ == name and inspect.signature(one).return_annotation is type(module)
+        ]
         if names:
             name = min(names, key=lambda name: (len(name), name))
             within = place.removeprefix("torchvision.models.").rpartition(".")[0]
