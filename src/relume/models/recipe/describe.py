@@ -14,6 +14,14 @@ from relume.models.recipe import builders
 from relume.models.recipe.attributes import differing_attribute, ids_of, shown
 from relume.models.recipe.values import to_json
 
+_RECURRENT = "input_size hidden_size num_layers bias batch_first dropout bidirectional"
+_KEPT: dict[type[nn.Module], str] = {
+    nn.RNN: f"{_RECURRENT} nonlinearity",
+    nn.GRU: _RECURRENT,
+    nn.LSTM: f"{_RECURRENT} proj_size",
+    nn.MultiheadAttention: "embed_dim num_heads dropout add_zero_attn kdim vdim batch_first",
+}
+"""Attributes that are the arguments, of classes whose signatures do not tell."""
 _PLAIN = (bool, int, float, str, type(None))
 DEFINED_ANEW = "was defined anew after the model was built"
 _NOT_TOLD = {"device", "dtype"}
@@ -39,12 +47,25 @@ def described(module: nn.Module, path: str) -> dict[str, Any] | None:
             to_json(one, f"{path}[{place}]", lambda part, _: recipe_of(part, path)) for place, one in enumerate(args)
         ]
         return {"builder": "torch.nn:Sequential", "args": taken, "kwargs": {}}
+    if kind in (nn.ModuleList, nn.ModuleDict):
+        held: Any = list(module._modules.values()) if kind is nn.ModuleList else dict(module._modules)
+        parts = to_json(held, path, lambda part, where: recipe_of(part, where))
+        return {"builder": builders.name_of(kind), "args": [parts], "kwargs": {}}
+    if names := _KEPT.get(kind):
+        return {"builder": builders.name_of(kind), "args": [], "kwargs": _kept(module, names)}
     kwargs: dict[str, Any] | None = {}
     if kind is not nn.Identity:  # which takes whatever it is given
         kwargs = None if module._modules else _arguments(module)
     if kwargs is None:
         return None
     return {"builder": builders.name_of(kind), "args": [], "kwargs": kwargs}
+
+
+def _kept(module: nn.Module, names: str) -> dict[str, Any]:
+    given = {name: getattr(module, name) for name in names.split()}
+    if isinstance(module, nn.MultiheadAttention):
+        given |= {"bias": module.in_proj_bias is not None, "add_bias_kv": module.bias_k is not None}
+    return {name: to_json(value, name, _no_module) for name, value in given.items()}
 
 
 def _arguments(module: nn.Module) -> dict[str, Any] | None:
