@@ -149,6 +149,10 @@ def test_a_subclass_of_an_own_model_is_not_taken_for_it() -> None:
         nn.MaxPool2d(3, stride=2, ceil_mode=True), nn.Embedding(5, 3, padding_idx=1), nn.Flatten(0, 1), nn.GELU("tanh"),
         nn.ConvTranspose2d(2, 3, 2, output_padding=0), nn.GroupNorm(2, 4), nn.PReLU(3), nn.Upsample(scale_factor=2.0, mode="bilinear"),
         nn.AdaptiveAvgPool2d((1, None)), nn.Softmax(1), nn.LeakyReLU(0.3), nn.Bilinear(2, 3, 4), nn.Unflatten(1, (2, 2)),
+        nn.LSTM(2, 3, 2, batch_first=True, dropout=0.5, bidirectional=True, proj_size=2), nn.GRU(2, 3, bias=False),
+        nn.RNN(2, 3, nonlinearity="relu"), nn.MultiheadAttention(4, 2, 0.1, bias=False, kdim=3, vdim=2, batch_first=True),
+        nn.MultiheadAttention(4, 2, add_bias_kv=True, add_zero_attn=True),
+        nn.ModuleList([nn.Linear(2, 3), nn.ReLU()]), nn.ModuleDict({"a": nn.LSTM(2, 3), "b": nn.ModuleList()}),
     ],
     ids=lambda module: type(module).__name__,
 )  # fmt: skip
@@ -169,8 +173,8 @@ def test_a_sequential_with_names(tmp_path: Path) -> None:
 
 
 def test_modules_that_do_not_tell_their_arguments_need_build() -> None:
-    with pytest.raises(RecipeError, match=r"how LSTM .*was built is not known"):
-        save_model(nn.Sequential(nn.LSTM(2, 3)), "never.safetensors")
+    with pytest.raises(RecipeError, match=r"how TransformerEncoderLayer .*was built is not known"):
+        save_model(nn.Sequential(nn.TransformerEncoderLayer(4, 2)), "never.safetensors")
     with pytest.raises(RecipeError, match=r"how TransformerEncoderLayer was built"):
         recipe_of(nn.TransformerEncoderLayer(4, 2))
 
@@ -257,11 +261,10 @@ def test_a_model_that_was_changed_is_not_saved_as_it_was(tmp_path: Path) -> None
     model.extra = Net((1, 1))
     with pytest.raises(RecipeError, match="it has extra, which the recipe does not build"):
         save_model(model, path)
+    assert not path.exists()
     model = build(Net, (2, 3, 4))
     del model.layers[1]
-    with pytest.raises(RecipeError, match=r"how ModuleList \(layers\) was built is not known"):
-        save_model(model, path)
-    assert not path.exists()
+    assert str(load_model(save_model(model, path))) == str(model)
 
 
 def test_a_part_that_was_put_in_must_be_known(tmp_path: Path) -> None:
@@ -518,6 +521,57 @@ def test_metadata_without_a_recipe(metadata: str | None, tmp_path: Path) -> None
 def test_ties_that_are_none(more: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="do not belong together"):
         load_model(written(tmp_path / "a.safetensors", recipe("torch.nn:Linear", 3, 2), **more))
+
+
+@pytest.mark.parametrize("groups", [3, [3], [["0", "0.0"]], [["", ""]], [["0", "2"]], [["0", "9"]], [["0", "0."]]])
+def test_modules_that_cannot_be_one(groups: Any, tmp_path: Path) -> None:
+    part = {"build": recipe("torch.nn:Sequential", {"build": recipe("torch.nn:ReLU")})}
+    value = recipe("torch.nn:Sequential", part, part, {"build": recipe("torch.nn:Linear", 3, 2)})
+    tensors = {"2.weight": torch.zeros(2, 3), "2.bias": torch.zeros(2)}
+    with pytest.raises(RecipeError, match="do not belong together"):
+        load_model(written(tmp_path / "a.safetensors", value, tensors, shared=groups))
+
+
+@builder
+def normed(width: int) -> nn.Module:
+    return nn.Sequential(torch.nn.utils.parametrizations.weight_norm(nn.Linear(width, width)))
+
+
+def test_parametrized_modules_come_back_from_a_builder(tmp_path: Path) -> None:
+    model = normed(3)
+    loaded = load_model(save_model(model, tmp_path / "a.safetensors"))
+    inputs = torch.randn(2, 3)
+    assert torch.equal(loaded(inputs), model(inputs))
+
+
+@pytest.mark.parametrize(
+    ("make_one", "message"),
+    [
+        (lambda: torchvision.models.resnet18(), r"relume.build\(torchvision.models.resnet18, ...\) in place of"),
+        (lambda: torchvision.models.vgg11(init_weights=False), r"relume.build\(torchvision.models.vgg11, ...\).*'torchvision/vgg11'"),
+        (lambda: torchvision.models.resnet18().layer1[0], r"relume.build\(BasicBlock, ...\)"),
+        (lambda: timm.create_model("test_resnet"), r"relume.build\(timm.create_model, 'test_resnet', ...\).*'timm/test_resnet'"),
+        (lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "make a class of their own out of Linear.*@relume.builder"),
+    ],
+)  # fmt: skip
+def test_the_remedy_is_one_that_can_be_followed(make_one: Any, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        recipe_of(make_one())
+
+
+def test_a_class_that_was_defined_anew_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build(Wrapper, nn.Linear(2, 3), norms={"out": nn.BatchNorm1d})
+    anew = type("Wrapper", (nn.Module,), {**vars(Wrapper), "__init__": _wrapped})
+    monkeypatch.setattr(sys.modules[HERE], "Wrapper", anew)
+    with pytest.raises(
+        RecipeError, match="its class Wrapper was defined anew after the model was built, as by running"
+    ):
+        save_model(model, tmp_path / "a.safetensors")
+
+
+def _wrapped(self: Any, inner: nn.Module, norms: dict[str, type[nn.Module]]) -> None:
+    nn.Module.__init__(self)
+    self.inner, self.norm = inner, norms["out"](3)
 
 
 values = st.recursive(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Mapping
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 import torchvision
 from torch import nn
 
-from relume.errors import ConfigurationError, RecipeError
+from relume.errors import ConfigurationError, RecipeError, RelumeWarning
 from relume.models import CNN, MLP
 from relume.models.recipe import build
 from relume.models.whole import load_model, save_model
@@ -112,6 +114,18 @@ def test_ties_that_were_made_later_come_back(tmp_path: Path) -> None:
     assert torch.equal(loaded[2].weight, loaded[0].weight)
 
 
+def test_a_layer_that_stands_in_several_places_comes_back_as_one(tmp_path: Path) -> None:
+    act, layer = nn.ReLU(), nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    model = nn.Sequential(layer, act, layer, act, nn.Linear(3, 3))
+    act.eval()
+    loaded = load_model(save_model(model, tmp_path / "a.safetensors"))
+    assert loaded[0] is loaded[2] and loaded[1] is loaded[3] and loaded[0] is not loaded[4]
+    assert len(list(loaded.parameters())) == len(list(model.parameters()))
+    inputs = torch.randn(4, 3)
+    assert torch.equal(loaded(inputs), model(inputs))
+    same(model, loaded, inputs)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_model_of_another_dtype_comes_back(dtype: torch.dtype, tmp_path: Path) -> None:
     model = CNN(3).to(dtype)
@@ -174,6 +188,79 @@ def test_buffers_that_changed_and_are_not_saved_are_an_error(tmp_path: Path) -> 
     model.table.mul_(2)
     with pytest.raises(RecipeError, match=r"table: these buffers are not in the state_dict.*persistent=True"):
         save_model(model, tmp_path / "a.safetensors")
+
+
+class Held(nn.Module):
+    """Holds what is neither parameter nor buffer nor a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.mean = torch.zeros(3)
+        self.lut = {"k": [torch.zeros(2)]}
+        self.act = torch.relu
+        self.scaled = lambda x: x * 2
+        self.power = functools.partial(torch.pow, exponent=2)
+        self._shift = torch.zeros(1)
+        self._cache = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self._cache = x
+        out: torch.Tensor = self.power(self.scaled(self.act(self.layer(x - self.mean + self._shift))))
+        return out
+
+
+def test_tensors_and_functions_that_the_builder_makes_come_back(tmp_path: Path) -> None:
+    model = build(Held)
+    model(torch.ones(1, 3))
+    same(model, load_model(save_model(model, tmp_path / "a.safetensors")), torch.randn(2, 3))
+
+
+def _minus(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return -x
+
+
+CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "tensor": (lambda m: setattr(m, "mean", torch.full((3,), 7.0)), "mean has tensors with other values"),
+    "in place": (lambda m: m.mean.add_(1), "mean has tensors with other values"),
+    "shape": (lambda m: setattr(m, "mean", torch.zeros(1)), r"its mean is a tensor of shape \(1,\)"),
+    "nested": (lambda m: m.lut["k"][0].add_(1), "lut has tensors with other values"),
+    "dict": (lambda m: setattr(m, "lut", {"k": torch.ones(2)}), "its lut is"),
+    "private": (lambda m: m._shift.add_(1), "_shift has tensors with other values"),
+    "function": (lambda m: setattr(m, "act", torch.tanh), "its act is <built-in method tanh"),
+    "lambda": (lambda m: setattr(m, "scaled", lambda x: x * 3), "its scaled is <function"),
+    "partial": (lambda m: setattr(m, "power", functools.partial(torch.pow, exponent=3)), "its power is functools"),
+    "new": (lambda m: setattr(m, "more", torch.ones(1)), "its more is a tensor"),
+    "forward": (lambda m: setattr(m, "forward", lambda x: x), "its forward is <function .* builds None"),
+    "method": (lambda m: setattr(m, "forward", types.MethodType(_minus, m)), "its forward is <bound method"),
+    "part": (lambda m: setattr(m.layer, "forward", lambda x: x), "layer: its forward is <function"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_the_recipe_would_lose_is_an_error(name: str, tmp_path: Path) -> None:
+    change, message = CHANGES[name]
+    model = build(Held)
+    change(model)
+    with pytest.raises(RecipeError, match=message):
+        save_model(model, tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_function_of_a_layer_of_torch_is_not_lost(tmp_path: Path) -> None:
+    layer = build(nn.TransformerEncoderLayer, 4, 2)
+    layer.activation = torch.tanh
+    with pytest.raises(RecipeError, match="its activation is <built-in method tanh"):
+        save_model(layer, tmp_path / "a.safetensors")
+
+
+def test_hooks_of_the_user_are_said_not_to_be_saved(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3))
+    handle = model[0].register_forward_hook(lambda module, inputs, output: output * 2)
+    with pytest.warns(RelumeWarning, match="Forward hooks are not saved .*of 0"):
+        save_model(model, tmp_path / "a.safetensors")
+    handle.remove()
+    save_model(model, tmp_path / "a.safetensors")
 
 
 class WithExtraState(nn.Linear):
@@ -297,6 +384,27 @@ def test_a_graph_with_modes_of_torch_in_it(tmp_path: Path) -> None:
     loaded = load_model(save_model(model, tmp_path / "a.pt2", example_inputs=torch.rand(2, 3)))
     inputs = torch.rand(4, 3)
     assert all(torch.equal(loaded(inputs)[name], model(inputs)[name]) for name in ("y", "z"))
+
+
+def test_a_graph_is_used_like_any_model(tmp_path: Path) -> None:
+    import relume
+
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Dropout()).eval()
+    graph = load_model(save_model(model, tmp_path / "a.pt2", example_inputs=torch.randn(2, 3)))
+    inputs, targets = torch.randn(5, 3), torch.zeros(5, dtype=torch.long)
+    assert torch.equal(relume.predict(graph, [inputs]), model(inputs))
+    batches = [(inputs, targets)]
+    assert relume.evaluate(graph, batches, loss=nn.CrossEntropyLoss()) == relume.evaluate(
+        model, batches, loss=nn.CrossEntropyLoss()
+    )
+    assert graph.eval() is graph and graph.train(False) is graph
+    assert not nn.Sequential(graph).eval().training
+    with pytest.raises(ConfigurationError, match="a model from a .pt2 file has no training mode"):
+        graph.train()
+    again = load_model(save_model(graph, tmp_path / "b.pt2", example_inputs=torch.randn(2, 3)))
+    assert torch.equal(again(inputs), model(inputs))
+    with pytest.raises(RecipeError, match=r"the model is a graph .*save_model\(model, 'model.pt2'"):
+        save_model(graph, tmp_path / "a.safetensors")
 
 
 SPEED = """

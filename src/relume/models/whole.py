@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,12 +13,13 @@ import torch
 from torch import nn
 
 from relume.checkpoint import restore_module
-from relume.errors import ConfigurationError, MismatchError, RecipeError
+from relume.errors import ConfigurationError, MismatchError, RecipeError, RelumeWarning
 from relume.models.contents import RECIPE, ModelFile, checked_state
 from relume.models.exported import load_exported, save_exported
+from relume.models.recipe.attributes import differing_attribute, holds_tensors, ids_of, same_tensor
 from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make, make_with_values, recipe_of
-from relume.models.recipe.describe import differences
+from relume.models.recipe.describe import DEFINED_ANEW, differences
 from relume.names import is_uninitialized, unwrap
 
 _FORMAT = 1
@@ -68,6 +70,7 @@ def save_model(model: nn.Module, path: str | Path, example_inputs: Any = None) -
         from relume.models.files import save_weights
 
         document = model_document(inner)
+        _warn_of_hooks(inner)
         return Path(save_weights(inner, path, metadata={RECIPE: json.dumps(document)}))
     raise ConfigurationError(
         f"{path.name!r}: a whole model is saved as .safetensors (with a recipe) or .pt2 (as a graph). For "
@@ -95,6 +98,7 @@ def model_document(model: nn.Module) -> dict[str, Any]:
         "other_mode": [name for name, part in model.named_modules() if part.training != model.training],
         "frozen": [name for name, value in model.named_parameters() if not value.requires_grad],
         "tied": _tied(model),
+        "shared": _shared(model),
     }
 
 
@@ -155,13 +159,18 @@ def _proved(model: nn.Module, recipe: dict[str, Any]) -> dict[str, Any]:
     held = Held.of(model.state_dict())
     found = differences(model, make(recipe, held)[0])
     if found and "" not in found:
-        parts = {path: recipe_of(model.get_submodule(path), path) for path in found}
+        parts = {path: _part(model, path, difference) for path, difference in found.items()}
         recipe = {**recipe, "replaced": {**recipe.get("replaced", {}), **parts}}
         found = differences(model, make(recipe, held)[0])
     if found:
         listed = "; ".join(
             f"{path or 'the model itself'}: {difference}" for path, difference in list(found.items())[:5]
         )
+        if all(difference.endswith(DEFINED_ANEW) for difference in found.values()):
+            raise RecipeError(
+                f"{listed}, as by running a cell of a notebook again: the model is of the old class, and a file finds the new "
+                "one. Build the model again, and give it the weights: load_state_dict(old_model.state_dict())."
+            )
         raise RecipeError(
             f"{type(model).__name__} is not what its recipe builds: {listed}. It was changed after it was built: "
             "build it as it is, with these arguments, or put the changes into a function with @relume.builder."
@@ -170,17 +179,52 @@ def _proved(model: nn.Module, recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe
 
 
+def _part(model: nn.Module, path: str, difference: str) -> dict[str, Any]:
+    try:
+        return recipe_of(model.get_submodule(path), path)
+    except RecipeError as error:
+        raise RecipeError(f"{path} was changed after it was built: {difference}. And {error}") from error
+
+
 def _check_computed(model: nn.Module, recipe: dict[str, Any], held: Held) -> None:
-    """Buffers out of the state_dict come from the builder: it must compute those that the model has."""
-    ours = _computed(model)
-    if not ours:
+    """Tensors out of the state_dict come from the builder: it must compute those that the model has."""
+    ours, own = _computed(model), ids_of(model)
+    parts = dict(model.named_modules())
+    parts = {path: part for path, part in parts.items() if holds_tensors(part, own)}
+    if not ours and not parts:
         return
-    theirs = _computed(make_with_values(recipe, held))
-    other = [name for name, value in ours.items() if not torch.equal(value.cpu().to(theirs[name].dtype), theirs[name])]
+    built = make_with_values(recipe, held)
+    theirs, own = _computed(built), ids_of(model, built)
+    other = [name for name, value in ours.items() if not same_tensor(value, theirs[name])]
     if other:
         raise RecipeError(
             f"{', '.join(other)[:200]}: these buffers are not in the state_dict, and have other values than when the "
             "model was built. Register them with persistent=True."
+        )
+    for path, part in parts.items():
+        if found := differing_attribute(part, built.get_submodule(path), own, same_tensor):
+            raise RecipeError(
+                f"{path + '.' if path else ''}{found[0]} has tensors with other values than when the model was built, or "
+                "than building it again gives, and is not in the state_dict: it would be lost. Register them as buffers."
+            )
+
+
+def _warn_of_hooks(model: nn.Module) -> None:
+    hooked = {
+        path or "the model itself": hook
+        for path, part in model.named_modules()
+        for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values())
+        if getattr(hook, "__module__", "").partition(".")[0] not in ("torch", "relume")
+    }
+    if hooked:
+        names = ", ".join(
+            f"{getattr(hook, '__name__', type(hook).__name__)} of {path}" for path, hook in hooked.items()
+        )
+        warnings.warn(
+            f"Forward hooks are not saved ({names:.200}): where they change what comes out, the loaded model computes "
+            "something else. Register them again on it, or do in forward() what they do.",
+            RelumeWarning,
+            stacklevel=3,
         )
 
 
@@ -194,6 +238,14 @@ def _tied(model: nn.Module) -> list[list[str]]:
     for name, value in model.named_parameters(remove_duplicate=False):
         names[id(value)].append(name)
     return [several for several in names.values() if len(several) > 1]
+
+
+def _shared(model: nn.Module) -> list[list[str]]:
+    """The paths of each module that stands in several places."""
+    paths: dict[int, list[str]] = defaultdict(list)
+    for path, part in model.named_modules(remove_duplicate=False):
+        paths[id(part)].append(path)
+    return [several for several in paths.values() if len(several) > 1]
 
 
 def _document(file: ModelFile) -> dict[str, Any]:
@@ -220,9 +272,11 @@ def _built(document: Mapping[str, Any], state: Mapping[str, torch.Tensor], where
     held = Held.of(state)
     try:
         model, has_values = make(document["recipe"], held)
+        _share(model, document.get("shared", []))
         _check_shapes(model, state)
         if not has_values and _lacks_values(model):
             model = make_with_values(document["recipe"], held)
+            _share(model, document.get("shared", []))
         _take_dtypes(model, state)
         tensors = OrderedDict(state)
         if (versions := getattr(model.state_dict(), "_metadata", None)) is not None:
@@ -286,6 +340,22 @@ def _tie(model: nn.Module, groups: Any) -> None:
             if shared is None or part._parameters[name].shape != shared.shape:  # type: ignore[union-attr]
                 raise ValueError(f"{first} and {other} cannot be tied")
             part._parameters[name] = shared
+
+
+def _share(model: nn.Module, groups: Any) -> None:
+    """Make one module of those that were one. They must be alike: a file could make a model that contains itself."""
+    for first, *others in groups:
+        shared = model.get_submodule(first)
+        for other in others:
+            owner, _, name = other.rpartition(".")
+            parts = model.get_submodule(owner)._modules
+            if name not in parts or _outline(model.get_submodule(other)) != _outline(shared):
+                raise ValueError(f"{first} and {other} cannot be one module")
+            parts[name] = shared
+
+
+def _outline(module: nn.Module) -> list[tuple[str, type]]:
+    return [(path, type(part)) for path, part in module.named_modules(remove_duplicate=False)]
 
 
 def _set_modes(model: nn.Module, document: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from relume.errors import ModelFileError
+from relume.errors import ConfigurationError, ModelFileError
 from relume.models.contents import ModelFile
 from relume.models.exported.package import Package, open_package
 from relume.models.exported.vetting import vetted_program
@@ -33,8 +34,8 @@ def read_pt2_state(path: str | Path) -> ModelFile:
 def load_exported(path: str | Path, *, device: str | torch.device = "cpu", mmap: bool = True) -> nn.Module:
     """The graph of a ``.pt2`` file as a module: it is called like the model that was exported, in evaluation mode.
 
-    Its class is torch's ``GraphModule`` and not the model's own, its submodules hold parameters and no code, and
-    ``train()`` and ``eval()`` raise, since a graph has one mode.
+    Its class is torch's ``GraphModule`` and not the model's own, its submodules hold parameters and no code. A graph has
+    one mode: ``eval()`` does nothing, and ``train()`` is a `ConfigurationError`.
 
     Args:
         device: where the tensors, and those that the graph makes, shall be.
@@ -64,8 +65,23 @@ def load_exported(path: str | Path, *, device: str | torch.device = "cpu", mmap:
             ) from error
     for part in module.modules():
         part.training = False
+    module.train = types.MethodType(_train, module)  # type: ignore[method-assign]
+    module.eval = types.MethodType(_eval, module)  # type: ignore[method-assign]
     for name, parameter in module.named_parameters():
         parameter.requires_grad_(package.parameters.get(name, True) and _can_train(parameter))
+    return module
+
+
+def _train(module: nn.Module, mode: bool = True) -> nn.Module:
+    if mode:
+        raise ConfigurationError(
+            "a model from a .pt2 file has no training mode: its graph is what the model does in evaluation mode. To train, "
+            "save the model with its recipe, as .safetensors, and load that."
+        )
+    return module
+
+
+def _eval(module: nn.Module) -> nn.Module:
     return module
 
 

@@ -71,14 +71,61 @@ def recipe_of(module: nn.Module, path: str = "") -> Recipe:
     if isinstance(recipe, dict):
         return recipe
     recipe = described(module, path)
+    if recipe is None and isinstance(module, torch.fx.GraphModule):
+        raise RecipeError(
+            "the model is a graph and has no recipe, only what its class did is left. Save it as a graph again: "
+            "save_model(model, 'model.pt2', example_inputs=...); save_weights writes its weights alone."
+        )
     if recipe is None:
         kind = type(module).__name__
         where = f" ({path})" if path else ""
         raise RecipeError(
-            f"how {kind}{where} was built is not known. Build it by relume.build({kind}, ...) in place of {kind}(...); or "
+            f"how {kind}{where} was built is not known. {_remedy(module)}; or "
             "save its graph, which needs no class: save_model(model, 'model.pt2', example_inputs=...)."
         )
     return recipe
+
+
+def _remedy(module: nn.Module) -> str:
+    kind = type(module)
+    if torch.nn.utils.parametrize.is_parametrized(module):
+        return (
+            f"Its parametrizations (such as weight_norm) make a class of their own out of {kind.__bases__[0].__name__}: make "
+            "the whole model, with these calls, in a function with @relume.builder"
+        )
+    if called := _library_call(module):
+        return f"Build it by {called}"
+    return f"Build it by relume.build({kind.__name__}, ...) in place of {kind.__name__}(...)"
+
+
+def _library_call(module: nn.Module) -> str:
+    """What to call in place of the builder of a library that gave a model of its class, as far as that is known."""
+    place = type(module).__module__
+    if place.startswith("torchvision.models."):
+        from torchvision import models
+
+        built = {name: models.get_model_builder(name) for name in models.list_models()}
+        names = [
+            name
+            for name, one in built.items()
+            if one.__name__ == name and inspect.signature(one).return_annotation is type(module)
+        ]
+        if names:
+            name = min(names, key=lambda name: (len(name), name))
+            within = place.removeprefix("torchvision.models.").rpartition(".")[0]
+            full = ".".join(filter(None, ["torchvision.models", within, name]))
+            return (
+                f"relume.build({full}, ...) in place of {full}(...), or whichever function gave it, or by "
+                f"relume.models.make_model('torchvision/{name}')"
+            )
+    config = getattr(module, "pretrained_cfg", None)
+    name = config.get("architecture") if place.startswith("timm.") and isinstance(config, dict) else None
+    if name:
+        return (
+            f"relume.build(timm.create_model, {name!r}, ...) in place of timm.create_model({name!r}, ...), or by "
+            f"relume.models.make_model('timm/{name}')"
+        )
+    return ""
 
 
 def make(recipe: Any, held: Held) -> tuple[nn.Module, bool]:
