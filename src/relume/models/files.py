@@ -19,7 +19,6 @@ from relume.models.sharded import INDEX_ENDING, read_sharded, write_sharded
 from relume.models.tensorfile import read_tensorfile, write_tensorfile
 from relume.models.torchfile import to_own_memory, write_torchfile
 from relume.models.weights import weights_of
-from relume.saved import find_checkpoint
 
 PathLike = str | os.PathLike[str]
 
@@ -194,6 +193,8 @@ def _text(path: PathLike) -> str:
 
 
 def _checkpoint(name: str, is_folder: bool) -> tuple[Store, Checkpoint]:
+    from relume.saved import find_checkpoint  # what knows runs takes a while to import, and most names are files
+
     root = os.environ.get("RELUME_ROOT") or "runs"
     try:
         return find_checkpoint(name, root)

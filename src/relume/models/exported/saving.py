@@ -38,6 +38,11 @@ def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
     """
     if not path.parent.is_dir() or path.is_dir():
         raise ConfigurationError(f"{path} cannot be written: there is no such folder, or a folder has that name.")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+        raise ModelFileError(
+            f"{path.name} is not written: torch {torch.__version__} puts the tensors of a graph into pickles. Use torch 2.9 or "
+            "newer, or save the model as .safetensors."
+        )
     args, kwargs = _call(example_inputs)
     with _evaluating(model) as still:
         program = _exported(still, args, kwargs)
