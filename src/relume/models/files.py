@@ -90,6 +90,7 @@ def read_state(path: PathLike, *, model: str | None = None, verify: bool = False
         ModelFileError, UnsafeFileError, UnknownNameError, CheckpointError: see `open_model_file`.
 
     Example:
+        >>> import torch
         >>> path = save_weights({"weight": torch.arange(3)}, tmp_path / "three.pt")
         >>> read_state(path)
         {'weight': tensor([0, 1, 2])}
