@@ -39,8 +39,10 @@ def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
 def test_examples_run_and_are_short(example: Path, tmp_path: Path) -> None:
     ended = run([sys.executable, "-W", "error", str(example)], tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert len(example.read_text().splitlines()) < 100
-    assert list((tmp_path / "runs").iterdir())
+    text = example.read_text()
+    assert len(text.splitlines()) < 100 and ended.stdout
+    if ".fit(" in text or "relume.Run(" in text:
+        assert list((tmp_path / "runs").iterdir())
 
 
 def test_the_readmes_python_runs_from_top_to_bottom(tmp_path: Path) -> None:
