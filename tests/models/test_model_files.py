@@ -569,3 +569,19 @@ def test_checkpoints_without_models_and_damaged_ones(tmp_path: Path) -> None:
     flip(packs(tmp_path / "other")[0])
     with pytest.raises(CheckpointError, match=r"is damaged|can be used"):
         read_state(tmp_path / "other" / "one", verify=True)
+
+
+def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path: Path) -> None:
+    save_weights({"a": torch.zeros(2)}, tmp_path / "real.safetensors")
+    (tmp_path / "link.safetensors").symlink_to("real.safetensors")
+    save_weights({"a": torch.ones(2)}, tmp_path / "link.safetensors")
+    assert (tmp_path / "link.safetensors").is_symlink()
+    assert read_state(tmp_path / "real.safetensors")["a"].tolist() == [1, 1]
+
+
+def test_a_pipe_and_a_name_without_end_are_no_targets(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(ConfigurationError, match="no file that could be replaced"):
+        save_weights({"a": torch.ones(2)}, tmp_path / "pipe.pt")
+    with pytest.raises(ConfigurationError, match="longer than 200 bytes"):
+        save_weights({"a": torch.ones(2)}, tmp_path / ("x" * 300 + ".pt"))

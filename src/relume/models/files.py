@@ -282,8 +282,15 @@ def save_weights(
     return target
 
 
+_MAX_NAME_BYTES = 200  # of the 255 that file systems take, some are for the name while it is written
+
+
 def _target(path: PathLike, metadata: Mapping[str, str] | None, max_shard_bytes: int | None) -> Path:
     target = Path(_text(path))
+    if len(os.fsencode(target.name)) > _MAX_NAME_BYTES:
+        raise ConfigurationError(
+            f"{target.name:.40}… is longer than {_MAX_NAME_BYTES} bytes: no folder takes such a name."
+        )
     if target.is_dir() or not target.name or _text(path).endswith(("/", os.sep)):
         raise ConfigurationError(f"{target} is a folder. Give the name of a file: {target / 'model.safetensors'}.")
     if not target.suffix:
@@ -299,4 +306,8 @@ def _target(path: PathLike, metadata: Mapping[str, str] | None, max_shard_bytes:
             raise ConfigurationError(f"{name}={value!r:.80} is for .safetensors; {target.name} has no place for it.")
     if not target.parent.is_dir():
         raise ConfigurationError(f"there is no folder {target.parent} to write {target.name} to.")
+    if target.is_symlink():  # it stays, and what it points to is replaced
+        target = Path(os.path.realpath(target))
+    if target.exists() and not target.is_file():
+        raise ConfigurationError(f"{target} is there, and is no file that could be replaced.")
     return target
