@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from relume.monitor.console import Pace, Plain, duration, number, reporter
+from relume.monitor.console import Plain, reporter
+from relume.monitor.pace import Pace, duration, number
 
 TRAIN = """
     import tempfile, torch

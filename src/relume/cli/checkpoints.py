@@ -194,7 +194,7 @@ def _checkpoints_table(saves: Saves, out: Any) -> Any:
 def _table_with(saves: Saves, metrics: list[str]) -> Any:
     from rich.text import Text
 
-    from relume.monitor.console import number
+    from relume.monitor.pace import number
 
     heads = [metric.replace("/", "/\n", 1) for metric in metrics]
     table = table_of("#", "epoch", "step", *heads, "reason", "saved", "adds", "holds")

@@ -100,7 +100,7 @@ def _styled(status: str) -> Any:
 def _runs_table(found: list[dict[str, Any]]) -> Any:
     from rich.text import Text
 
-    from relume.monitor.console import duration, number
+    from relume.monitor.pace import duration, number
 
     names = [n for n in dict.fromkeys(n for facts in found for n in facts["metrics"]) if n.startswith("val/")][:3]
     table = table_of("run", "status", "epoch", "step", "time", *names, "started")
@@ -118,7 +118,7 @@ def _runs_table(found: list[dict[str, Any]]) -> Any:
 def _headline(facts: dict[str, Any]) -> Any:
     from rich.text import Text
 
-    from relume.monitor.console import duration
+    from relume.monitor.pace import duration
 
     text = Text.assemble((facts["name"], "bold"), "  ", _styled(facts["status"]))
     if facts["reason"]:
@@ -133,7 +133,7 @@ def _epochs_table(folder: Path) -> Any:
     import numpy as np
 
     from relume.monitor import columns
-    from relume.monitor.console import number
+    from relume.monitor.pace import number
 
     table = columns(folder)
     epochs = [int(e) for e in dict.fromkeys(table["epoch"].tolist())]
@@ -153,7 +153,7 @@ def _epochs_table(folder: Path) -> Any:
 def _metrics_table(facts: dict[str, Any]) -> Any:
     from rich.text import Text
 
-    from relume.monitor.console import number
+    from relume.monitor.pace import number
 
     table = table_of("", "last", "best", "at epoch", "at step", "values")
     for name, entry in facts["metrics"].items():
