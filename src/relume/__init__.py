@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from relume.run import EarlyStopping, Run
     from relume.seeds import seed_everything
     from relume.train import Callback, Result, Trainer, accuracy, evaluate, history, predict
+    from relume.transfer import FreezeReport, freeze, frozen, unfreeze
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "Callback": "relume.train",
     "EarlyStopping": "relume.run",
+    "FreezeReport": "relume.transfer",
     "Keep": "relume.checkpoint",
     "LoadReport": "relume.models",
     "Result": "relume.train",
@@ -54,6 +56,8 @@ _WHERE = {
     "convert": "relume.models",
     "diff": "relume.models",
     "evaluate": "relume.train",
+    "freeze": "relume.transfer",
+    "frozen": "relume.transfer",
     "history": "relume.train",
     "inspect_file": "relume.models",
     "load_model": "relume.models",
@@ -65,12 +69,14 @@ _WHERE = {
     "seed_everything": "relume.seeds",
     "state_table": "relume.models",
     "summary": "relume.models",
+    "unfreeze": "relume.transfer",
 }
 _MODULES = ("datasets", "errors", "models")
 
 __all__ = [
     "Callback",
     "EarlyStopping",
+    "FreezeReport",
     "Keep",
     "LoadReport",
     "RelumeError",
@@ -89,6 +95,8 @@ __all__ = [
     "diff",
     "errors",
     "evaluate",
+    "freeze",
+    "frozen",
     "history",
     "inspect_file",
     "load_model",
@@ -101,6 +109,7 @@ __all__ = [
     "seed_everything",
     "state_table",
     "summary",
+    "unfreeze",
 ]
 
 

@@ -4,7 +4,9 @@ RelumeError
 ├── ConfigurationError     what was asked for makes no sense: names the value and what is allowed
 │   ├── RunNameError       a run name that cannot be a folder name
 │   ├── OptimizerError     the optimizer and the model do not belong together
-│   └── UnknownNameError   no such model, dataset, run or metric: lists the closest names
+│   ├── UnknownNameError   no such model, dataset, run or metric: lists the closest names
+│   │   └── NoMatchError       a pattern that matches no parameter or module: lists the closest names
+│   └── PreflightError     the model, its frozen parts and the optimizer contradict each other: says where and the remedy
 ├── MissingPackageError    an optional package is needed: names the extra to install
 ├── DataError              the data cannot be used
 │   ├── EmptyLoaderError   a loader that yields no batch
@@ -58,6 +60,14 @@ class OptimizerError(ConfigurationError):
 
 class UnknownNameError(ConfigurationError):
     """No such model, dataset, run or metric."""
+
+
+class NoMatchError(UnknownNameError):
+    """A pattern matches no parameter and no module."""
+
+
+class PreflightError(ConfigurationError):
+    """The model, its frozen parts and the optimizer contradict each other."""
 
 
 class MissingPackageError(RelumeError, ImportError):

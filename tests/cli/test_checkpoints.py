@@ -14,26 +14,9 @@ import pytest
 import torch
 
 from relume.checkpoint import Store
-from relume.cli import app
 from saved_runs import describe, flip, make_run, packs, save_run
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def relume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The program in a folder of its own: its status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("warnings.showwarning", app._show_warning)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["relume", *arguments])
-        status = app._status()
-        captured = capsys.readouterr()
-        return status, captured.out, " ".join(captured.err.replace("│", " ").split())
-
-    return command
 
 
 def test_checkpoints_are_listed_in_80_columns(relume: Command, tmp_path: Path) -> None:

@@ -16,27 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from relume.cli import app
 from relume.models.files import save_weights
 from saved_runs import flip, save_run
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def relume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The program in a folder of its own: its status, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("warnings.showwarning", app._show_warning)
-
-    def command(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["relume", *arguments])
-        status = app._status()
-        captured = capsys.readouterr()
-        return status, captured.out, " ".join(captured.err.replace("│", " ").split())
-
-    return command
 
 
 @pytest.fixture

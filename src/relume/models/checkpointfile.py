@@ -11,8 +11,8 @@ import torch
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
 from relume.models.contents import RECIPE, ModelFile
-from relume.models.filling import EXTRA
 from relume.models.pickles.modules import several_models
+from relume.models.state import is_extra
 
 
 def read_checkpoint(
@@ -33,7 +33,7 @@ def read_checkpoint(
     chosen = _chosen(model, _models(store, checkpoint))
     state = checkpoint_state(store, checkpoint, model=chosen, verify=verify)
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    kept = {name: value for name, value in state.items() if name in tensors or name.rpartition(".")[2] == EXTRA}
+    kept = {name: value for name, value in state.items() if name in tensors or is_extra(name)}
     size_bytes = sum(value.nbytes for value in {id(value): value for value in tensors.values()}.values())
     meta = store.meta(checkpoint)
     metadata = checkpoint_metadata(checkpoint, meta) | _document(meta, chosen)

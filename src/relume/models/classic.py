@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from relume.errors import ClassicFileError, UnsafeFileError
-from relume.models.filling import EXTRA
 from relume.models.pickles import Inert, describe, is_module, is_state_dict, module_state, read_torch
 from relume.models.pickles.inert import children
 from relume.models.pickles.modules import Names, found_in, unread_tensors
+from relume.models.state import is_extra
 
 State = dict[str, Any]
 
@@ -209,15 +209,11 @@ def _take_model(found: ClassicCheckpoint, name: str, value: Any) -> bool:
     objects = [
         key
         for key, item in state.items()
-        if not isinstance(item, torch.Tensor) and not (_is_extra(key) and _is_plain_tree(found, item))
+        if not isinstance(item, torch.Tensor) and not (is_extra(key) and _is_plain_tree(found, item))
     ]
     found.unused += [f"{name}.{key}" for key in objects]
     found.models[name] = {key: item for key, item in state.items() if key not in objects} if objects else state
     return True
-
-
-def _is_extra(key: str) -> bool:
-    return key.rpartition(".")[2] == EXTRA
 
 
 def _states(found: ClassicCheckpoint, kind: str) -> dict[str, State]:

@@ -20,9 +20,9 @@ from torch.overrides import TorchFunctionMode
 
 from relume.errors import MismatchError
 from relume.models.assigned import Assignment, assign, name_assignments, remember, storage_of, undo
+from relume.models.state import is_extra
 from relume.names import is_uninitialized
 
-EXTRA = "_extra_state"
 _WRONG_SIZE = re.compile(r"size mismatch for (.*): copying a param with shape", re.DOTALL)
 
 
@@ -60,7 +60,7 @@ class Plan:
 def own_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """The live tensors of a module's state_dict: its parameters and buffers themselves, without extra state."""
     state = module.state_dict(keep_vars=True)
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor) and not _is_extra(name)}
+    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor) and not is_extra(name)}
 
 
 def names_of(own: Mapping[str, torch.Tensor]) -> dict[int, list[str]]:
@@ -85,7 +85,7 @@ def plan(
     Raises:
         MismatchError: a module's own loading code fails.
     """
-    tensors = {name: value for name, value in state.items() if not _is_extra(name)}
+    tensors = {name: value for name, value in state.items() if not is_extra(name)}
     try:
         result = _walked(module, own, tensors, versions or {})
     except Exception as error:
@@ -206,15 +206,11 @@ def _sort_out_problems(result: Plan) -> None:
             result.problems.remove(text)
 
 
-def _is_extra(name: str) -> bool:
-    return name.rpartition(".")[2] == EXTRA
-
-
 def _plan_extras(result: Plan, state: Mapping[str, Any]) -> None:
-    result.missing = [name for name in result.missing if not (_is_extra(name) and name in state)]
+    result.missing = [name for name in result.missing if not (is_extra(name) and name in state)]
     modules = dict(result.module.named_modules(remove_duplicate=False))
     for name, value in state.items():
-        if not _is_extra(name):
+        if not is_extra(name):
             continue
         module = modules.get(name.rpartition(".")[0])
         if module is not None and type(module).set_extra_state is not nn.Module.set_extra_state:

@@ -13,7 +13,8 @@ from torch import nn
 
 from relume.errors import ConfigurationError, MismatchError, UnstorableError
 from relume.models.contents import ModelFile, checked_state
-from relume.models.filling import EXTRA, names_of, own_tensors
+from relume.models.filling import names_of, own_tensors
+from relume.models.state import is_extra, named_state
 from relume.models.weights import from_numpy
 from relume.names import canonical_in, is_uninitialized, unwrap
 
@@ -50,12 +51,7 @@ def read_source(source: Source, model: str | None = None) -> Given:
     if isinstance(source, ModelFile):
         return _given(checked_state(source), str(source.path), is_owned=False)
     if isinstance(source, nn.Module):
-        inner = unwrap(source)
-        rename = canonical_in(inner)
-        live = inner.state_dict()
-        given = _given({rename(n): v for n, v in live.items()}, f"another {type(inner).__name__}", is_owned=False)
-        given.versions = {rename(f"{n}.")[:-1]: v for n, v in getattr(live, "_metadata", {}).items()}
-        return given
+        return _given(named_state(source), f"another {type(unwrap(source)).__name__}", is_owned=False)
     if isinstance(source, Mapping):
         return _given(source, "the given tensors", is_owned=False)
     raise ConfigurationError(f"the source is a {type(source).__name__}: give a path, tensors by name, or a model.")
@@ -66,7 +62,7 @@ def _given(state: Mapping[str, Any], label: str, is_owned: bool) -> Given:
     for name, value in state.items():
         if not isinstance(name, str):
             raise MismatchError(f"{label} is no state_dict: it has the key {name!r:.60}, which is no text.")
-        if name.rpartition(".")[2] == EXTRA:
+        if is_extra(name):
             extras[name] = value
         elif is_uninitialized(value):
             raise MismatchError(

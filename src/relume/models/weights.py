@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError, UnstorableError
-from relume.models.state import model_state
+from relume.models.state import is_extra, model_state
 from relume.names import is_uninitialized
 
-_EXTRA_STATE = "_extra_state"
 _PLAIN = (torch.Size, str, int, float, complex, bytes, torch.dtype, torch.device, type(None))
 _SHOWN = 8
 
@@ -122,7 +121,7 @@ def _value(name: str, value: Any) -> Any:
                 "ordinary tensor (a DTensor: value.full_tensor())."
             )
         return plain
-    if name.rpartition(".")[2] == _EXTRA_STATE:
+    if is_extra(name):
         _check_plain(name, value)
         return value
     raise UnstorableError(f"{name!r} is a {type(value).__name__} and no tensor. {_remedy(name, value)}")

@@ -112,7 +112,7 @@ def find(name: str) -> Builder:
     if module is None:
         raise RecipeError(f"{name} is not imported, and a file may not import it: `import {place}` first.")
     found: Any = vars(module).get(attribute)
-    if found is None and place == "relume.models" and attribute in module.__all__:
+    if found is None and place in _FACADES and attribute in getattr(module, "__all__", ()):
         found = getattr(module, attribute)  # it is imported when it is first used
     if inspect.isclass(found) and issubclass(found, nn.Module):
         if is_library or found.__module__ == place or place == "__main__":
