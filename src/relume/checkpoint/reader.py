@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
+import itertools
 import mmap
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Literal
 
 import torch
 
-from relume.checkpoint.hashing import BLOCK_BYTES, block_sum, hash_parts, seal
+from relume.checkpoint.hashing import BLOCK_BYTES, block_sums, hash_parts, seal
 from relume.checkpoint.pack import Pack, Span
 from relume.checkpoint.tensors import as_buffer
 from relume.errors import PackError
@@ -22,13 +25,14 @@ Verify = bool | Literal["hash"]
 """How bytes are checked: True by checksum (long pieces) or hash (short ones), "hash" all by hash, False not at all."""
 
 _READ_BYTES = 8 << 20
+_RUN_BYTES = 4 * BLOCK_BYTES
 _MAX_THREADS = 8
 
 
 def damaged(pack: Pack, names: Sequence[str], verify: Verify) -> set[str]:
     """Which of the pieces ``names`` of a pack are not what they were when it was written.
 
-    They are read and not mapped: a disk that fails is then an error and not the end of the process.
+    What is not in the page cache is read and not mapped: a disk that fails is then an error and not the end of the process.
 
     Raises:
         PackError: the pack is gone, cut short, or cannot be read.
@@ -102,29 +106,59 @@ def _parts(file: io.FileIO, path: Path, span: Span) -> Iterator[memoryview]:
 
 
 def _checksums(pack: Pack, spans: list[Span]) -> list[str]:
-    """The checksums of several pieces, block by block on several cores (575 MB: 21 ms on two)."""
-    blocks = [
-        (span.offset + start, min(BLOCK_BYTES, span.size_bytes - start))
+    """The checksums of several pieces, block by block on several cores (575 MB: 20 ms on two, 30 where they are read)."""
+    runs = [
+        (span.offset + start, min(_RUN_BYTES, span.size_bytes - start))
         for span in spans
-        for start in range(0, span.size_bytes, BLOCK_BYTES)
+        for start in range(0, span.size_bytes, _RUN_BYTES)
     ]
-    workers = max(1, min(os.cpu_count() or 1, _MAX_THREADS, len(blocks) // 4))
+    workers = max(1, min(os.cpu_count() or 1, _MAX_THREADS, len(runs)))
+    memory = cached_pages(pack) if workers > 1 else None
 
-    def sums(worker: int) -> list[int]:
-        buffer = memoryview(bytearray(BLOCK_BYTES))
+    def sums(worker: int) -> list[list[int]]:
+        if memory is not None:
+            view = memoryview(memory)
+            return [block_sums(view[offset : offset + size]) for offset, size in runs[worker::workers]]
+        buffer = memoryview(bytearray(_RUN_BYTES))
         found = []
         with _opened(pack) as file:
-            for offset, size in blocks[worker::workers]:
+            for offset, size in runs[worker::workers]:
                 _fill(file, buffer[:size], offset, pack.path)
-                found.append(block_sum(buffer[:size]))
+                found.append(block_sums(buffer[:size]))
         return found
 
-    totals = [0] * len(blocks)
+    totals: list[list[int]] = [[]] * len(runs)
     with ThreadPoolExecutor(workers) as pool:
         for worker, found in enumerate(pool.map(sums, range(workers))):
             totals[worker::workers] = found
-    parts = iter(totals)
-    return [seal(next(parts) for _ in range(0, span.size_bytes, BLOCK_BYTES)) for span in spans]
+    parts = itertools.chain.from_iterable(totals)
+    return [seal(itertools.islice(parts, -(-span.size_bytes // BLOCK_BYTES))) for span in spans]
+
+
+def cached_pages(pack: Pack) -> mmap.mmap | None:
+    """The pack as memory, where all of it is in the page cache, so that looking at it asks nothing of the disk; or None.
+
+    A disk that fails under mapped memory ends the process. Asks Linux (6.5 and newer, ``cachestat(2)``; 0.2 ms for 575 MB).
+    """
+    if not sys.platform.startswith("linux"):
+        return None
+    with _opened(pack) as file:
+        found = _CacheStat()
+        whole = (ctypes.c_uint64 * 2)(0, pack.size_bytes)
+        asked = (file.fileno(), ctypes.byref(whole), ctypes.byref(found), 0)
+        if ctypes.CDLL(None).syscall(_CACHESTAT, *asked) != 0:
+            return None
+    return map_pack(pack) if found.cached_pages == -(-pack.size_bytes // mmap.PAGESIZE) else None
+
+
+_CACHESTAT = 451
+"""The system call's number, the same on all processors."""
+
+
+class _CacheStat(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64) for name in ("cached_pages", "dirty", "writeback", "evicted", "evicted_recently")
+    ]
 
 
 def _fill(file: io.FileIO, view: memoryview, offset: int, path: Path) -> None:
