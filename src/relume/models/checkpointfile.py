@@ -11,7 +11,6 @@ import torch
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
 from relume.models.contents import RECIPE, ModelFile
-from relume.models.pickles.modules import several_models
 from relume.models.state import is_extra
 
 
@@ -100,6 +99,8 @@ def _models(store: Store, checkpoint: Checkpoint) -> list[str]:
 
 def _chosen(model: str | None, names: list[str]) -> str:
     if model is None and len(names) > 1:
+        from relume.models.pickles.modules import several_models  # what reads pickles is imported where there are some
+
         raise ConfigurationError(f"the checkpoint has {several_models(names)}")
     if model is not None and model not in names:
         raise UnknownNameError(f"there is no model {model!r} in the checkpoint: {closest(model, names)}")

@@ -16,6 +16,7 @@ from relume.checkpoint import restore_module
 from relume.errors import ConfigurationError, MismatchError, RecipeError, RelumeWarning
 from relume.models.contents import RECIPE, ModelFile, checked_state
 from relume.models.exported import load_exported, save_exported
+from relume.models.files import open_model_file, read_state, save_weights
 from relume.models.recipe.attributes import differing_attribute, holds_tensors, ids_of, same_tensor
 from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make, make_with_values, recipe_of
@@ -67,8 +68,6 @@ def save_model(model: nn.Module, path: str | Path, example_inputs: Any = None) -
             raise ConfigurationError("a .pt2 file is traced: give example_inputs=, what the model is called with.")
         return save_exported(inner, path, example_inputs)
     if path.suffix == ".safetensors":
-        from relume.models.files import save_weights
-
         document = model_document(inner)
         _warn_of_hooks(inner)
         return Path(save_weights(inner, path, metadata={RECIPE: json.dumps(document)}))
@@ -132,8 +131,6 @@ def load_model(
     device = _device(device)
     if model is None and str(path).endswith(".pt2"):
         return load_exported(path, device=device, mmap=mmap)
-    from relume.models.files import open_model_file, read_state
-
     file = open_model_file(path, model=model)
     if file.format == "pt2":
         return load_exported(file.path, device=device, mmap=mmap)
