@@ -157,3 +157,31 @@ def test_hostile_names_are_not_shown_raw() -> None:
     text, page = str(found), found._repr_html_()
     assert "\x1b" not in text + page and "<b>" not in page and "[red]x[/red]" in text and "a\nb" not in text
     assert len(text) < 5000 and max(map(len, text.splitlines())) <= 100
+
+
+def sparse(places: list[list[int]], values: list[float], size: tuple[int, ...]) -> torch.Tensor:
+    return torch.sparse_coo_tensor(places, values, size, check_invariants=True)
+
+
+def test_sparse_tensors_are_compared_without_becoming_dense() -> None:
+    size = (1_000_000, 1_000_000)  # 4 TB
+    one = sparse([[0, 5, 999_999], [3, 5, 1]], [1.0, 2.0, 3.0], size)
+    other = sparse([[0, 5, 7], [3, 5, 7]], [1.0, 2.5, 9.0], size)
+    assert diff({"w": one}, {"w": one.clone()}).is_same
+    change = diff({"w": one}, {"w": other}).tensors[0].change
+    assert change is not None
+    assert (change.different, change.largest, change.at) == (3, 9.0, (7, 7))
+    assert change.norm == pytest.approx(math.sqrt(0.25 + 81 + 9))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_sparse_tensors_of_other_layouts_are_compared() -> None:
+    dense = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+    changed = dense.clone()
+    changed[1, 0] = 4.0
+    assert diff({"w": dense.to_sparse()}, {"w": dense.to_sparse_csr()}).is_same
+    for other in (changed, changed.to_sparse(), changed.to_sparse_csr()):
+        change = diff({"w": dense.to_sparse_csr()}, {"w": other}).tensors[0].change
+        assert change is not None and (change.different, change.largest, change.at) == (1, 1.0, (1, 0))
+    nan = sparse([[0], [1]], [math.nan], (2, 2))
+    assert diff({"w": nan}, {"w": nan.clone()}).is_same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -190,10 +190,15 @@ def _compared(
     if shapes[0] != shapes[1]:
         return result("shape")
     _check_has_values(a, b, name, other_name)
+    places = None
+    if a.layout is not torch.strided and b.layout is not torch.strided:
+        places, a, b = _aligned(a, b)
     a, b = _plain(a), _plain(b)
     if a.dtype == b.dtype and _have_same_bits(a, b):
         return result("same")
     change = _change(a, b, tolerance)
+    if change is not None and places is not None and change.at:
+        change = replace(change, at=(*places[:, change.at[0]].tolist(), *change.at[1:]))
     if a.dtype != b.dtype:
         return result("dtype", change, same_bits=False)
     return result("same" if change is None else "changed", change, same_bits=False)
@@ -203,6 +208,24 @@ def _check_has_values(a: torch.Tensor, b: torch.Tensor, name: str | None, other_
     for value, which in ((a, name), (b, other_name)):
         if value.is_meta:
             raise ConfigurationError(f"{printable(which)} is on the meta device: it has no values to compare.")
+
+
+def _aligned(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The places of two sparse tensors where either has an element, and their values there: they are never made dense."""
+    one, other = (value.cpu().to_sparse(layout=torch.sparse_coo).coalesce() for value in (a, b))
+    if one.sparse_dim() != other.sparse_dim():
+        raise ConfigurationError(
+            f"two sparse tensors of {one.sparse_dim()} and {other.sparse_dim()} sparse dimensions are not compared."
+        )
+    if not torch.equal(one.indices(), other.indices()):
+        one, other = _with_places_of(one, other), _with_places_of(other, one)
+    return one.indices(), one.values(), other.values()
+
+
+def _with_places_of(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    zeros = torch.zeros_like(other.values(), dtype=one.dtype)
+    indices, values = torch.cat([one.indices(), other.indices()], 1), torch.cat([one.values(), zeros])
+    return torch.sparse_coo_tensor(indices, values, one.shape).coalesce()
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
