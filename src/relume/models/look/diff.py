@@ -225,7 +225,7 @@ def _aligned(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
 def _with_places_of(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     zeros = torch.zeros_like(other.values(), dtype=one.dtype)
     indices, values = torch.cat([one.indices(), other.indices()], 1), torch.cat([one.values(), zeros])
-    return torch.sparse_coo_tensor(indices, values, one.shape).coalesce()
+    return torch.sparse_coo_tensor(indices, values, one.shape, check_invariants=True).coalesce()
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
