@@ -43,7 +43,16 @@ from collections.abc import Iterable
 
 
 class RelumeError(Exception):
-    """Base of all errors raised by relume on purpose."""
+    """Base of all errors that relume raises on purpose.
+
+    Names out of files may stand in its text: nothing in it moves a terminal's cursor or turns the direction of writing.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        if text.replace("\n", "").isprintable():
+            return text
+        return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class ConfigurationError(RelumeError, ValueError):
