@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 import zipfile
@@ -117,3 +118,21 @@ def test_one_memory_under_two_dtypes_is_saved_by_torch_too(tmp_path: Path) -> No
     found = torch.load(tmp_path / "a.pt", weights_only=True)
     assert torch.equal(found["a"], value) and torch.equal(found["b"], value.view(torch.int32))
     assert torch.equal(found["c"], value)
+
+
+def test_a_directory_of_millions_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    size = 17 << 20
+    end = b"PK\x05\x06" + struct.pack("<4H2IH", 0, 0, 60_000, 60_000, size, 4, 0)
+    path = tmp_path / "many.pt"
+    path.write_bytes(b"PK\x03\x04" + bytes(size) + end)
+    with pytest.raises(UnsafeFileError, match=r"whose directory alone has 17,825,792 bytes"):
+        read_state(path)
+
+
+def test_a_header_of_countless_empty_tensors_is_refused(tmp_path: Path) -> None:
+    entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(f'"{number:x}":{entry}' for number in range(200_001)) + "}").encode()
+    path = tmp_path / "many.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UnsafeFileError, match="more than 200,000 tensors"):
+        read_state(path)

@@ -36,6 +36,8 @@ DTYPES = {
 _TORCH_NAMES = {theirs: ours for ours, theirs in DTYPES.items()}
 _UNKNOWN_TO_TORCH = ("F6_E2M3", "F6_E3M2")
 _FIELDS = {"dtype", "shape", "data_offsets"}
+_MAX_TENSORS = 200_000
+"""The largest models have a tenth of that. Each takes some kilobytes of memory, however empty it is."""
 _MAX_DIMENSIONS = 64  # of torch's own
 _MAX_ELEMENTS = 2**63
 
@@ -153,6 +155,8 @@ def _parsed(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
             raise ValueError(f"{name!r:.80} twice")
         if name == METADATA:
             metadata = _OBJECTS.decode(value[1])
+        elif len(entries) == _MAX_TENSORS:
+            raise ValueError(f"more than {_MAX_TENSORS:,} tensors, the most that are read")
         else:
             entries[name] = _OBJECTS.decode(value[1])
         position, mark = value.end(), value[2]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import zipfile
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 from relume.checkpoint.pack import MAX_HEADER_BYTES
-from relume.errors import ModelFileError
+from relume.errors import ModelFileError, UnsafeFileError
 
 Kind = Literal["safetensors", "json", "torch", "pt2", ""]
 
 _HEAD_BYTES = 1024
+_MAX_DIRECTORY_BYTES = 16 << 20  # about 150,000 tensors; zipfile makes ten times that of it
 _HDF5 = "an HDF5 file, such as Keras writes"
 _GET_WEIGHTS = "Load it with the library that wrote it, and save its weights: relume.save_weights(state_dict, path)."
 _GET_AGAIN = "Get the file anew."
@@ -127,13 +128,24 @@ def _kind_of_zip(path: Path) -> Kind:
 def _names_in_zip(path: Path) -> list[str]:
     """Names only, to tell what it is; who reads more vets it (`relume.models.archive`)."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+        with path.open("rb") as file:
+            size = _directory_bytes(file)
+            if size > _MAX_DIRECTORY_BYTES:
+                raise UnsafeFileError(f"{path} is a zip archive whose directory alone has {size:,} bytes.")
+            with zipfile.ZipFile(file) as archive:
+                return archive.namelist()
+    except UnsafeFileError:
+        raise
     except Exception as error:  # what a damaged archive makes zipfile raise has no end
         reason = str(error) or type(error).__name__
         raise ModelFileError(
             f"{path} is a damaged zip archive, cut short perhaps: {reason:.200}. {_GET_AGAIN}"
         ) from error
+
+
+def _directory_bytes(file: IO[bytes]) -> int:
+    end: Any = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    return int(end[zipfile._ECD_SIZE]) if end else 0  # type: ignore[attr-defined]
 
 
 def _head(path: Path) -> tuple[bytes, int]:
