@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 .DEFAULT_GOAL := help
@@ -40,11 +41,11 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	@echo "==> tests"
-	@$(BIN)/python -m pytest -m "not long"
+	@$(TEST) -m "not long"
 
 test-long: $(VENV)/.ready
 	@echo "==> the long proofs"
-	@$(BIN)/python -m pytest -m long -s
+	@$(TEST) -m long -rP
 
 check: $(VENV)/.ready
 	@echo "==> format" && $(BIN)/ruff format --check

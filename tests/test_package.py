@@ -42,6 +42,7 @@ def test_every_error_is_in_the_drawn_tree() -> None:
             assert name in drawn
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "command",
     [
