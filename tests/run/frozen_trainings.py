@@ -44,7 +44,7 @@ SCHEDULES: dict[str, Callable[[], FreezeSchedule]] = {
 }
 
 
-class Crash(Exception):
+class Crash(Exception):  # noqa: N818 - it is an event
     """Stands for a power cut: what was not in a checkpoint is lost."""
 
 

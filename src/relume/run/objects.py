@@ -259,4 +259,5 @@ def _merged(saved: Any, script: Any, override: frozenset[str]) -> Any:
     """The options that a checkpoint began with, with those that the script now overrides."""
     if not saved or len(saved) != len(script):
         return script
-    return [{**s, **b, **{k: v for k, v in s.items() if k in override}} for b, s in zip(saved, script, strict=True)]
+    over = override | {"initial_lr"} if "lr" in override else override  # which a schedule of rates begins from
+    return [{**s, **b, **{k: v for k, v in s.items() if k in over}} for b, s in zip(saved, script, strict=True)]

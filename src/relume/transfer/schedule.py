@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from itertools import count
 from typing import Any, Literal, NamedTuple
 
@@ -254,22 +256,24 @@ class FreezeSchedule:
             yield from self.all
             return
         # In epochs: where the phase can begin at the earliest, and where it can at the latest (in whole ones).
-        earliest, latest = 0.0, 0.0
+        earliest: Fraction | float = Fraction(0)
+        latest: Fraction | float = Fraction(0)
         for phase in self.all:
             length = phase.length
-            begins, ends = earliest, float("inf")
+            begins: Fraction | float = earliest
+            ends: Fraction | float = math.inf
             if isinstance(length, Stall):
-                earliest, latest = earliest + length.patience, float("inf")
+                earliest, latest = earliest + length.patience, math.inf
             elif isinstance(length, Length) and length.unit == "epochs":
-                earliest, latest = -(-earliest // 1) + length.count, -(-latest // 1) + length.count
+                earliest, latest = _whole(earliest) + length.count, _whole(latest) + length.count
                 ends = latest
             elif isinstance(length, Length):
-                took = length.count / steps_per_epoch if steps_per_epoch else 0.0
+                took = Fraction(length.count, steps_per_epoch or 1) if steps_per_epoch else Fraction(0)
                 earliest += took
-                latest = latest + took if steps_per_epoch else float("inf")
+                latest = latest + took if steps_per_epoch else math.inf
                 ends = latest
             if phase is self.all[-1]:
-                ends = float("inf")
+                ends = math.inf
             if begins < epoch + 1 and ends > epoch:
                 yield phase
 
@@ -308,6 +312,10 @@ class FreezeSchedule:
 
     def __repr__(self) -> str:
         return f"FreezeSchedule({self.summary()})"
+
+
+def _whole(epochs: Fraction | float) -> Fraction | float:
+    return epochs if epochs == math.inf else math.ceil(epochs)
 
 
 def _epoch_of(end: int, epoch: int, step: int, steps_per_epoch: int | None) -> int:
