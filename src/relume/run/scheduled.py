@@ -14,8 +14,8 @@ from torch import nn
 from relume.errors import ConfigurationError, NoMatchError, OptimizerError, RelumeWarning, closest
 from relume.run.stopping import EarlyStopping
 from relume.text import counted
-from relume.transfer.freezing import freeze, unfreeze
 from relume.transfer.phases import Length, Phase, Stall
+from relume.transfer.plans import Plan, enter
 from relume.transfer.schedule import FreezeSchedule, Start
 from relume.transfer.selection import Anatomy
 
@@ -58,6 +58,7 @@ class ScheduledFreezing:
         self._stalls_in: int | None = None  # the phase that `_stopping` belongs to
         self._may_be_another = False  # whether the model is still to be compared with the checkpoint's
         self._first: Change | None = None
+        self._plans: dict[int, Plan] = {}
         self._watch_again()
 
     # ------------------------------------------------------------------------------------------------------ beginning
@@ -165,9 +166,12 @@ class ScheduledFreezing:
         phase = self.schedule[number]
         before = [p for p in self._root.parameters() if p.requires_grad]
         self._before_change()
-        report = freeze(self._root, trainable=phase.trainable)
-        if phase.batchnorm == "eval":
-            unfreeze(self._root, *phase.trainable, batchnorm="eval")
+        place = number % len(self.schedule.all)
+        plan = self._plans.get(place)
+        if plan is not None and plan.fits(self._root):
+            plan.apply()
+        else:
+            plan = self._plans[place] = enter(self._root, phase)
         after = {id(p) for p in self._root.parameters() if p.requires_grad}
         if {id(p) for p in before} != after:
             for optimizer in self._optimizers.values():
@@ -181,12 +185,10 @@ class ScheduledFreezing:
         self._watch()
         if self.schedule.sets_lr:
             self._set_rates(1.0)
-        place = number % len(self.schedule.all)
         of = f"{place + 1} of {len(self.schedule.all)}"
-        total = report.trainable + report.frozen
-        text = f"freeze: phase {of} ({phase}): {report.trainable:,} of {counted(total, 'parameter')} trainable"
+        text = f"freeze: phase {of} ({phase}): {plan.trainable:,} of {counted(plan.total, 'parameter')} trainable"
         is_said = number < _TURNS_SAID * len(self.schedule.all)
-        values = {"freeze/phase": float(place + 1), "freeze/trainable": float(report.trainable)}
+        values = {"freeze/phase": float(place + 1), "freeze/trainable": float(plan.trainable)}
         return Change(text if is_said else "", values)
 
     def _rate(self) -> dict[str, float]:
