@@ -377,6 +377,47 @@ def test_a_schedule_without_a_model_or_an_optimizer_is_an_error(tmp_path: Path) 
         relume.Run("y", model=layers(), root=tmp_path, freeze=schedule).__enter__()
 
 
+def test_a_loop_of_ones_own_is_told_that_nothing_changes_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with relume.Run("x", model=model, optimizer=optimizer, root=tmp_path, freeze=FreezeSchedule([Phase("1")])):
+        loss_of(model, torch.randn(4, 4)).backward()
+        optimizer.step()
+    assert "does not use run.batches(loader): the schedule stayed in its first phase" in capsys.readouterr().out
+
+
+def test_a_rate_of_zero_and_what_is_no_optimizer(tmp_path: Path) -> None:
+    model = layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with relume.Run(
+        "x", model=model, optimizer=optimizer, root=tmp_path, quiet=True, freeze=FreezeSchedule([Phase(lr=0.1)])
+    ):
+        assert optimizer.param_groups[0]["lr"] == 0.1
+    trainer = relume.Trainer(model, loss=nn.MSELoss(), optimizer="adam", quiet=True)
+    with pytest.raises(OptimizerError, match="optimizer must be a torch.optim.Optimizer, not str"):
+        trainer.fit([], epochs=1, root=tmp_path, freeze=FreezeSchedule([Phase("1")]))
+
+
+class Endless(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter([(torch.ones(4),)] * 8)
+
+
+def test_a_warm_up_of_epochs_of_unknown_length_is_an_error(tmp_path: Path) -> None:
+    model = layers()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = FreezeSchedule([Phase(warmup="1 epoch")])
+    with (
+        relume.Run("x", model=model, optimizer=optimizer, root=tmp_path, quiet=True, freeze=schedule) as run,
+        pytest.raises(
+            ConfigurationError, match="does not say how many batches an epoch has: give the warm-up in steps"
+        ),
+    ):
+        next(run.batches(DataLoader(Endless(), 4)))
+
+
 def test_an_open_run_brings_its_own_schedule(tmp_path: Path) -> None:
     model = frozen_trainings.network()
     optimizer = torch.optim.Adam(model.parameters())

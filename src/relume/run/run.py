@@ -363,6 +363,8 @@ class Run(AbstractContextManager["Run"]):
         if self.status != "running" or os.getpid() != self._process:  # a forked child does not end its parent's run
             return
         self._signals.remove()
+        if self._freezing is not None and self.cursor.step and not self._has_looped and kind is None:
+            self.note("freeze: this loop does not use run.batches(loader): the schedule stayed in its first phase")
         is_good = kind is None or (kind is SystemExit and not getattr(error, "code", None))
         status: Literal["finished", "interrupted", "failed"]
         if is_good:

@@ -260,7 +260,7 @@ class ScheduledFreezing:
         largest = max((float(group["initial_lr"]) for group in groups), default=0.0)
         for group in groups:
             base = float(group["initial_lr"])
-            full = base if phase.lr is None or not largest else phase.lr * (base / largest)
+            full = base if phase.lr is None else phase.lr * (base / largest if largest else 1.0)
             if isinstance(group["lr"], torch.Tensor):
                 group["lr"].fill_(full * share)
             else:

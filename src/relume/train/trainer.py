@@ -20,7 +20,7 @@ from relume.errors import ConfigurationError, LossError, NonFiniteLossError, Opt
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
 from relume.run.scheduled import check_schedule
 from relume.train.callbacks import Callback, Moments
-from relume.train.checks import check_optimizers
+from relume.train.checks import check_kinds, check_optimizers
 from relume.train.evaluation import (
     Loss,
     call_loss,
@@ -258,6 +258,7 @@ class Trainer:
             )
         check_schedule(freeze)
         if freeze is not None and self.optimizers:
+            check_kinds(self.optimizers)
             return  # what is trained is the schedule's to say, and the Run checks it
         for text in check_optimizers(self.model, self.optimizers):
             warnings.warn(text, RelumeWarning, stacklevel=4)
