@@ -462,3 +462,21 @@ def test_changes_wait_for_the_end_of_an_accumulation(tmp_path: Path) -> None:
                     optimizer.step()
                     optimizer.zero_grad()
     assert seen == [0, 0, 0, 0, 0, 0, 1, 1]
+
+
+def test_a_checkpoint_that_does_not_say_what_is_held_loads() -> None:
+    from relume.run.objects import Objects
+
+    model = frozen_trainings.network()
+    relume.freeze(model, trainable="8")
+    objects = Objects(model, torch.optim.Adam(model.parameters()), None, None, None)
+    objects.note_initial()
+    saved = objects.capture(with_gradients=False)
+    assert saved["held"]["model"]["now"] == held_modules(model) == ["0", "1", "4", "5"]
+    relume.unfreeze(model)
+    assert objects.load(saved, None, frozenset()) == []
+    assert held_modules(model) == ["0", "1", "4", "5"] and trained(model) == {"8"}
+    del saved["held"]
+    relume.unfreeze(model, batchnorm="eval")
+    assert objects.load(saved, None, frozenset()) == []
+    assert held_modules(model) == ["1", "5"] and trained(model) == {"8"}
