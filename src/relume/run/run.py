@@ -48,8 +48,9 @@ from relume.run.lock import hold
 from relume.run.objects import Objects
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
+from relume.run.schedulechecks import check_schedule
 from relume.run.scheduled import NAME as FREEZE
-from relume.run.scheduled import Change, ScheduledFreezing, check_schedule, left_behind
+from relume.run.scheduled import Change, ScheduledFreezing, left_behind
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything

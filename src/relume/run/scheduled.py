@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from relume.errors import ConfigurationError, NoMatchError, OptimizerError, RelumeWarning, closest
+from relume.errors import ConfigurationError, RelumeWarning, closest
+from relume.run.schedulechecks import check_phase, check_schedulers, common_root
 from relume.run.stopping import EarlyStopping
 from relume.text import counted
-from relume.transfer.phases import Length, Phase, Stall
+from relume.transfer.phases import Length, Stall
 from relume.transfer.plans import Plan, enter
 from relume.transfer.schedule import FreezeSchedule, Start
 from relume.transfer.selection import Anatomy
@@ -77,14 +78,14 @@ class ScheduledFreezing:
             OptimizerError: a phase trains parameters that no optimizer holds.
             ConfigurationError: a phase trains nothing; phases and a scheduler would both set the learning rate.
         """
-        self._root = _root(models)
+        self._root = common_root(models)
         self._models, self._optimizers, self._has_updated = models, optimizers, has_updated
         anatomy = Anatomy(self._root)
         held = {id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"]}
         for number, phase in enumerate(self.schedule.all, 1):
-            _check(number, phase, anatomy, held, bool(optimizers))
+            check_phase(number, phase, anatomy, held, bool(optimizers))
         if self.schedule.sets_lr:
-            _check_schedulers(self.schedule, schedulers, optimizers)
+            check_schedulers(self.schedule, schedulers, optimizers)
             self._note_base_rates()
 
     @property
@@ -351,15 +352,6 @@ class ScheduledFreezing:
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
-def check_schedule(schedule: Any) -> None:
-    """Raise ConfigurationError when ``freeze=`` is no schedule."""
-    if schedule is not None and not isinstance(schedule, FreezeSchedule):
-        raise ConfigurationError(
-            f"freeze must be a relume.FreezeSchedule, not {type(schedule).__name__}. To freeze parts for the whole run, call "
-            "relume.freeze(model, …) before it."
-        )
-
-
 def left_behind(saved: Mapping[str, Any]) -> list[str]:
     """A word on a schedule that a checkpoint has and the script lacks."""
     state = (saved.get("tracked") or {}).get(NAME)
@@ -380,53 +372,6 @@ def _said(phases: list[Mapping[str, Any]]) -> str:
         return name + (f": {', '.join(more)}" if more else "")
 
     return "; ".join(map(one, phases)) + ("; and again" if any(phase.get("repeat") for phase in phases) else "")
-
-
-def _root(models: Mapping[str, Any]) -> nn.Module:
-    """One module in which the schedule's patterns are looked up: the model, or all of them by name."""
-    for name, model in models.items():
-        if not isinstance(model, nn.Module):
-            raise ConfigurationError(f"freeze= works on modules; {name} is a {type(model).__name__}.")
-    if len(models) == 1:
-        only: nn.Module = next(iter(models.values()))
-        return only
-    return nn.ModuleDict({name.replace(".", "_"): model for name, model in models.items()})
-
-
-def _check(number: int, phase: Phase, anatomy: Anatomy, held: set[int], has_optimizers: bool) -> None:
-    try:
-        chosen = anatomy.select(phase.trainable)
-    except NoMatchError as error:
-        raise NoMatchError(f"phase {number} of the freeze schedule: {error}") from error
-    if not chosen.parameters:
-        raise ConfigurationError(
-            f"phase {number} of the freeze schedule ({phase}) trains nothing: what it names has no parameters."
-        )
-    out = [n for n, p in chosen.parameters.items() if id(p) not in held and (p.is_floating_point() or p.is_complex())]
-    if not out:
-        return
-    if not has_optimizers:
-        raise OptimizerError("freeze= needs the optimizer: give the Run optimizer= (or the Trainer).")
-    shown = ", ".join(out[:5]) + (f" and {len(out) - 5} more" if len(out) > 5 else "")
-    raise OptimizerError(
-        f"phase {number} of the freeze schedule ({phase}) trains {counted(len(out), 'parameter')} that no optimizer holds: "
-        f"{shown}. Make the optimizer from all that any phase trains, such as model.parameters() or "
-        "relume.parameter_groups(model, lr): what is frozen costs it nothing and is not moved."
-    )
-
-
-def _check_schedulers(
-    schedule: FreezeSchedule, schedulers: Mapping[str, Any], optimizers: Mapping[str, torch.optim.Optimizer]
-) -> None:
-    phase = next(phase for phase in schedule.all if phase.sets_lr)
-    name = next(iter(schedulers), None) or next(
-        (f"a scheduler of {name}" for name, o in optimizers.items() if hasattr(o.step, "_wrapped_by_lr_sched")), None
-    )
-    if name is not None:
-        raise ConfigurationError(
-            f"the phase {phase} sets the learning rate, and so does {name}: each would undo what the other has set. Take lr= "
-            "and warmup= out of the phases, or the scheduler out of the training."
-        )
 
 
 def _drop_state(optimizer: torch.optim.Optimizer, group: Mapping[str, Any], parameter: nn.Parameter) -> None:

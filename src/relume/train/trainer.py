@@ -18,7 +18,7 @@ from relume import tree
 from relume.checkpoint import Checkpoint, Keep
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
-from relume.run.scheduled import check_schedule
+from relume.run.schedulechecks import check_schedule
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_kinds, check_optimizers
 from relume.train.evaluation import (
