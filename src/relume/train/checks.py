@@ -10,6 +10,13 @@ from torch import nn
 from relume.errors import OptimizerError
 
 
+def check_kinds(optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    """Raise OptimizerError for what is no optimizer."""
+    for label, optimizer in optimizers.items():
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise OptimizerError(f"{label} must be a torch.optim.Optimizer, not {type(optimizer).__name__}.")
+
+
 def check_optimizers(model: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer]) -> list[str]:
     """Warnings, in words, for trainable parameters that no optimizer holds.
 
@@ -29,9 +36,7 @@ def check_optimizers(model: nn.Module, optimizers: Mapping[str, torch.optim.Opti
         raise OptimizerError(
             "training needs an optimizer, such as optimizer=torch.optim.SGD(model.parameters(), lr=1e-3)."
         )
-    for label, optimizer in optimizers.items():
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            raise OptimizerError(f"{label} must be a torch.optim.Optimizer, not {type(optimizer).__name__}.")
+    check_kinds(optimizers)
     held = {id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"]}
     left_out = [n for n, p in trainable.items() if id(p) not in held]
     if len(left_out) == len(trainable):
