@@ -240,5 +240,5 @@ def _unknown(package: str, name: str, known: list[str]) -> UnknownNameError:
 
 def _not_downloaded(name: str, error: Exception, place: str) -> DownloadError:
     return DownloadError(
-        f"the weights of {name!r} did not arrive: {error}. Start again online, or put them into {place}."
+        f"the weights of {name!r} did not arrive: {str(error).rstrip('.')}. Start again online, or put them into {place}."
     )

@@ -20,7 +20,8 @@ from relume.models.report import LoadReport
 from relume.models.whole import load_model
 from relume.names import canonical_in, unwrap
 from relume.transfer import inputs
-from relume.transfer.heads import heads_of, replace_head, width_of
+from relume.transfer.classifiers import heads_of, width_of
+from relume.transfer.heads import replace_head
 
 Weights = str | os.PathLike[str] | Mapping[str, Any] | None
 
@@ -114,6 +115,11 @@ def _library_weights(package: str, name: str, weights: Weights) -> tuple[str | N
     entry = getattr(weights, "name", None)
     if isinstance(entry, str) and hasattr(weights, "url"):  # of torchvision's enumerations
         weights = entry
+    if not isinstance(weights, (str, os.PathLike, Mapping)):
+        raise ConfigurationError(
+            f"weights={weights!r:.60} is a {type(weights).__name__}: give 'DEFAULT', a name that the library has, None for new "
+            "ones, a file, or tensors by name."
+        )
     if not isinstance(weights, str):
         return None, weights
     if weights.upper() == "DEFAULT":
@@ -197,7 +203,7 @@ def _loaded_model(name: str) -> nn.Module:
     try:
         return load_model(name)
     except ModelFileError as error:
-        if Path(name).exists() or not str(error).startswith(name):
+        if Path(name).exists() or Path(name).suffix or os.sep in name or not str(error).startswith(name):
             raise
         raise UnknownNameError(
             f"there is no model {name!r}: {error} Models of a library are named 'torchvision/NAME' and 'timm/NAME', such as "
@@ -222,8 +228,7 @@ def _check_numbers(**numbers: Any) -> None:
 
 
 def _refuse_numbers(source: Any, channels: int | None, size: int | None) -> None:
+    said = f"a {type(source).__name__}" if isinstance(source, nn.Module) else source
     for what, value in {"channels": channels, "size": size}.items():
         if value is not None:
-            raise ConfigurationError(
-                f"{what}={value} is for models of torchvision and timm; {source!r:.60} is built already."
-            )
+            raise ConfigurationError(f"{what}={value} is for models of torchvision and timm; {said} is built already.")

@@ -1,25 +1,33 @@
-"""The classifier of a model: where it is, and another in its place."""
+"""Another classifier in the place of a model's own."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from relume.errors import ConfigurationError, NoMatchError, closest
-from relume.models.recipe.building import note, noted, recipe_kept, with_classes
+from relume.errors import ConfigurationError
+from relume.models.recipe.building import note, recipe_kept, with_classes
 from relume.modes import is_held
-from relume.names import canonical_in, unwrap
+from relume.names import canonical_in
 from relume.text import counted
+from relume.transfer.classifiers import (
+    HEAD_FACT,
+    Found,
+    checked,
+    described,
+    find,
+    named,
+    side_of,
+    width_of,
+    width_taken,
+)
 from relume.transfer.freezing import settle
-from relume.transfer.trace import CannotRunError, Trace, trace
-
-_FACT = "head"
+from relume.transfer.trace import CannotRunError, trace
 
 
 @dataclass(frozen=True)
@@ -57,60 +65,6 @@ class HeadReport:
         return f"<div>{html.escape(str(self))}</div>"
 
 
-@dataclass
-class _Found:
-    """Where the classifiers are.
-
-    Attributes:
-        paths: of the modules.
-        features: shapes of what they are called with, the batch left out, by path.
-        classes: how many numbers come out of the model; None where that is not known.
-    """
-
-    paths: list[str]
-    features: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    classes: int | None = None
-
-
-def head_of(model: nn.Module, example: Any = None) -> str:
-    """The name of the module that classifies: the last layer with parameters before the output.
-
-    It is found by following the gradient of a run without values on a copy; nothing of the model changes.
-
-    Args:
-        example: a batch that the model takes, where that cannot be told from its first layer.
-
-    Raises:
-        NoMatchError: there is none, or not one alone; the message lists what there is.
-
-    Example:
-        >>> head_of(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
-        '2'
-    """
-    names = heads_of(model, example)
-    if len(names) > 1:
-        raise NoMatchError(
-            f"{type(unwrap(model)).__name__} has {len(names)} classifiers: {', '.join(names)}. "
-            "relume.transfer.heads_of(model) gives all of them."
-        )
-    return names[0]
-
-
-def heads_of(model: nn.Module, example: Any = None) -> tuple[str, ...]:
-    """The names of all classifiers of a model, auxiliary ones included, as ``freeze(model, trainable=...)`` takes them.
-
-    Raises:
-        NoMatchError: there is none, or they cannot be told from other layers; the message lists what there is.
-
-    Example:
-        >>> heads_of(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)))
-        ('2',)
-    """
-    inner = _checked(model)
-    rename = canonical_in(inner)
-    return tuple(rename(f"{path}.")[:-1] if path else "" for path in _find(inner, example).paths)
-
-
 def replace_head(
     model: nn.Module, head: int | nn.Module | Mapping[str, nn.Module], *, example: Any = None
 ) -> HeadReport:
@@ -134,7 +88,7 @@ def replace_head(
         >>> print(replace_head(model, 5))
         Sequential: 2 was Linear(8 to 3) and is Linear(8 to 5) now, 45 new parameters
     """
-    inner = _checked(model)
+    inner = checked(model)
     if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ConfigurationError(
             "the model is wrapped in DistributedDataParallel, which would not average the gradients of a new head: replace "
@@ -142,10 +96,10 @@ def replace_head(
         )
     _check_head(head)
     if isinstance(head, Mapping):
-        found = _named(inner, head, example)
+        found = named(inner, head, example)
         given: list[int | nn.Module] = list(head.values())
     else:
-        found = _find(inner, example)
+        found = find(inner, example)
         given = [head] * len(found.paths) if isinstance(head, int) else [head]
     if len(given) != len(found.paths):
         raise ConfigurationError(
@@ -155,132 +109,6 @@ def replace_head(
     new = {path: _made(inner, path, one, found) for path, one in zip(found.paths, given, strict=True)}
     classes = _try(inner, new, found, example)
     return _put(inner, new, found, classes)
-
-
-# ---------------------------------------------------------------------------------------------------------------- finding
-
-
-def _find(model: nn.Module, example: Any) -> _Found:
-    try:
-        seen = trace(model, example, side=_side(model))
-    except CannotRunError as error:
-        paths = _remembered(model) or _timms(model)
-        if not paths:
-            raise NoMatchError(
-                f"the classifier of {type(model).__name__} is not found: it could not be run ({error}). {_REMEDY}"
-            ) from error
-        return _Found(paths)
-    if len(seen.outputs) != 1:
-        raise NoMatchError(
-            f"{type(model).__name__} has {len(seen.outputs)} outputs, which come from {_listed(model, seen.last)}. {_REMEDY}"
-        )
-    lifted = list(dict.fromkeys(_within(path, _remembered(model)) for path in seen.last))
-    own = [path for path in lifted if path not in seen.last]
-    widths = {path: width_of(model.get_submodule(path)) for path in seen.last}
-    classes = next(iter(widths.values()), None)
-    is_clear = seen.last and not seen.loose and len(set(widths.values())) == 1 and classes in seen.outputs[0][1:]
-    if not is_clear and not own:
-        empty = _timms(model)
-        if empty and all(type(model.get_submodule(path)) is nn.Identity for path in empty):
-            return _Found(empty, dict.fromkeys(empty, seen.outputs[0][1:]))
-        raise NoMatchError(_unclear(model, seen, widths))
-    others = [] if own else _auxiliary(model, example, classes, seen)
-    paths = [*lifted, *others]
-    return _Found(paths, {path: shape[1:] for path, shape in seen.taken.items()}, classes)
-
-
-_REMEDY = "Name it: replace_head(model, {'name': module}), or set it yourself: model.name = module."
-
-
-def _unclear(model: nn.Module, seen: Trace, widths: Mapping[str, int | None]) -> str:
-    kind = type(model).__name__
-    shape = " x ".join(map(str, seen.outputs[0][1:])) or "one number"
-    if not seen.last and not seen.loose:
-        return f"the output of {kind} comes from no layer with parameters. {_REMEDY}"
-    if seen.loose:
-        return f"the output of {kind} comes last from {_listed(model, [*seen.last, *seen.loose])}. {_REMEDY}"
-    if all(width is None for width in widths.values()):
-        return (
-            f"{kind} has no classifier: its output ({shape}) comes from {_listed(model, seen.last)}. Put a layer behind it: "
-            f"nn.Sequential(model, nn.Linear({seen.outputs[0][-1]}, classes)); or name the place: replace_head(model, "
-            "{'name': module})."
-        )
-    return (
-        f"several layers of {kind} might be its classifier: the output ({shape}) comes from {_listed(model, seen.last)}. "
-        f"{_REMEDY}"
-    )
-
-
-def _listed(model: nn.Module, paths: Iterable[str], shown: int = 6) -> str:
-    paths = list(paths)
-    modules = dict(model.named_modules())
-    said = [f"{path or 'the model'} ({_said(modules[path])})" if path in modules else path for path in paths[:shown]]
-    return ", ".join(said) + (f" and {len(paths) - shown} more" if len(paths) > shown else "")
-
-
-def _auxiliary(model: nn.Module, example: Any, classes: int | None, seen: Trace) -> list[str]:
-    """Classifiers of the same number of classes that give outputs only in training."""
-    try:
-        training = trace(model, example, side=_side(model), training=True)
-    except CannotRunError:
-        return []
-    others = [path for path in training.last if path not in seen.last]
-    return [path for path in others if width_of(model.get_submodule(path)) == classes]
-
-
-def _timms(model: nn.Module) -> list[str]:
-    """Where a model of timm says that its classifiers are, if they are single layers."""
-    get = getattr(model, "get_classifier", None)
-    if not callable(get):
-        return []
-    try:
-        said = get()
-    except Exception:  # a method of that name may be anything
-        return []
-    wanted = {id(one) for one in (said if isinstance(said, (list, tuple)) else [said])}
-    paths = [path for path, part in model.named_modules() if id(part) in wanted and path]
-    kinds = [model.get_submodule(path) for path in paths]
-    return paths if all(width_of(kind) is not None or type(kind) is nn.Identity for kind in kinds) else []
-
-
-def _remembered(model: nn.Module) -> list[str]:
-    """Modules that were put in as heads and are still there."""
-    names, there = noted(model).get(_FACT), {path for path, _ in model.named_modules()}
-    return [name for name in names if name in there] if isinstance(names, list) else []
-
-
-def _within(path: str, outer: Iterable[str]) -> str:
-    return next((one for one in outer if path == one or path.startswith(f"{one}.")), path)
-
-
-def _side(model: nn.Module) -> int | None:
-    from relume.transfer.inputs import known_input
-
-    spec = known_input(model)
-    return max(spec.size) if spec is not None else None
-
-
-def _named(model: nn.Module, head: Mapping[str, nn.Module], example: Any) -> _Found:
-    rename = canonical_in(model)
-    raw = {rename(f"{path}.")[:-1]: path for path, _ in model.named_modules() if path}
-    for name in head:
-        if name not in raw:
-            raise NoMatchError(f"{type(model).__name__} has no module {name!r}: {closest(str(name), raw)}")
-    paths = [raw[name] for name in head]
-    try:
-        seen = trace(model, example, side=_side(model))
-    except CannotRunError:
-        return _Found(paths)
-    return _Found(paths, {path: shape[1:] for path, shape in seen.taken.items()})
-
-
-# -------------------------------------------------------------------------------------------------------------- replacing
-
-
-def _checked(model: nn.Module) -> nn.Module:
-    if not isinstance(model, nn.Module):
-        raise ConfigurationError(f"the model must be an nn.Module, not a {type(model).__name__}.")
-    return unwrap(model)
 
 
 def _check_head(head: Any) -> None:
@@ -298,11 +126,11 @@ def _check_head(head: Any) -> None:
         raise ConfigurationError(f"classes={head}: it is at least 1.")
 
 
-def _made(model: nn.Module, path: str, head: int | nn.Module, found: _Found) -> nn.Module:
+def _made(model: nn.Module, path: str, head: int | nn.Module, found: Found) -> nn.Module:
     old = model.get_submodule(path)
     if not path:
         raise ConfigurationError(
-            f"the model is its own classifier ({_said(old)}): make another in its place, or put one behind it by nn.Sequential."
+            f"the model is its own classifier ({described(old)}): make another in its place, or put one behind it."
         )
     new = head if isinstance(head, nn.Module) else _like(old, path, head, found)
     like = next((p for p in (old if any(True for _ in old.parameters()) else model).parameters()), None)
@@ -312,13 +140,13 @@ def _made(model: nn.Module, path: str, head: int | nn.Module, found: _Found) -> 
     return new.train(held.asked if is_held(old) and held is not None else old.training)
 
 
-def _like(old: nn.Module, path: str, classes: int, found: _Found) -> nn.Module:
+def _like(old: nn.Module, path: str, classes: int, found: Found) -> nn.Module:
     """A new layer of the old one's kind."""
     if type(old) is nn.Identity and found.features.get(path):
         return nn.Linear(found.features[path][-1], classes)
     if parametrize.is_parametrized(old) or width_of(old) is None:
         raise ConfigurationError(
-            f"{path} is {_said(old)}, which cannot be made anew for {classes} classes. Give what shall stand there: "
+            f"{path} is {described(old)}, which cannot be made anew for {classes} classes. Give what shall stand there: "
             f"replace_head(model, {{{path!r}: module}})."
         )
     try:
@@ -331,23 +159,23 @@ def _like(old: nn.Module, path: str, classes: int, found: _Found) -> nn.Module:
         return type(old)(old.in_channels, classes, old.kernel_size, **options)  # type: ignore[arg-type]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
-            f"{path} is {_said(old)}, and another for {classes} classes cannot be made: {error!s:.150}. Give what shall stand "
-            f"there: replace_head(model, {{{path!r}: module}})."
+            f"{path} is {described(old)}, and another for {classes} classes cannot be made: {error!s:.150}. Give what shall "
+            f"stand there: replace_head(model, {{{path!r}: module}})."
         ) from error
 
 
-def _try(model: nn.Module, new: Mapping[str, nn.Module], found: _Found, example: Any) -> int | None:
+def _try(model: nn.Module, new: Mapping[str, nn.Module], found: Found, example: Any) -> int | None:
     """Run a copy with the new modules; how many classes come out, where that can be told."""
     if not found.features:  # the model could not be run before, either
         return next((width for width in map(width_of, new.values()) if width), None)
     try:
-        seen = trace(model, example, side=_side(model), replaced=new)
+        seen = trace(model, example, side=side_of(model), replaced=new)
     except CannotRunError as error:
         path = next(iter(new))
         shape = found.features.get(path)
         features = f"features of shape {shape}, the batch left out" if shape else "its features"
         raise ConfigurationError(
-            f"{_said(new[path])} does not fit in the place of {path} ({_said(model.get_submodule(path))}), which gets "
+            f"{described(new[path])} does not fit in the place of {path} ({described(model.get_submodule(path))}), which gets "
             f"{features}: {error}. The model is as it was."
         ) from error
     widths = {width for path in seen.last if (width := _width_in(model, new, path)) is not None}
@@ -361,15 +189,15 @@ def _width_in(model: nn.Module, new: Mapping[str, nn.Module], path: str) -> int 
     return width_of(model.get_submodule(path))
 
 
-def _put(model: nn.Module, new: Mapping[str, nn.Module], found: _Found, classes: int | None) -> HeadReport:
+def _put(model: nn.Module, new: Mapping[str, nn.Module], found: Found, classes: int | None) -> HeadReport:
     old = {path: model.get_submodule(path) for path in new}
     for path, module in new.items():
         places = [place for place, one in model.named_modules(remove_duplicate=False) if one is old[path]]
         for place in places:
             model.set_submodule(place, module)
-        _tell(model, path, width_of(old[path]) or found.classes, classes)
+        _tell(model, path, found.classes if width_of(old[path]) is None else width_of(old[path]), classes)
     if any(width_of(module) is None for module in new.values()):
-        note(model, **{_FACT: list(new)})
+        note(model, **{HEAD_FACT: list(new)})
     settle(model)
     first = next(iter(new))
     rename = canonical_in(model)
@@ -379,9 +207,9 @@ def _put(model: nn.Module, new: Mapping[str, nn.Module], found: _Found, classes:
     return HeadReport(
         model=type(model).__name__,
         name=names[0],
-        old=_said(old[first]),
-        new=_said(new[first]),
-        features=_taken(old[first]) or (shape[-1] if shape else None),
+        old=described(old[first]),
+        new=described(new[first]),
+        features=width_taken(old[first]) or (shape[-1] if shape else None),
         classes=classes,
         names=names,
         parameters=sum(counts.values()),
@@ -400,29 +228,3 @@ def _tell(model: nn.Module, path: str, old: int | None, classes: int | None) -> 
     for module in around[owner or 0 :]:
         if vars(module).get("num_classes", None) == old and old is not None:
             setattr(module, "num_classes", classes)  # noqa: B010  for the type checker
-
-
-def width_of(module: nn.Module) -> int | None:
-    """How many numbers a layer gives that may be a classifier."""
-    if isinstance(module, nn.Linear):
-        return module.out_features
-    is_pointwise = (
-        isinstance(module, nn.modules.conv._ConvNd) and not module.transposed and set(module.kernel_size) == {1}
-    )
-    return module.out_channels if is_pointwise else None  # type: ignore[return-value]
-
-
-def _taken(module: nn.Module) -> int | None:
-    width = getattr(module, "in_features", None) or getattr(module, "in_channels", None)
-    return width if isinstance(width, int) else None
-
-
-def _said(module: nn.Module) -> str:
-    kind = type(module).__name__
-    if width_of(module) is not None and not parametrize.is_parametrized(module):
-        size = "" if isinstance(module, nn.Linear) else ", " + "x".join(map(str, module.kernel_size))  # type: ignore[arg-type]
-        return f"{kind}({_taken(module)} to {width_of(module)}{size})"
-    if isinstance(module, nn.Sequential) and 0 < len(module) <= 4:
-        return f"Sequential of {', '.join(_said(one) for one in module)}"
-    numbers = sum(p.numel() for p in module.parameters() if not torch.nn.parameter.is_lazy(p))
-    return f"{kind} of {counted(numbers, 'parameter')}" if numbers else kind

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from relume.errors import ConfigurationError
 from relume.generators import isolated
@@ -34,12 +35,14 @@ class Trace:
         loose: names of parameters that come last too, without a module of their own that is called.
         taken: shapes of what these modules were called with, by path.
         outputs: the shapes of the model's outputs.
+        empty: the path of an nn.Identity that was called last, on what the model gave then; or nothing.
     """
 
     last: tuple[str, ...]
     loose: tuple[str, ...]
     taken: Mapping[str, tuple[int, ...]]
     outputs: tuple[tuple[int, ...], ...]
+    empty: str = ""
 
 
 def trace(
@@ -119,8 +122,11 @@ def _run(model: nn.Module, example: Any, training: bool, replaced: Mapping[str, 
     device = next((p.device for p in twin.parameters()), torch.device("cpu"))
     made: dict[Any, str] = {}  # the step of the gradient that an output of a module comes from, which keeps it alive
     taken: dict[str, tuple[int, ...]] = {}
+    passed: list[tuple[str, Any]] = []
     for path, part in twin.named_modules():
-        if _is_one_layer(part) or path in replaced:
+        if type(part) is nn.Identity:
+            part.register_forward_hook(lambda _, args, output, path=path: passed.append((path, output)))
+        elif _is_one_layer(part) or path in replaced:
             part.register_forward_hook(_recorder(path, made, taken))
     with _apart(device), torch.enable_grad():
         given = torch.utils._pytree.tree_map(lambda value: _moved(value, device), example)
@@ -128,7 +134,8 @@ def _run(model: nn.Module, example: Any, training: bool, replaced: Mapping[str, 
     names = {id(p): name for name, p in twin.named_parameters()}
     last, loose = _last(outputs, made, names)
     order = [path for path, _ in twin.named_modules() if path in last]
-    return Trace(tuple(order), tuple(sorted(loose)), taken, tuple(tuple(value.shape) for value in outputs))
+    empty = passed[-1][0] if passed and any(passed[-1][1] is value for value in outputs) else ""
+    return Trace(tuple(order), tuple(sorted(loose)), taken, tuple(tuple(value.shape) for value in outputs), empty)
 
 
 def _called(model: nn.Module, given: Any) -> Any:
@@ -160,7 +167,9 @@ def _is_librarys(hook: Any) -> bool:
 
 
 def _is_one_layer(part: nn.Module) -> bool:
-    """Whether a module has parameters, all of them its own."""
+    """Whether a module has parameters, all of them its own or computed into them."""
+    if parametrize.is_parametrized(part):
+        return True
     own = any(True for _ in part.parameters(recurse=False))
     return own and not any(True for child in part.children() for _ in child.parameters())
 
