@@ -13,6 +13,11 @@ from relume.errors import ConfigurationError, DownloadError, MissingPackageError
 
 _IMAGE_CHANNELS = 3  # what both libraries' models are made for
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
+_NOT_WITH_WEIGHTS = (
+    "init_weights",
+    "transform_input",
+    "aux_logits",
+)  # builders refuse others than those of the weights
 
 
 Recipe = dict[str, Any]
@@ -161,13 +166,18 @@ def _pretrained(models: Any, name: str, weights: str, options: dict[str, Any]) -
         names = closest(weights, ["default", *known.__members__])
         raise UnknownNameError(f"'torchvision/{name}' has no weights {weights!r}: {names}")
     entry = known[chosen]
-    model_options = {key: value for key, value in options.items() if key not in ("init_weights", "transform_input")}
+    model_options = {key: value for key, value in options.items() if key not in _NOT_WITH_WEIGHTS}
     try:
         model: nn.Module = models.get_model(name, weights=entry, **model_options)
     except (OSError, RuntimeError) as error:
         place = Path(torch.hub.get_dir(), "checkpoints", entry.url.rsplit("/")[-1])
         raise _not_downloaded(f"torchvision/{name}", error, f"{place} (from {entry.url})") from error
-    if "transform_input" in options:  # the builder refuses another than that of its weights
+    if options.get("aux_logits") is False:
+        model.aux_logits = False
+        for part in ("aux1", "aux2", "AuxLogits"):
+            if part in model._modules:
+                setattr(model, part, None)
+    if "transform_input" in options:
         model.transform_input = options["transform_input"]
     return model
 

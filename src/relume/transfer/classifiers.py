@@ -27,11 +27,13 @@ class Found:
         paths: of the modules.
         features: shapes of what they are called with, the batch left out, by path.
         classes: how many numbers come out of the model; None where that is not known.
+        example: a batch that the model took.
     """
 
     paths: list[str]
     features: dict[str, tuple[int, ...]] = field(default_factory=dict)
     classes: int | None = None
+    example: Any = None
 
 
 def head_of(model: nn.Module, example: Any = None) -> str:
@@ -87,6 +89,8 @@ def find(model: nn.Module, example: Any) -> Found:
         raise NoMatchError(
             f"{type(model).__name__} has {len(seen.outputs)} outputs, which come from {_listed(model, seen.last)}. {_REMEDY}"
         )
+    if seen.empty and seen.empty in _timms(model):
+        return _taken_off(seen)
     lifted = list(dict.fromkeys(_within(path, _remembered(model)) for path in seen.last))
     own = [path for path in lifted if path not in seen.last]
     widths = {path: width_of(model.get_submodule(path)) for path in seen.last}
@@ -99,14 +103,18 @@ def find(model: nn.Module, example: Any) -> Found:
     )
     if not is_clear and not own:
         if seen.empty:  # a head that was taken off
-            return Found([seen.empty], {seen.empty: seen.outputs[0][1:]}, 0)
+            return _taken_off(seen)
         raise NoMatchError(_unclear(model, seen, widths))
-    others = [] if own else _auxiliary(model, example, classes, seen)
+    others = [] if own else _auxiliary(model, classes, seen)
     paths = [*lifted, *others]
-    return Found(paths, {path: shape[1:] for path, shape in seen.taken.items()}, classes)
+    return Found(paths, {path: shape[1:] for path, shape in seen.taken.items()}, classes, seen.example)
 
 
 _REMEDY = "Name it: replace_head(model, {'name': module}), or set it yourself: model.name = module."
+
+
+def _taken_off(seen: Trace) -> Found:
+    return Found([seen.empty], {seen.empty: seen.outputs[0][1:]}, 0, seen.example)
 
 
 def _has_matrix(model: nn.Module, names: Iterable[str]) -> bool:
@@ -143,13 +151,13 @@ def _listed(model: nn.Module, paths: Iterable[str], shown: int = 6) -> str:
     return ", ".join(said) + (f" and {len(paths) - shown} more" if len(paths) > shown else "")
 
 
-def _auxiliary(model: nn.Module, example: Any, classes: int | None, seen: Trace) -> list[str]:
+def _auxiliary(model: nn.Module, classes: int | None, seen: Trace) -> list[str]:
     """Classifiers of the same number of classes that give outputs only in training."""
     alike = [path for path, part in model.named_modules() if path not in seen.last and width_of(part) == classes]
     if not alike:
         return []
     try:
-        training = trace(model, example, side=side_of(model), training=True)
+        training = trace(model, seen.example, training=True)
     except CannotRunError:
         return []
     return [path for path in training.last if path in alike]
@@ -167,7 +175,7 @@ def _timms(model: nn.Module) -> list[str]:
     wanted = {id(one) for one in (said if isinstance(said, (list, tuple)) else [said])}
     paths = [path for path, part in model.named_modules() if id(part) in wanted and path]
     kinds = [model.get_submodule(path) for path in paths]
-    return paths if all(width_of(kind) is not None for kind in kinds) else []
+    return paths if all(width_of(kind) is not None or type(kind) is nn.Identity for kind in kinds) else []
 
 
 def _remembered(model: nn.Module) -> list[str]:
@@ -198,7 +206,7 @@ def named(model: nn.Module, head: Mapping[str, nn.Module], example: Any) -> Foun
         seen = trace(model, example, side=side_of(model))
     except CannotRunError:
         return Found(paths)
-    return Found(paths, {path: shape[1:] for path, shape in seen.taken.items()})
+    return Found(paths, {path: shape[1:] for path, shape in seen.taken.items()}, example=seen.example)
 
 
 def checked(model: nn.Module) -> nn.Module:

@@ -22,7 +22,6 @@ from relume.transfer.classifiers import (
     described,
     find,
     named,
-    side_of,
     width_of,
     width_taken,
 )
@@ -107,7 +106,7 @@ def replace_head(
             "for all of them, or replace_head(model, {name: module, ...})."
         )
     new = {path: _made(inner, path, one, found) for path, one in zip(found.paths, given, strict=True)}
-    classes = _try(inner, new, found, example)
+    classes = _try(inner, new, found)
     return _put(inner, new, found, classes)
 
 
@@ -164,12 +163,12 @@ def _like(old: nn.Module, path: str, classes: int, found: Found) -> nn.Module:
         ) from error
 
 
-def _try(model: nn.Module, new: Mapping[str, nn.Module], found: Found, example: Any) -> int | None:
+def _try(model: nn.Module, new: Mapping[str, nn.Module], found: Found) -> int | None:
     """Run a copy with the new modules; how many classes come out, where that can be told."""
     if not found.features:  # the model could not be run before, either
         return next((width for width in map(width_of, new.values()) if width), None)
     try:
-        seen = trace(model, example, side=side_of(model), replaced=new)
+        seen = trace(model, found.example, replaced=new)
     except CannotRunError as error:
         path = next(iter(new))
         shape = found.features.get(path)

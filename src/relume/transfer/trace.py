@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Trace:
         taken: shapes of what these modules were called with, by path.
         outputs: the shapes of the model's outputs.
         empty: the path of an nn.Identity that was called last, on what the model gave then; or nothing.
+        example: the batch that the model took.
     """
 
     last: tuple[str, ...]
@@ -43,6 +44,7 @@ class Trace:
     taken: Mapping[str, tuple[int, ...]]
     outputs: tuple[tuple[int, ...], ...]
     empty: str = ""
+    example: Any = None
 
 
 def trace(
@@ -71,7 +73,7 @@ def trace(
     for tried in [example] if example is not None else examples(model, side):
         for has_values in (False, True):
             try:
-                return _run(model, tried, training, replaced or {}, has_values)
+                return replace(_run(model, tried, training, replaced or {}, has_values), example=tried)
             except Exception as error:  # a model may raise anything
                 problem = error
     if problem is None:

@@ -72,6 +72,8 @@ def _is_compared(module: nn.Module, name: str, one: Any, two: Any, own: set[int]
         return False
     if any(name + end in module._parameters for end in _COMPUTED_BY_TORCH):
         return False
+    if isinstance(two, (dict, list)) and not two and type(module).__module__.startswith(("timm.", "torchvision.")):
+        return False  # a cache of these libraries, such as that of attention biases
     if not name.startswith("_"):
         return _is_known(one) and _is_known(two)
     # A private attribute that the builder leaves empty is a cache.
