@@ -64,7 +64,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
         ("torchvision/resnet18", {}, "fc"),
         ("torchvision/googlenet", {"channels": 1, "classes": 3}, "fc"),
         ("torchvision/vit_b_32", {"size": 64}, "heads.head"),
-        ("timm/resnet10t", {"channels": 1}, "fc"),
+        ("timm/resnet18", {"channels": 1}, "fc"),
         ("timm/vit_tiny_patch16_224", {"size": 64, "classes": 4}, "head"),
     ],
 )

@@ -173,13 +173,16 @@ def _pretrained(models: Any, name: str, weights: str, options: dict[str, Any]) -
         place = Path(torch.hub.get_dir(), "checkpoints", entry.url.rsplit("/")[-1])
         raise _not_downloaded(f"torchvision/{name}", error, f"{place} (from {entry.url})") from error
     if options.get("aux_logits") is False:
-        model.aux_logits = False
-        for part in ("aux1", "aux2", "AuxLogits"):
-            if part in model._modules:
-                setattr(model, part, None)
+        parts = [part for part in ("aux1", "aux2", "AuxLogits") if part in model._modules]
+        _set(model, aux_logits=False, **dict.fromkeys(parts))
     if "transform_input" in options:
-        model.transform_input = options["transform_input"]
+        _set(model, transform_input=options["transform_input"])
     return model
+
+
+def _set(model: nn.Module, **attributes: Any) -> None:
+    for name, value in attributes.items():
+        setattr(model, name, value)
 
 
 def _with_head_of(pretrained: nn.Module, fresh: nn.Module) -> nn.Module:

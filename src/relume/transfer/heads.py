@@ -169,6 +169,8 @@ def _try(model: nn.Module, new: Mapping[str, nn.Module], found: Found) -> int | 
         return next((width for width in map(width_of, new.values()) if width), None)
     try:
         seen = trace(model, found.example, replaced=new)
+        if any(path not in seen.taken for path in new) and _runs_in_training(model, found.example):
+            trace(model, found.example, replaced=new, training=True)  # auxiliary ones
     except CannotRunError as error:
         path = next(iter(new))
         shape = found.features.get(path)
@@ -179,6 +181,14 @@ def _try(model: nn.Module, new: Mapping[str, nn.Module], found: Found) -> int | 
         ) from error
     widths = {width for path in seen.last if (width := _width_in(model, new, path)) is not None}
     return widths.pop() if len(widths) == 1 else None
+
+
+def _runs_in_training(model: nn.Module, example: Any) -> bool:
+    try:
+        trace(model, example, training=True)
+    except CannotRunError:
+        return False
+    return True
 
 
 def _width_in(model: nn.Module, new: Mapping[str, nn.Module], path: str) -> int | None:

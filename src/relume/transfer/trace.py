@@ -126,7 +126,7 @@ def _run(model: nn.Module, example: Any, training: bool, replaced: Mapping[str, 
     taken: dict[str, tuple[int, ...]] = {}
     passed: list[tuple[str, Any]] = []
     for path, part in twin.named_modules():
-        if type(part) is nn.Identity:
+        if type(part) is nn.Identity and path not in replaced:
             part.register_forward_hook(lambda _, args, output, path=path: passed.append((path, output)))
         elif _is_one_layer(part) or path in replaced:
             part.register_forward_hook(_recorder(path, made, taken))
