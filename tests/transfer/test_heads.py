@@ -28,7 +28,7 @@ TORCHVISION = {
     "efficientnet_b0": ("classifier.1", 32),
     "efficientnet_v2_s": ("classifier.1", 32),
     "googlenet": ("fc", 32),
-    "inception_v3": ("fc", 75),
+    "inception_v3": ("fc", 299),
     "maxvit_t": ("classifier.5", 224),
     "mnasnet0_5": ("classifier.1", 32),
     "mobilenet_v2": ("classifier.1", 32),
@@ -66,7 +66,7 @@ TIMM = {
     "legacy_seresnet18": (("last_linear",), 32),
     "crossvit_tiny_240": (("head.0", "head.1"), 240),
     "repvit_m0_9": (("head.head.l", "head.head_dist.l"), 32),
-    "volo_d1_224": (("head", "aux_head"), 224),
+    "volo_d1_224": (("aux_head", "head"), 224),
     "caformer_s18": (("head.fc.fc2",), 64),
     "efficientvim_m1": (("heads.0", "heads.1", "heads.2", "heads.3"), 64),
 }

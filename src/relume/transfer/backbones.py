@@ -63,6 +63,7 @@ def backbone(
         ConfigurationError: arguments that make no sense.
 
     Example:
+        >>> import relume
         >>> model = backbone("torchvision/mobilenet_v3_small", weights=None, classes=7)
         >>> type(model).__name__, relume.head_of(model), relume.input_of(model).size
         ('MobileNetV3', 'classifier.3', (224, 224))
