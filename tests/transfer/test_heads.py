@@ -140,6 +140,7 @@ def test_only_a_new_head_trains(library: str, name: str, where: tuple[str, ...],
     proven(library, name, where, side, 3, tmp_path / "model.safetensors")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("library", "name", "where", "side"), cases(is_long=True))
 def test_only_a_new_head_trains_for_long(
     library: str, name: str, where: tuple[str, ...], side: int, tmp_path: Path
