@@ -138,10 +138,17 @@ def set_trainable(model: nn.Module, mask: Mapping[str, bool]) -> None:
 
 
 def settle(model: nn.Module) -> None:
-    """Let go of modules that were wholly frozen and have something trainable in them now, such as a new head."""
+    """Let go of modules that were wholly frozen and have something trainable in them now, such as a new head.
+
+    What lies beside it and holds no tensors, such as a dropout, follows ``model.train()`` again too.
+    """
     for module in Anatomy(model).modules.values():
         if is_held(module) and any(p.requires_grad for child in module.children() for p in child.parameters()):
             release(module)
+            for child in module.children():
+                if not any(True for _ in (*child.parameters(), *child.buffers())):
+                    for one in child.modules():
+                        release(one)
 
 
 def _hold(anatomy: Anatomy, chosen: Selection, batchnorm: Mode, dropout: Mode) -> None:
