@@ -16,10 +16,12 @@ PROJECT = Path(__file__).parent.parent
 
 def test_the_public_names_are_these() -> None:
     assert sorted(relume.__all__) == [
-        "Callback", "EarlyStopping", "FreezeReport", "Keep", "LoadReport", "RelumeError", "RelumeWarning", "Result", "Run", "Store", "Stream",
-        "Trainer", "__version__", "accuracy", "build", "builder", "convert", "datasets", "diff", "errors", "evaluate", "freeze", "frozen", "history",
-        "inspect_file", "load_model", "load_weights", "models", "predict", "read_state", "save_model", "save_weights",
-        "seed_everything", "state_table", "summary", "unfreeze",
+        "Callback", "EarlyStopping", "FreezeReport", "FreezeSchedule", "HeadReport", "InputSpec", "Keep",
+        "LoadReport", "Phase", "RelumeError", "RelumeWarning", "Result", "Run", "Stall", "Store", "Stream",
+        "Trainer", "__version__", "accuracy", "backbone", "build", "builder", "convert", "datasets", "diff",
+        "errors", "evaluate", "freeze", "frozen", "head_of", "history", "input_of", "inspect_file",
+        "load_model", "load_weights", "models", "parameter_groups", "predict", "read_state", "replace_head",
+        "save_model", "save_weights", "seed_everything", "state_table", "summary", "unfreeze",
     ]  # fmt: skip
     for name in relume.__all__:
         assert getattr(relume, name) is not None
