@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,57 @@ def timm_model(name: str, classes: int, channels: int, size: int, weights: str |
     return model
 
 
+@dataclass(frozen=True)
+class PretrainedInput:
+    """What images a library's weights were trained on: side in pixels, mean and standard deviation by channel."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def pretrained_input(name: str, weights: str) -> PretrainedInput | None:
+    """What a library says that its weights take; None for a model without any.
+
+    Args:
+        name: ``"torchvision/NAME"`` or ``"timm/NAME"``; any other has no pretrained weights.
+        weights: ``"default"``, or the name of others.
+
+    Raises:
+        UnknownNameError: there is no such model, or no such weights; lists the closest names.
+        MissingPackageError: the library is not installed.
+    """
+    source, _, inner = name.partition("/")
+    if source == "torchvision" and inner:
+        return _torchvision_input(inner, weights)
+    return _timm_input(inner, weights) if source == "timm" and inner else None
+
+
+def _torchvision_input(name: str, weights: str) -> PretrainedInput | None:
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise _missing("torchvision", name) from error
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    preset = _weights_entry(models, name, weights).transforms()
+    return PretrainedInput(int(preset.crop_size[0]), tuple(preset.mean), tuple(preset.std))
+
+
+def _timm_input(name: str, weights: str) -> PretrainedInput | None:
+    try:
+        import timm
+    except ImportError as error:
+        raise _missing("timm", name) from error
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    preset = timm.models.get_pretrained_cfg(name if weights == "default" else f"{name.split('.')[0]}.{weights}")
+    if preset is None:
+        return None
+    return PretrainedInput(int(preset.input_size[-1]), tuple(preset.mean), tuple(preset.std))
+
+
 MAKERS: dict[str, Callable[[str, int, int, int, str | None], nn.Module]] = {
     "torchvision": torchvision_model,
     "timm": timm_model,
@@ -70,13 +122,17 @@ def _torchvision_options(name: str, channels: int, size: int | None) -> dict[str
     return {}
 
 
-def _pretrained(models: Any, name: str, weights: str, options: dict[str, Any]) -> nn.Module:
+def _weights_entry(models: Any, name: str, weights: str) -> Any:
     known = models.get_model_weights(name)
     chosen = "DEFAULT" if weights == "default" else weights
     if chosen not in known.__members__:
         names = closest(weights, ["default", *known.__members__])
         raise UnknownNameError(f"'torchvision/{name}' has no weights {weights!r}: {names}")
-    entry = known[chosen]
+    return known[chosen]
+
+
+def _pretrained(models: Any, name: str, weights: str, options: dict[str, Any]) -> nn.Module:
+    entry = _weights_entry(models, name, weights)
     model_options = {key: value for key, value in options.items() if key != "init_weights"}
     try:
         model: nn.Module = models.get_model(name, weights=entry, **model_options)
