@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,96 +12,21 @@ from torch import nn
 from relume.errors import ConfigurationError, DownloadError, MissingPackageError, UnknownNameError, closest
 
 _IMAGE_CHANNELS = 3  # what both libraries' models are made for
+_WITH_AUXILIARY = ("googlenet", "inception_v3")
+
+
+Recipe = dict[str, Any]
 
 
 def torchvision_model(name: str, classes: int, channels: int, size: int, weights: str | None) -> nn.Module:
     """A classification model of torchvision."""
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise _missing("torchvision", name) from error
-    known = models.list_models(module=models)
-    if name not in known:
-        raise _unknown("torchvision", name, known)
     options = _torchvision_options(name, channels, size if weights is None else None)
-    model: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
-    if weights is not None:
-        model = _with_head_of(_pretrained(models, name, weights, options), model)
-    if channels != _IMAGE_CHANNELS:
-        _adapt_first_convolution(model, channels)
-    return model
+    return _of_torchvision(name, classes, channels, options, weights)
 
 
 def timm_model(name: str, classes: int, channels: int, size: int, weights: str | None) -> nn.Module:
     """A model of timm, which adapts classes and channels by itself."""
-    try:
-        import timm
-    except ImportError as error:
-        raise _missing("timm", name) from error
-    if not timm.is_model(name):
-        raise _unknown("timm", name, timm.list_models())
-    full_name = name if weights in (None, "default") else f"{name.split('.')[0]}.{weights}"
-    _require_timm_weights(timm, full_name, weights)
-    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
-    preset = timm.models.get_pretrained_cfg(full_name)
-    if preset is not None and preset.fixed_input_size and preset.input_size[-1] != size:
-        options["img_size"] = size
-    try:
-        model: nn.Module = timm.create_model(full_name, pretrained=weights is not None, **options)
-    except OSError as error:
-        raise _not_downloaded(f"timm/{full_name}", error, "the cache of the Hugging Face Hub ($HF_HOME)") from error
-    return model
-
-
-@dataclass(frozen=True)
-class PretrainedInput:
-    """What images a library's weights were trained on: side in pixels, mean and standard deviation by channel."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def pretrained_input(name: str, weights: str) -> PretrainedInput | None:
-    """What a library says that its weights take; None for a model without any.
-
-    Args:
-        name: ``"torchvision/NAME"`` or ``"timm/NAME"``; any other has no pretrained weights.
-        weights: ``"default"``, or the name of others.
-
-    Raises:
-        UnknownNameError: there is no such model, or no such weights; lists the closest names.
-        MissingPackageError: the library is not installed.
-    """
-    source, _, inner = name.partition("/")
-    if source == "torchvision" and inner:
-        return _torchvision_input(inner, weights)
-    return _timm_input(inner, weights) if source == "timm" and inner else None
-
-
-def _torchvision_input(name: str, weights: str) -> PretrainedInput | None:
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise _missing("torchvision", name) from error
-    known = models.list_models(module=models)
-    if name not in known:
-        raise _unknown("torchvision", name, known)
-    preset = _weights_entry(models, name, weights).transforms()
-    return PretrainedInput(int(preset.crop_size[0]), tuple(preset.mean), tuple(preset.std))
-
-
-def _timm_input(name: str, weights: str) -> PretrainedInput | None:
-    try:
-        import timm
-    except ImportError as error:
-        raise _missing("timm", name) from error
-    if not timm.is_model(name):
-        raise _unknown("timm", name, timm.list_models())
-    preset = timm.models.get_pretrained_cfg(name if weights == "default" else f"{name.split('.')[0]}.{weights}")
-    if preset is None:
-        return None
-    return PretrainedInput(int(preset.input_size[-1]), tuple(preset.mean), tuple(preset.std))
+    return _of_timm(name, classes, channels, size, weights)[0]
 
 
 MAKERS: dict[str, Callable[[str, int, int, int, str | None], nn.Module]] = {
@@ -111,9 +35,117 @@ MAKERS: dict[str, Callable[[str, int, int, int, str | None], nn.Module]] = {
 }
 
 
+def backbone_model(
+    package: str, name: str, classes: int | None, channels: int, size: int | None, weights: str | None
+) -> tuple[nn.Module, Recipe]:
+    """A model as its library builds it, and the recipe of that call. None for classes and size: as the library has them."""
+    if package == "timm":
+        return _of_timm(name, classes, channels, size, weights)
+    options = _torchvision_options(name, channels, size)
+    if name in _WITH_AUXILIARY:
+        # They were trained on images of another scale, and turn those of the usual one into them.
+        options["transform_input"] = channels == _IMAGE_CHANNELS
+    model = _of_torchvision(name, classes, channels, options, weights)
+    kept = options | ({"init_weights": False} if "init_weights" in options else {})
+    kwargs = kept | ({} if classes is None else {"num_classes": classes})
+    return model, {"builder": f"torchvision.models:{name}", "args": [], "kwargs": kwargs}
+
+
+def weights_of(package: str, name: str) -> list[str]:
+    """The names of a model's pretrained weights in its library; none where the model is not known."""
+    if package == "timm":
+        timm = _timm(name)
+        return _timm_tags(timm, name.split(".")[0])
+    models = _torchvision(name)
+    return list(models.get_model_weights(name).__members__) if name in models.list_models(module=models) else []
+
+
+def torchvision_weights_in(name: str, file: str) -> str | None:
+    """Which pretrained weights of a model a file is called after."""
+    entries = _torchvision(name).get_model_weights(name)
+    return next((entry.name for entry in entries if entry.url.rsplit("/")[-1] == file), None)
+
+
+def _torchvision(name: str) -> Any:
+    try:
+        from torchvision import models
+    except ImportError as error:
+        raise _missing("torchvision", name) from error
+    return models
+
+
+def _timm(name: str) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise _missing("timm", name) from error
+    return timm
+
+
+def _of_torchvision(
+    name: str, classes: int | None, channels: int, options: dict[str, Any], weights: str | None
+) -> nn.Module:
+    models = _torchvision(name)
+    known = models.list_models(module=models)
+    if name not in known:
+        raise _unknown("torchvision", name, known)
+    pretrained = None if weights is None else _pretrained(models, name, weights, options)
+    if pretrained is None or classes is not None:
+        number = {} if classes is None else {"num_classes": classes}
+        model: nn.Module = models.get_model(name, weights=None, **number, **options)
+        model = model if pretrained is None else _with_head_of(pretrained, model)
+    else:
+        model = pretrained
+    if channels != _IMAGE_CHANNELS:
+        _adapt_first_convolution(model, channels)
+    return model
+
+
+def _of_timm(
+    name: str, classes: int | None, channels: int, size: int | None, weights: str | None
+) -> tuple[nn.Module, Recipe]:
+    timm = _timm(name)
+    if not timm.is_model(name):
+        raise _unknown("timm", name, timm.list_models())
+    full_name = name if weights in (None, "default") else f"{name.split('.')[0]}.{weights}"
+    _require_timm_weights(timm, full_name, weights)
+    options: dict[str, Any] = {"in_chans": channels} | ({} if classes is None else {"num_classes": classes})
+    preset = timm.models.get_pretrained_cfg(full_name)
+    if size is not None and preset is not None and preset.fixed_input_size and preset.input_size[-1] != size:
+        options["img_size"] = size
+    try:
+        model: nn.Module = timm.create_model(full_name, pretrained=weights is not None, **options)
+    except Exception as error:
+        if weights is not None and _is_of_the_network(error):
+            raise _not_downloaded(f"timm/{full_name}", error, _place_of_timm(preset)) from error
+        raise
+    return model, {"builder": "timm:create_model", "args": [full_name], "kwargs": options}
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _NETWORK
+
+
+_NETWORK = ("httpx", "httpcore", "requests", "urllib3", "huggingface_hub")
+
+
+def _place_of_timm(preset: Any) -> str:
+    cache = "the cache of the Hugging Face Hub ($HF_HOME)"
+    if preset is None or not preset.hf_hub_id:
+        url = getattr(preset, "url", "") or ""
+        folder = Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/")[-1])
+        return f"{folder} (from {url}); or give the file: weights=FILE" if url else cache
+    repository, _, revision = preset.hf_hub_id.partition("@")
+    file = preset.hf_hub_filename or "model.safetensors"
+    url = f"https://huggingface.co/{repository}/resolve/{revision or 'main'}/{file}"
+    return (
+        f"{cache} by `hf download {repository} {file}` where there is a network; or give the file {url}: weights=FILE"
+    )
+
+
 def _torchvision_options(name: str, channels: int, size: int | None) -> dict[str, Any]:
     """What some builders need besides the number of classes."""
-    if name in ("googlenet", "inception_v3"):
+    if name in _WITH_AUXILIARY:
         # One output instead of a tuple of three; and said explicitly, because the default warns that it will change.
         normalised = {} if channels == _IMAGE_CHANNELS else {"transform_input": False}
         return {"aux_logits": False, "init_weights": True, **normalised}
@@ -122,23 +154,21 @@ def _torchvision_options(name: str, channels: int, size: int | None) -> dict[str
     return {}
 
 
-def _weights_entry(models: Any, name: str, weights: str) -> Any:
+def _pretrained(models: Any, name: str, weights: str, options: dict[str, Any]) -> nn.Module:
     known = models.get_model_weights(name)
     chosen = "DEFAULT" if weights == "default" else weights
     if chosen not in known.__members__:
         names = closest(weights, ["default", *known.__members__])
         raise UnknownNameError(f"'torchvision/{name}' has no weights {weights!r}: {names}")
-    return known[chosen]
-
-
-def _pretrained(models: Any, name: str, weights: str, options: dict[str, Any]) -> nn.Module:
-    entry = _weights_entry(models, name, weights)
-    model_options = {key: value for key, value in options.items() if key != "init_weights"}
+    entry = known[chosen]
+    model_options = {key: value for key, value in options.items() if key not in ("init_weights", "transform_input")}
     try:
         model: nn.Module = models.get_model(name, weights=entry, **model_options)
     except (OSError, RuntimeError) as error:
         place = Path(torch.hub.get_dir(), "checkpoints", entry.url.rsplit("/")[-1])
         raise _not_downloaded(f"torchvision/{name}", error, f"{place} (from {entry.url})") from error
+    if "transform_input" in options:  # the builder refuses another than that of its weights
+        model.transform_input = options["transform_input"]
     return model
 
 
@@ -188,11 +218,15 @@ def _require_timm_weights(timm: Any, name: str, weights: str | None) -> None:
     if weights is None:
         return
     architecture = name.split(".")[0]
-    tags = [known.partition(".")[2] for known in timm.list_models(f"{architecture}.*", pretrained=True)]
+    tags = _timm_tags(timm, architecture)
     if not tags:
         raise ConfigurationError(f"weights={weights!r}: timm has no pretrained weights for {architecture!r}.")
     if weights != "default" and weights not in tags:
         raise UnknownNameError(f"'timm/{architecture}' has no weights {weights!r}: {closest(weights, tags)}")
+
+
+def _timm_tags(timm: Any, architecture: str) -> list[str]:
+    return [known.partition(".")[2] for known in timm.list_models(f"{architecture}.*", pretrained=True)]
 
 
 def _missing(package: str, name: str) -> MissingPackageError:

@@ -57,7 +57,7 @@ def make_model(
             raise ConfigurationError(f"{what}={value}: it is at least 1.")
     source, _, inner = name.partition("/")
     if source in library.MAKERS and inner:
-        with _names_the_images(name, channels, size):
+        with names_the_images(name, channels, size):
             model = library.MAKERS[source](inner, classes, channels, size, weights)
             _try(model, channels, size)
         arguments = {"classes": classes, "channels": channels, "size": size}
@@ -81,7 +81,7 @@ def _try(model: nn.Module, channels: int, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _names_the_images(name: str, channels: int, size: int) -> Iterator[None]:
+def names_the_images(name: str, channels: int, size: int | None) -> Iterator[None]:
     """Whatever a library raises while it builds or tries a model, its names being right, is about the images."""
     try:
         yield
@@ -89,6 +89,7 @@ def _names_the_images(name: str, channels: int, size: int) -> Iterator[None]:
         raise
     except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        problem = f"{name!r} cannot take images of {channels} x {size} x {size} ({reason})"
+        images = f"{channels} x {size} x {size}" if size else f"{channels} channels"
+        problem = f"{name!r} cannot take images of {images} ({reason})"
         remedy = "Choose another model or another size (size=224 is what most models were made for)."
         raise ConfigurationError(f"{problem}. {remedy}") from error

@@ -20,6 +20,7 @@ from relume.models.recipe.attributes import differing_attribute, holds_tensors, 
 from relume.models.recipe.budget import Held
 from relume.models.recipe.building import make, make_with_values, recipe_of
 from relume.models.recipe.describe import DEFINED_ANEW, differences
+from relume.modes import hold, is_held
 from relume.names import is_uninitialized, unwrap
 
 _FORMAT = 1
@@ -96,6 +97,7 @@ def model_document(model: nn.Module) -> dict[str, Any]:
         "recipe": recipe,
         "training": model.training,
         "other_mode": [name for name, part in model.named_modules() if part.training != model.training],
+        "held": [name for name, part in model.named_modules() if is_held(part)],
         "frozen": [name for name, value in model.named_parameters() if not value.requires_grad],
         "tied": _tied(model),
         "shared": _shared(model),
@@ -112,7 +114,7 @@ def load_model(
 ) -> nn.Module:
     """The model in a file of `save_model`, or in a checkpoint that has a recipe (``runs/fashion@best``).
 
-    With a recipe it is the class that was saved, in the mode it was in, with its parameters frozen and tied as they were.
+    With a recipe it is the class that was saved, in the mode it was in, with what was frozen or tied being so again.
     It is built without values, and its tensors stay in the file until they are used: a VGG-19 takes milliseconds, and
     memory only for what is changed. From a ``.pt2`` file it is a graph that is called like the model, see `save_model`.
     Nothing in the file is run, and nothing is imported because it says so.
@@ -360,14 +362,20 @@ def _outline(module: nn.Module) -> list[tuple[str, type]]:
 
 def _set_modes(model: nn.Module, document: Mapping[str, Any]) -> None:
     training = document.get("training") is True
-    other, frozen = (document.get(key) for key in ("other_mode", "frozen"))
-    others = set(other) if isinstance(other, list) and all(isinstance(name, str) for name in other) else set()
-    frozen_names = set(frozen) if isinstance(frozen, list) and all(isinstance(name, str) for name in frozen) else set()
+    others, held, frozen = (_names(document.get(key)) for key in ("other_mode", "held", "frozen"))
     for name, part in model.named_modules():
         part.training = training != (name in others)
+    for name, part in model.named_modules():
+        if name in held:
+            part.training = training  # what it would be in
+            hold(part)
     for name, value in model.named_parameters():
         if value.is_floating_point() or value.is_complex():
-            value.requires_grad_(name not in frozen_names)
+            value.requires_grad_(name not in frozen)
+
+
+def _names(value: Any) -> set[str]:
+    return set(value) if isinstance(value, list) and all(isinstance(name, str) for name in value) else set()
 
 
 def _take_into_memory(model: nn.Module) -> None:

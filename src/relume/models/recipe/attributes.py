@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from relume.modes import StaysInEval
+
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
-_MODULE_OWN = {*vars(nn.Module()), "call_super_init", "dump_patches", "_relume_recipe"}
+_MODULE_OWN = {*vars(nn.Module()), "call_super_init", "dump_patches", "_relume_recipe", "_relume_facts"}
 _COMPUTED_BY_TORCH = ("_g", "_v", "_orig")  # weight_norm, spectral_norm and prune set NAME from these parameters
 _MAX_DEPTH = 12
 
@@ -66,7 +68,9 @@ def shown(value: Any) -> str:
 
 
 def _is_compared(module: nn.Module, name: str, one: Any, two: Any, own: set[int]) -> bool:
-    if name in _MODULE_OWN or any(name + end in module._parameters for end in _COMPUTED_BY_TORCH):
+    if name in _MODULE_OWN or isinstance(two if one is None else one, StaysInEval):
+        return False
+    if any(name + end in module._parameters for end in _COMPUTED_BY_TORCH):
         return False
     if not name.startswith("_"):
         return _is_known(one) and _is_known(two)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,9 +17,13 @@ from relume.models.recipe.budget import Held, LimitedMemory, TooMuchError, check
 from relume.models.recipe.values import from_json, to_json
 
 Recipe = dict[str, Any]
-"""``{"builder": "MODULE:NAME", "args": [...], "kwargs": {...}}``; ``"replaced": {PATH: recipe}`` for parts put in later."""
+"""``{"builder": "MODULE:NAME", "args": [...], "kwargs": {...}}``; ``"replaced": {PATH: recipe}`` for parts put in later;
+``"facts": JSON as text`` for what is known of the model besides, see `note`."""
 
 _ATTRIBUTE = "_relume_recipe"
+_FACTS = "_relume_facts"
+_MAX_FACTS = 10_000  # characters
+_CLASSES = {"torchvision.models": "num_classes", "timm": "num_classes", "timm.models": "num_classes"}
 
 
 def build(builder: Callable[..., nn.Module], *args: Any, **kwargs: Any) -> nn.Module:
@@ -53,6 +58,41 @@ def remember(module: nn.Module, recipe: Recipe) -> None:
     object.__setattr__(module, _ATTRIBUTE, recipe)
 
 
+def recipe_kept(module: nn.Module) -> Recipe | None:
+    """The recipe that is kept on a module."""
+    recipe = getattr(module, _ATTRIBUTE, None)
+    return recipe if isinstance(recipe, dict) else None
+
+
+def note(module: nn.Module, **facts: Any) -> None:
+    """Keep plain facts (JSON) on a module, in copies and pickles of it, and in its recipe in files."""
+    object.__setattr__(module, _FACTS, {**noted(module), **facts})
+
+
+def noted(module: nn.Module) -> dict[str, Any]:
+    """What `note` kept."""
+    facts = getattr(module, _FACTS, None)
+    return facts if isinstance(facts, dict) else {}
+
+
+def with_classes(module: nn.Module, classes: int) -> bool:
+    """Let the recipe that is kept on a module build it for another number of classes; False where no argument is for that."""
+    recipe = recipe_kept(module) or {}
+    place, _, name = str(recipe.get("builder")).partition(":")
+    args, kwargs = list(recipe.get("args", [])), dict(recipe.get("kwargs", {}))
+    if (place, name) == ("relume.models", "make_model"):
+        if len(args) > 1:
+            args[1] = classes
+        else:
+            kwargs["classes"] = classes
+    elif place in _CLASSES and (place != "timm" or name == "create_model"):
+        kwargs[_CLASSES[place]] = classes
+    else:
+        return False
+    remember(module, {**recipe, "args": args, "kwargs": kwargs})
+    return True
+
+
 def remember_own(module: nn.Module, kind: type[nn.Module], **kwargs: Any) -> None:
     """For the constructors of relume's own classes: a subclass is built in another way, which they do not know."""
     if type(module) is kind:
@@ -67,10 +107,10 @@ def recipe_of(module: nn.Module, path: str = "") -> Recipe:
     """
     from relume.models.recipe.describe import described
 
-    recipe = getattr(module, _ATTRIBUTE, None)
-    if isinstance(recipe, dict):
-        return recipe
-    recipe = described(module, path)
+    recipe = recipe_kept(module) or described(module, path)
+    if recipe is not None:
+        facts = noted(module)
+        return {**recipe, "facts": json.dumps(facts)} if facts else recipe
     if recipe is None and isinstance(module, torch.fx.GraphModule):
         raise RecipeError(
             "the model is a graph and has no recipe, only what its class did is left. Save it as a graph again: "
@@ -215,7 +255,19 @@ def _made(recipe: Any) -> nn.Module:
     if not isinstance(module, nn.Module):
         raise RecipeError(f"{name} gave {type(module).__name__}, which is no module.")
     remember(module, recipe)
+    if "facts" in recipe:
+        note(module, **_facts(recipe["facts"]))
     return module
+
+
+def _facts(text: Any) -> dict[str, Any]:
+    try:
+        facts = json.loads(text) if isinstance(text, str) and len(text) <= _MAX_FACTS else None
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise RecipeError(f"the facts {text!r:.80} in a recipe are not understood.")
+    return facts
 
 
 def _is_table(value: Any) -> bool:
