@@ -61,7 +61,8 @@ class StepCounter:
             if found is not None and bool(found):
                 return
             counts[key] += 1
-            gradient = optimizer.param_groups[0]["params"][0].grad
+            held = (p.grad for group in optimizer.param_groups for p in group["params"])
+            gradient = next((grad for grad in held if grad is not None), None)  # of the first that is not frozen
             gradients[key] = (gradients[key][1], gradient if gradient is None else weakref.ref(gradient))
             if counts[key] > cursor.step - self._base:
                 cursor.step = self._base + counts[key]

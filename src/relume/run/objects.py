@@ -13,6 +13,9 @@ from relume.generators import RandomScope
 from relume.names import named_parameters, parameter_names, unwrap
 from relume.run import state
 from relume.run.cursor import as_named
+from relume.run.scheduled import NAME as FREEZE
+from relume.transfer.freezing import held_modules, hold_modules
+from relume.transfer.modes import is_held
 
 _KINDS = ("models", "optimizers", "schedulers", "tracked")
 
@@ -35,6 +38,7 @@ class Objects:
         self.scaler = scaler
         self._initial: dict[str, Any] = {}
         self._trainable: dict[str, dict[str, bool]] = {}  # as the script had it when it started
+        self._held: dict[str, list[str]] = {}
         self._versions: dict[int, int] = {}
 
     def __bool__(self) -> bool:
@@ -72,7 +76,9 @@ class Objects:
         self._note_initial(self)
 
     def _note_initial(self, objects: Objects) -> None:
-        self._trainable |= {name: _trainable(model) for name, model in objects.models.items()}
+        if FREEZE not in self.tracked:  # where a schedule says what is trained, the script does not
+            self._trainable |= {name: _trainable(model) for name, model in objects.models.items()}
+            self._held |= {name: _held(model) for name, model in objects.models.items()}
         self._initial |= {name: state.group_options(one) for name, one in objects.optimizers.items()}
         self._initial |= {f"{name} (scheduler)": state.initial_options(one) for name, one in objects.schedulers.items()}
 
@@ -85,6 +91,9 @@ class Objects:
             "trainable": {
                 name: {"initial": self._trainable.get(name, {}), "now": _trainable(model)}
                 for name, model in self.models.items()
+            },
+            "held": {
+                name: {"initial": self._held.get(name, []), "now": _held(model)} for name, model in self.models.items()
             },
             "optimizers": {
                 name: state.optimizer_state(optimizer, names, initial=self._initial.get(name))
@@ -109,7 +118,7 @@ class Objects:
         here, notes = self if new is None else new, self._load_loose(saved)
         notes += self._load_frozen(saved, here.models)
         for name in _both(here.models, saved["models"]):
-            notes += state.load_model_state(here.models[name], saved["models"][name], what=name)
+            notes += state.load_model_state(here.models[name], saved["models"][name], what=name, partly=True)
         for name in _both(here.optimizers, saved["optimizers"]):
             kept, script = saved["optimizers"][name], self._initial[name]
             initial = script
@@ -133,7 +142,7 @@ class Objects:
                 if name not in saved.get(kind, {})
             ]
         if saved.get("gradients") and here.models:
-            notes += state.load_gradients(here.models, saved["gradients"])
+            notes += state.load_gradients(here.models, saved["gradients"], partly=True)
         if here.scaler is not None and saved.get("scaler"):
             here.scaler.load_state_dict(saved["scaler"])
         return notes
@@ -152,7 +161,17 @@ class Objects:
                 name = name.removeprefix(f"{model_name}.")
                 if name in kept["now"] and name not in changed:
                     parameter.requires_grad_(kept["now"][name])
+            self._load_held(saved, model_name, model)
         return notes
+
+    def _load_held(self, saved: Mapping[str, Any], name: str, model: Any) -> None:
+        """The modules that stay in evaluation mode; older checkpoints do not say which."""
+        kept = saved.get("held", {}).get(name)
+        if kept is None:
+            return
+        script = set(self._held.get(name, []))
+        changed = script ^ set(kept["initial"])
+        hold_modules(model, (set(kept["now"]) - changed) | (script & changed))
 
     def _restore_groups(self, optimizer: torch.optim.Optimizer, saved: Mapping[str, Any]) -> None:
         """Add the groups that the training added after its start, such as those of layers that were unfrozen."""
@@ -224,6 +243,12 @@ class Objects:
 
 def _trainable(model: Any) -> dict[str, bool]:
     return {name.removeprefix("model."): p.requires_grad for name, p in named_parameters({"model": model})}
+
+
+def _held(model: Any) -> list[str]:
+    if not isinstance(model, torch.nn.Module) or not any(map(is_held, model.modules())):
+        return []  # which is quicker than to name them
+    return held_modules(model)
 
 
 def _both(here: Mapping[str, Any], saved: Mapping[str, Any]) -> list[str]:

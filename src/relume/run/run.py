@@ -48,9 +48,12 @@ from relume.run.lock import hold
 from relume.run.objects import Objects
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
+from relume.run.scheduled import NAME as FREEZE
+from relume.run.scheduled import Change, ScheduledFreezing, check_schedule, left_behind
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
+from relume.transfer.schedule import FreezeSchedule
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
 SaveObserver = Callable[[str, Checkpoint | None], None]
@@ -84,6 +87,7 @@ class Run(AbstractContextManager["Run"]):
         override: hyperparameters of the optimizer (such as ``"lr"``) that are taken from the script, not the checkpoint.
         max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.
         in_memory: whether deterministic datasets are kept in memory: ``None`` where it is proven, ``False``, ``True``.
+        freeze: what of the model is trained when, see :class:`relume.FreezeSchedule`.
         quiet: show nothing.
 
     SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
@@ -136,12 +140,17 @@ class Run(AbstractContextManager["Run"]):
         override: str | Iterable[str] = (),
         max_time: float | str | None = None,
         in_memory: bool | None = None,
+        freeze: FreezeSchedule | None = None,
         quiet: bool = False,
     ) -> None:
         self.asked_name = check_name(name)
         wanted = redirected(name)
         self.name = wanted or name
-        self._objects = Objects(model, optimizer, scheduler, scaler, track)
+        check_schedule(freeze)
+        self.freeze = freeze
+        self._freezing = None if freeze is None else ScheduledFreezing(freeze, self._await_writing)
+        own = {} if self._freezing is None else {FREEZE: self._freezing}
+        self._objects = Objects(model, optimizer, scheduler, scaler, dict(track or {}) | own)
         self.models, self.optimizers = self._objects.models, self._objects.optimizers
         self.schedulers, self.scaler, self.tracked = self._objects.schedulers, scaler, self._objects.tracked
         self.config = as_config(config)
@@ -236,8 +245,10 @@ class Run(AbstractContextManager["Run"]):
         )
         self._opening.callback(self._checkpoints.close)
         self._documents = self._objects.documents()
+        self._bind_freezing()
         self._objects.note_initial()
         notes = self._restore(before)
+        self._begin_freezing()
         self._objects.constants()
         self._check_storable()
         if self.mirror is not None:
@@ -453,6 +464,8 @@ class Run(AbstractContextManager["Run"]):
         self._settle()
         values, self._epoch_values = self._epoch_values, {}
         self._look_at_stopping(values)
+        if self._freezing is not None:
+            self._freezing.epoch_done(values, self.last)
         self.journal.write({"event": "epoch_end", **self._place()})
         self.console.epoch_end({n: v for n, v in values.items() if f"{n}_epoch" not in values})
         if self.every.is_due_after(self.cursor.epoch):
@@ -525,9 +538,13 @@ class Run(AbstractContextManager["Run"]):
                 batches = itertools.chain((batch,), batches)
                 self._end_replay()
             length = stream.length if self._in_epochs else None
-            next_batch = self._steps.next_batch
+            next_batch, freezing = self._steps.next_batch, self._freezing
             for batch in batches:
                 if leads:
+                    if freezing is not None:
+                        change = freezing.before_batch(epoch, done, cursor.step, stream.length)
+                        if change is not None:
+                            self._say_change(change)
                     next_batch()
                 samples = tree.samples(batch)
                 progress[number] = done = done + 1
@@ -562,10 +579,32 @@ class Run(AbstractContextManager["Run"]):
         """Add objects to a run that is open: they become part of each checkpoint, and go on from the present one."""
         self._require_running()
         new = self._objects.add(model, optimizer, scheduler, scaler, track)
+        self._bind_freezing()
         if self._origin is not None:
             for text in self._objects.load(self._origin.state, new, self.override):
                 self.note(text)
         self._steps.add(new.optimizers.values())
+        self._begin_freezing()
+
+    def _bind_freezing(self) -> None:
+        if self._freezing is not None and self.models and not self._freezing.is_bound:
+            self._freezing.bind(self.models, self.optimizers, self.schedulers, lambda: self._steps.has_just_updated)
+
+    def _begin_freezing(self) -> None:
+        """The phase of a run that begins; one that goes on has it from its checkpoint."""
+        freezing = self._freezing
+        if freezing is not None and freezing.is_bound and freezing.number is None and not freezing.was_loaded:
+            freezing.apply_now(self.cursor.epoch, self.cursor.batch, self.cursor.step)
+
+    def _await_writing(self) -> None:
+        """Frozen tensors are not copied for a checkpoint: it must be written before they change."""
+        if not self._checkpoints.settle():
+            self._saved_at = None
+
+    def _say_change(self, change: Change) -> None:
+        if change.text:
+            self.note(change.text)
+        self.log(change.values)
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
@@ -831,6 +870,10 @@ class Run(AbstractContextManager["Run"]):
             setattr(self.cursor, name, value)
         if origin.is_own:
             self._saved_at = self._position()
+        if self._freezing is not None:
+            notes += self._freezing.differences(self.cursor.epoch, self.cursor.batch, self.cursor.step)
+        else:
+            notes += left_behind(saved)
         if saved.get("random"):
             notes += state.load_random_state(saved["random"])
         return notes
@@ -844,6 +887,8 @@ class Run(AbstractContextManager["Run"]):
         if self._is_replaying and self._origin is not None:
             self._is_replaying = False
             self._objects.load(self._origin.state, None, self.override)
+            if self._freezing is not None:
+                self._freezing.put_back()
             if self._origin.state.get("random"):
                 state.load_random_state(self._origin.state["random"])
 

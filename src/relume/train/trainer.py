@@ -18,6 +18,7 @@ from relume import tree
 from relume.checkpoint import Checkpoint, Keep
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
+from relume.run.scheduled import check_schedule
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_optimizers
 from relume.train.evaluation import (
@@ -34,6 +35,7 @@ from relume.train.metrics import Mean, Metrics, inputs_and_target
 from relume.train.precision import Precision, pick_device
 from relume.train.result import Result
 from relume.train.schedule import Schedules
+from relume.transfer.schedule import FreezeSchedule
 
 Step = Callable[["Trainer", Any], Any]
 
@@ -152,13 +154,14 @@ class Trainer:
         from_checkpoint: str | Path | None = None,
         override: str | Iterable[str] = (),
         max_time: float | str | None = None,
+        freeze: FreezeSchedule | None = None,
     ) -> Result:
         """Train for ``epochs`` epochs, evaluate after each, and store everything as a run.
 
         Args:
             train_loader, val_loader: see :func:`relume.evaluate` for the batches that are understood.
             run: the run's name (the model's class by default), or a Run that is open already.
-            root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time: see
+            root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze: see
                 :class:`relume.Run`.
 
         Called again, by the same script started once more or under the same name, it goes on where the run stands.
@@ -172,13 +175,13 @@ class Trainer:
             KeyboardInterrupt: as ever; the run is marked as interrupted.
         """
         check_epochs(epochs)
-        self._check_training()
+        self._check_training(freeze if not isinstance(run, Run) else run.freeze)
         if isinstance(run, Run):
-            others = (config, track, every, keep, stop, mirror, resume, from_checkpoint, max_time)
+            others = (config, track, every, keep, stop, mirror, resume, from_checkpoint, max_time, freeze)
             if any(value is not None for value in others) or str(root) != "runs" or override:
                 raise ConfigurationError(
-                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override and max_time belong to "
-                    "the Run that is open already: give them to it."
+                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override, max_time and freeze "
+                    "belong to the Run that is open already: give them to it."
                 )
             if self.seed is not None and self.seed != run.seed:
                 raise ConfigurationError(
@@ -202,7 +205,7 @@ class Trainer:
             scheduler=self.schedulers,
             scaler=self.scaler,
             track=dict(track or {}) | self._own_state(),
-            config=self._config(epochs) | as_config(config),
+            config=self._config(epochs, freeze) | as_config(config),
             seed=self.seed,
             root=root,
             every=every,
@@ -214,6 +217,7 @@ class Trainer:
             override=override,
             max_time=max_time,
             in_memory=self.in_memory,
+            freeze=freeze,
             quiet=self.quiet,
         )
         with opened:
@@ -243,7 +247,7 @@ class Trainer:
         if self.run is not None:
             self.run.stop(reason)
 
-    def _check_training(self) -> None:
+    def _check_training(self, freeze: FreezeSchedule | None) -> None:
         if self.loss_function is None and self._custom_step is None:
             raise ConfigurationError(
                 "training needs loss= (such as nn.CrossEntropyLoss()), or a step= function that gives one."
@@ -252,10 +256,13 @@ class Trainer:
             raise OptimizerError(
                 "LBFGS evaluates the loss several times an update: call optimizer.step(closure) in a step= function."
             )
+        check_schedule(freeze)
+        if freeze is not None and self.optimizers:
+            return  # what is trained is the schedule's to say, and the Run checks it
         for text in check_optimizers(self.model, self.optimizers):
             warnings.warn(text, RelumeWarning, stacklevel=4)
 
-    def _config(self, epochs: int) -> dict[str, Any]:
+    def _config(self, epochs: int, freeze: FreezeSchedule | None) -> dict[str, Any]:
         """What the Trainer itself decides, stored with the run."""
         rates = {f"{name}/lr": o.param_groups[0]["lr"] for name, o in self.optimizers.items()}
         return {
@@ -270,6 +277,7 @@ class Trainer:
             "accumulate": self.accumulate,
             "clip_norm": self.clip_norm,
             "device": str(self.device),
+            **({} if freeze is None else {"freeze": freeze.summary()}),
         }
 
     # ------------------------------------------------------------------------------------------------------- the loop

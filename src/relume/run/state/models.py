@@ -17,18 +17,22 @@ from relume.run.state.values import counted, listed
 __all__ = ["constants", "gradients", "load_gradients", "load_model_state", "model_state"]
 
 _SPARSE = "relume:sparse"
+_RESHAPED = "has shape"
 
 
-def load_model_state(model: nn.Module, state: Mapping[str, Any], *, what: str = "model") -> list[str]:
+def load_model_state(
+    model: nn.Module, state: Mapping[str, Any], *, what: str = "model", partly: bool = False
+) -> list[str]:
     """Copy ``state`` into the live parameters and buffers, which stay the objects that they are.
 
     Args:
         model: wrapped or not; lazy modules get the shapes of the state.
         state: what `model_state` gave, on any device.
         what: what notes and errors call the model.
+        partly: pass over tensors of another shape, such as those of a new head, while at least half of the model fits.
 
     Returns:
-        Notes on what has no place in the model and what the state lacks.
+        Notes on what has no place in the model, what does not fit and what the state lacks.
 
     Raises:
         MismatchError: names every tensor whose shape or dtype differs; nothing was changed.
@@ -37,8 +41,10 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], *, what: str = 
     rename = canonical_in(inner)
     live = inner.state_dict()
     names = {rename(name): name for name in live}
-    _check_fit(live, {names.get(name, name): value for name, value in state.items()}, type(inner).__name__, what)
     full = OrderedDict((names.get(name, name), value) for name, value in state.items())
+    unfit = _check_fit(live, full, type(inner).__name__, what, partly)
+    for name in unfit:
+        del full[name]
     full._metadata = _versions(inner, state, live)  # type: ignore[attr-defined]
     waiting = {rename(name) for name, value in live.items() if is_uninitialized(value)}
     try:
@@ -46,8 +52,10 @@ def load_model_state(model: nn.Module, state: Mapping[str, Any], *, what: str = 
     except RuntimeError as error:  # a hook of the module's own has made something else of the state
         raise MismatchError(f"{what}: {type(inner).__name__} does not take its state: {error}") from error
     missing, unexpected = outcome or ((), ())  # a module's own load_state_dict may give nothing
-    kept = [rename(name) for name in missing if rename(name) not in waiting]
-    return _notes(what, [rename(name) for name in unexpected], kept)
+    kept = [rename(name) for name in missing if rename(name) not in waiting and name not in unfit]
+    return [
+        f"{what}: {rename(name)} {problem}: it keeps its present value" for name, problem in unfit.items()
+    ] + _notes(what, [rename(name) for name in unexpected], kept)
 
 
 def _versions(inner: nn.Module, state: Mapping[str, Any], live: Mapping[str, Any]) -> Any:
@@ -60,19 +68,24 @@ def _versions(inner: nn.Module, state: Mapping[str, Any], live: Mapping[str, Any
     return OrderedDict((name, saved.get(rename(f"{name}.")[:-1], versions)) for name, versions in present.items())
 
 
-def _check_fit(live: Mapping[str, Any], state: Mapping[str, Any], kind: str, what: str) -> None:
-    problems = []
-    for name, own in live.items():
-        if name not in state or not isinstance(own, torch.Tensor):
-            continue
-        problem = _problem(own, state[name])
-        if problem:
-            problems.append(f"{canonical(name)} {problem}")
-    if problems:
-        raise MismatchError(
-            f"{what}: {counted(len(problems), 'tensor')} of the checkpoint do not fit {kind}: {'; '.join(problems)}. "
-            "Nothing was loaded. Build the model as it was when the checkpoint was written, or start a new run."
-        )
+def _check_fit(live: Mapping[str, Any], state: Mapping[str, Any], kind: str, what: str, partly: bool) -> dict[str, str]:
+    """What does not fit and may be passed over, with the reason; raises where it may not."""
+    found = {
+        name: problem
+        for name, own in live.items()
+        if name in state and isinstance(own, torch.Tensor) and (problem := _problem(own, state[name]))
+    }
+    if not found:
+        return {}
+    if partly and all(problem.startswith(_RESHAPED) for problem in found.values()):
+        sizes = {name: own.numel() for name, own in live.items() if isinstance(own, torch.Tensor) and name in state}
+        if 2 * sum(sizes[name] for name in found) <= sum(sizes.values()):
+            return found
+    listed_problems = "; ".join(f"{canonical(name)} {problem}" for name, problem in found.items())
+    raise MismatchError(
+        f"{what}: {counted(len(found), 'tensor')} of the checkpoint do not fit {kind}: {listed_problems}. "
+        "Nothing was loaded. Build the model as it was when the checkpoint was written, or start a new run."
+    )
 
 
 def _problem(own: torch.Tensor, value: Any) -> str:
@@ -83,7 +96,7 @@ def _problem(own: torch.Tensor, value: Any) -> str:
     if is_uninitialized(own):
         return ""
     if value.shape != own.shape:
-        return f"has shape {tuple(value.shape)} where the model has {tuple(own.shape)}"
+        return f"{_RESHAPED} {tuple(value.shape)} where the model has {tuple(own.shape)}"
     if value.dtype != own.dtype:
         return f"has dtype {value.dtype} where the model has {own.dtype}"
     return ""
@@ -110,14 +123,19 @@ def gradients(models: Mapping[str, nn.Module]) -> dict[str, Any]:
     return {name: _grad_state(p.grad) for name, p in _distinct(models) if p.grad is not None}
 
 
-def load_gradients(models: Mapping[str, nn.Module], state: Mapping[str, Any]) -> list[str]:
+def load_gradients(models: Mapping[str, nn.Module], state: Mapping[str, Any], *, partly: bool = False) -> list[str]:
     """Give the parameters the gradients of ``state``, and none to those that it does not name.
+
+    Args:
+        partly: leave out those of another shape.
 
     Raises:
         MismatchError: names every gradient whose shape or dtype does not fit its parameter; nothing was changed.
     """
     parameters = dict(_distinct(models))
     wanted = {name: _grad(value) for name, value in state.items() if name in parameters}
+    if partly:
+        wanted = {name: grad for name, grad in wanted.items() if grad.shape == parameters[name].shape}
     problems = [
         f"{name} is {grad.dtype} of shape {tuple(grad.shape)} where its parameter is {p.dtype} of {tuple(p.shape)}"
         for name, grad in wanted.items()

@@ -193,7 +193,7 @@ def _state_dict(name: str, thing: Any) -> Any:
 
 def _restore(name: str, thing: Any, saved: Any, notes: list[str]) -> None:
     if isinstance(thing, nn.Module):
-        notes += load_model_state(thing, saved, what=name)
+        notes += load_model_state(thing, saved, what=name, partly=True)
         return
     if not isinstance(thing, tuple(_GENERATORS)):
         live = _state_dict(name, thing)
