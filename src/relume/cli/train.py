@@ -339,7 +339,7 @@ def train(
         from_checkpoint=from_checkpoint,
         override=override or (),
         max_time=max_time,
-        **({} if tuning.schedule is None else {"freeze": tuning.schedule}),
+        freeze=tuning.schedule,
     )
     report = final_report(trainer, counts, test_loader, result.folder, result.epochs)
     if not quiet:

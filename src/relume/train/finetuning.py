@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +13,15 @@ import torch
 from torch import nn
 
 from relume.datasets import ToTensor
-from relume.errors import ConfigurationError, MismatchError, RelumeWarning
-from relume.models import load_weights, make_model
+from relume.errors import ConfigurationError, RelumeWarning
+from relume.models import make_model
 from relume.models.contents import INPUT
-from relume.models.library import pretrained_input
-from relume.transfer import FreezeReport, freeze
+from relume.models.library import MAKERS, torchvision_weights_in
+from relume.transfer import FreezeReport, freeze, inputs
+from relume.transfer.backbones import backbone
+from relume.transfer.heads import heads_of
+from relume.transfer.phases import Phase
+from relume.transfer.schedule import FreezeSchedule
 
 BACKBONE = "backbone"
 """What ``--freeze`` understands besides patterns: all but the classifier."""
@@ -45,15 +50,33 @@ def expected_input(model: str, weights: str | None) -> ToTensor | None:
     if weights is None:
         return None
     if is_source(weights):
-        import json
-
         from relume.models.files import open_model_file
 
         kept = open_model_file(weights).metadata.get(INPUT)
         if kept is not None:
             return ToTensor.of_config(json.loads(kept))
-    found = pretrained_input(model, "default" if is_source(weights) else weights)
-    return None if found is None else ToTensor(found.size, 3, found.mean, found.std)
+    spec = _spec_of(model, weights)
+    if spec is None or spec.channels not in (1, 3):
+        return None
+    return ToTensor(min(spec.size), spec.channels, spec.mean, spec.std)
+
+
+def _spec_of(model: str, weights: str) -> inputs.InputSpec | None:
+    """What a library says; None where it does not know such a model or weights, which is an error when it is made."""
+    package, _, name = model.partition("/")
+    known = None if weights.lower() == "default" or is_source(weights) else weights
+    try:
+        if package == "torchvision":
+            known = torchvision_weights_in(name, Path(weights).name) if is_source(weights) else known
+            return inputs.of_torchvision(name, known)
+        if package == "timm":
+            import timm
+
+            config: Any = timm.models.get_pretrained_cfg(f"{name.split('.')[0]}.{known}" if known else name)
+            return None if config is None else inputs.of_timm(config.to_dict())
+    except (ImportError, KeyError):
+        pass
+    return None
 
 
 def starting_model(name: str, classes: int, channels: int, size: int, weights: str | None) -> nn.Module:
@@ -63,33 +86,13 @@ def starting_model(name: str, classes: int, channels: int, size: int, weights: s
         MismatchError: a file's weights do not fit the model, the head aside.
         DownloadError: a library's weights did not arrive; says where to put them.
     """
-    if weights is None or not is_source(weights):
-        return make_model(name, classes, channels, size, weights)
-    model = make_model(name, classes, channels, size)
-    try:
-        report = load_weights(model, weights, skip_mismatched=True)
-    except MismatchError:
-        report = load_weights(model, weights, rename="auto", skip_mismatched=True)
-    heads = tuple(f"{head}." for head in head_names(model))
-    if outside := [name for name in report.kept if not name.startswith(heads)]:
-        differences = ", ".join(f"{name} {report.shape_mismatches[name]}" for name in outside[:4])
-        raise MismatchError(
-            f"{weights} does not fit {name!r}: {len(outside)} tensors that are not of the head have other shapes: {differences}."
-        )
-    return model
-
-
-def head_names(model: nn.Module) -> tuple[str, ...]:
-    """The names of a model's classifiers."""
-    get_classifier = getattr(model, "get_classifier", None)
-    classifier = get_classifier() if callable(get_classifier) else None
-    names = [path for path, module in model.named_modules() if path and module is classifier]
-    layers = [path for path, module in model.named_modules() if path and isinstance(module, nn.Linear)]
-    if not names and not layers:
-        raise ConfigurationError(
-            f"{type(model).__name__} has no linear layer that could be its head: name what to freeze with patterns."
-        )
-    return tuple(names or layers[-1:])[:1]
+    if weights is None:
+        return make_model(name, classes, channels, size)
+    if name.partition("/")[0] in MAKERS:
+        return backbone(name, weights, classes=classes, channels=channels, size=size)
+    if not is_source(weights):
+        return make_model(name, classes, channels, size, weights)  # says that it has none
+    return backbone(make_model(name, classes, channels, size), weights, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class FineTuning:
     """
 
     report: FreezeReport | None
-    schedule: Any
+    schedule: FreezeSchedule | None
     groups: list[dict[str, Any]]
 
 
@@ -151,7 +154,7 @@ def fine_tuning(
         NoMatchError: a pattern matches nothing; lists the closest names.
     """
     needs_head = BACKBONE in frozen or lr_backbone is not None
-    heads = head_names(model) if needs_head else ()
+    heads = heads_of(model) if needs_head else ()
     report = _freeze(model, frozen, heads)
     if report is not None and not report.trainable:
         raise ConfigurationError(f"--freeze {' '.join(frozen)} freezes the whole model: nothing is left to train.")
@@ -194,9 +197,7 @@ def _freeze(model: nn.Module, frozen: Sequence[str], heads: Sequence[str]) -> Fr
     return freeze(model, *patterns) if patterns else report
 
 
-def _phases(report: FreezeReport, unfreeze_at: int) -> Any:
+def _phases(report: FreezeReport, unfreeze_at: int) -> FreezeSchedule:
     """First what is not frozen, then everything; pretrained statistics stay as they are, which small batches need."""
-    from relume.transfer.schedule import FreezeSchedule, Phase
-
     first = Phase(list(report.trainable_names), epochs=unfreeze_at, name="head")
     return FreezeSchedule([first, Phase(name="all", batchnorm="eval")])
