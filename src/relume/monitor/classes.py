@@ -21,6 +21,7 @@ _LARGEST_MATRIX = 20
 _SHOWN_PAIRS = 10
 _SHOWN_CLASSES = 40
 _NAME_WIDTH = 24
+_LEGEND = "Which class (row) was taken for which (column):"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ class ClassReport:
         title = f"{counted(self.samples, 'sample')} of {counted(len(self.classes), 'class', 'classes')}{when}"
         matrix = _matrix(self)
         fits = len(self.classes) <= _LARGEST_MATRIX and _width(matrix) <= width
-        return [line(title, "bold"), _table(self), matrix if fits else _pairs(self)]
+        if not fits:
+            return [line(title, "bold"), _table(self), *_pairs(self)]
+        return [line(title, "bold"), _table(self), line(_LEGEND, "dim"), matrix]
 
     def as_json(self) -> dict[str, Any]:
         """For programs: all numbers, those that follow from others too."""
@@ -205,18 +208,18 @@ def _matrix(report: ClassReport) -> Grid:
     grid = Grid(("class", *(str(label) for label in range(len(report.classes)))))
     for label, (name, row) in enumerate(zip(report.classes, report.confusion, strict=True)):
         grid.rows.append((f"{label:>2} {printable(name, _NAME_WIDTH)}", *(str(n) if n else "." for n in row)))
-    grid.note = "rows: what it is; columns: what it was taken for"
     return grid
 
 
-def _pairs(report: ClassReport) -> Grid:
+def _pairs(report: ClassReport) -> Page:
     pairs = report.confused()
+    if not pairs:
+        return [line("No mistakes.", "dim")]
     grid = Grid(("class", "taken for", "times"))
     grid.rows += [(printable(a, _NAME_WIDTH), printable(b, _NAME_WIDTH), f"{n:,}") for a, b, n in pairs]
     mixed = sum(n for _, _, n in report.confused(len(report.classes) ** 2))
     shown = sum(n for _, _, n in pairs)
-    grid.note = f"the pairs mixed up most: {shown:,} of {counted(mixed, 'mistake')}" if pairs else "no mistakes"
-    return grid
+    return [line(f"The pairs mixed up most, {shown:,} of {counted(mixed, 'mistake')}:", "dim"), grid]
 
 
 def _width(grid: Grid) -> int:

@@ -17,6 +17,7 @@ from torch import nn
 from relume.datasets import ToTensor, images_below, read_image
 from relume.errors import ConfigurationError, DataError
 from relume.models.contents import CLASSES, INPUT
+from relume.text import counted
 from relume.train.evaluation import evaluation_mode
 from relume.train.precision import pick_device
 
@@ -142,8 +143,8 @@ class ImageClassifier:
         if not isinstance(scores, torch.Tensor) or scores.shape != (len(inputs), count):
             given = f"of shape {tuple(scores.shape)}" if isinstance(scores, torch.Tensor) else type(scores).__name__
             raise ConfigurationError(
-                f"{self.source} has {count} classes, and its output for {len(inputs)} images is {given}, not "
-                f"({len(inputs)}, {count}): such a model is no classifier of images."
+                f"{self.source}: there are {count} classes, and the output for {counted(len(inputs), 'image')} is {given}, "
+                f"not ({len(inputs)}, {count}): such a model is no classifier of images."
             )
         return scores.double().softmax(1).cpu() if scores.device.type != "mps" else scores.float().softmax(1).cpu()
 
