@@ -416,7 +416,7 @@ class Run(AbstractContextManager["Run"]):
         return {"step": cursor.step, "epoch": cursor.epoch, "samples": cursor.samples, "time": round(time.time(), 4)}
 
     def _summary(self, seconds: float) -> Summary:
-        names = [n for n in self.last if f"{n}_epoch" not in self.last]
+        names = [n for n in self.last if f"{n}_epoch" not in self.last and not n.startswith("freeze/")]
         rows = [(n, self.last[n], self.best.get(n, math.nan), self.best_epoch.get(n, 0)) for n in names]
         return Summary(self.status, self.reason, seconds, str(self.folder), rows)
 
@@ -588,7 +588,8 @@ class Run(AbstractContextManager["Run"]):
 
     def _bind_freezing(self) -> None:
         if self._freezing is not None and self.models and not self._freezing.is_bound:
-            self._freezing.bind(self.models, self.optimizers, self.schedulers, lambda: self._steps.has_just_updated)
+            has_updated = lambda: self.status != "running" or self._steps.has_just_updated  # noqa: E731
+            self._freezing.bind(self.models, self.optimizers, self.schedulers, has_updated)
 
     def _begin_freezing(self) -> None:
         """The phase of a run that begins; one that goes on has it from its checkpoint."""

@@ -59,7 +59,7 @@ def optimizer_state(
     named: dict[str, Any] = {
         "class": type(optimizer).__name__,
         "groups": [_options(group) | {"names": own} for group, own in zip(groups, by_group, strict=True)],
-        "state": state,
+        "state": {name: state[name] for name in chain.from_iterable(by_group) if name in state},
         "shapes": _shapes(optimizer, by_group),
         "is_stepped": bool(getattr(optimizer, "_opt_called", False)),
     }
