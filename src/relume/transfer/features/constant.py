@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from types import CodeType, FunctionType
 
 from torch import nn
@@ -21,7 +21,7 @@ class Constancy:
 
     Args:
         model: as it is now: requires_grad and the modes of its modules count.
-        trainable: ids of further parameters that may be trained, such as those of a later turn of a schedule.
+        trainable: ids of further parameters and modules that may be trained, such as those of a later turn of a schedule.
     """
 
     def __init__(self, model: nn.Module, trainable: Collection[int] = ()) -> None:
@@ -40,16 +40,20 @@ class Constancy:
         return self._reasons[id(module)]
 
     def _reason(self, module: nn.Module, path: str) -> str | None:
-        for name, one in module.named_modules(prefix=path):
-            if one._forward_hooks or one._forward_pre_hooks:
-                return f"{said(name, one)} has a forward hook, which would not be called"
-            for own, parameter in one.named_parameters(recurse=False):
-                if is_uninitialized(parameter):
-                    return f"{said(name, one)} has no shape yet"
-                if self.may_change(parameter):
-                    return f"{f'{name}.{own}' if name else own} is trained"
-            if one.training and follows_mode(one):
-                return f"{said(name, one)} is in training mode"
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{said(path, module)} has a forward hook, which would not be called"
+        if id(module) in self._trainable:
+            return f"{said(path, module)} may be trained in this epoch"
+        for own, parameter in module._parameters.items():
+            if is_uninitialized(parameter):
+                return f"{said(path, module)} has no shape yet"
+            if parameter is not None and self.may_change(parameter):
+                return f"{f'{path}.{own}' if path else own} is trained"
+        if module.training and follows_mode(module):
+            return f"{said(path, module)} is in training mode"
+        for name, child in module.named_children():
+            if (reason := self.reason(child, f"{path}.{name}" if path else name)) is not None:
+                return reason
         return None
 
     def has_constant_part(self, module: nn.Module, path: str) -> bool:
@@ -70,7 +74,8 @@ def follows_mode(module: nn.Module) -> bool:
     """Whether a module may compute something else in training mode: whether any of its methods looks at ``training``."""
     if is_dropout(module) and _rate(module) == 0:
         return False
-    return _looks_at_mode(type(module))
+    kind: Hashable = type(module)  # type: ignore[assignment]
+    return _looks_at_mode(kind)
 
 
 def _rate(module: nn.Module) -> float:
@@ -82,11 +87,11 @@ def _rate(module: nn.Module) -> float:
     return 0.0 if getattr(module, "drop_prob", 1) is None else 1.0
 
 
-@functools.lru_cache(maxsize=None)
-def _looks_at_mode(kind: type) -> bool:
+@functools.cache
+def _looks_at_mode(kind: Hashable) -> bool:
     methods = [
         function
-        for base in kind.__mro__
+        for base in getattr(kind, "__mro__", ())
         if base not in (nn.Module, object)
         for function in vars(base).values()
         if isinstance(function, FunctionType)

@@ -34,6 +34,7 @@ class Cut:
         after: what the features are the output of, in words.
         way: how the parts were found: ``"traced"``, or ``"the head"`` where a model cannot be traced.
         code: the lower part as text, for its fingerprint.
+        tensors: parameters and buffers of the lower part, and constants of its code, by name.
     """
 
     lower: nn.Module
@@ -41,7 +42,7 @@ class Cut:
     after: str
     way: str
     code: str
-    names: tuple[str, ...] = field(default=())
+    tensors: tuple[tuple[str, torch.Tensor], ...] = field(default=(), repr=False)
 
 
 def find_cut(
@@ -136,7 +137,9 @@ def trace(constancy: Constancy, named: Mapping[str, Any] | None, positional: int
                 _tidy(model, attributes)
                 if tracer.failed is None or tracer.failed in whole or tracer.failed == after:
                     line = (str(error).splitlines() or [""])[0]
-                    raise Untraceable(f"its forward pass cannot be traced ({type(error).__name__}: {line:.120})") from None
+                    raise Untraceable(
+                        f"its forward pass cannot be traced ({type(error).__name__}: {line:.120})"
+                    ) from None
                 whole.add(tracer.failed)
                 continue
             if is_drawn():
@@ -188,7 +191,7 @@ def _split(
     lower = _lower(holder, graph, nodes.constant, frontier)
     upper = _upper(holder, graph, nodes, frontier)
     said_nodes = " and ".join(_in_words(holder.model, node) for node in frontier[:3])
-    return Cut(lower, upper, said_nodes, "traced", str(lower.code), tuple(f"feature_{n}" for n in range(len(frontier))))
+    return Cut(lower, upper, said_nodes, "traced", str(lower.code), tensors_in(lower))
 
 
 class Holder:
@@ -206,8 +209,10 @@ class Holder:
     def module_of(self, graph: fx.Graph, name: str) -> fx.GraphModule:
         from torch import fx
 
-        wanted = {node.target: self.get(str(node.target)) for node in graph.nodes if node.op in ("get_attr", "call_module")}
-        made = fx.GraphModule(wanted, graph, class_name=name)  # type: ignore[arg-type]
+        wanted = {
+            node.target: self.get(str(node.target)) for node in graph.nodes if node.op in ("get_attr", "call_module")
+        }
+        made = fx.GraphModule(wanted, graph, class_name=name)
         made.training = self.model.training
         return made
 
@@ -216,7 +221,8 @@ def _node_of(graph: fx.Graph, path: str) -> fx.Node:
     found = [node for node in graph.nodes if node.op == "call_module" and node.target == path]
     if not found:
         raise NoCut(f"the forward pass does not call a module {path!r} that could be followed")
-    return found[-1]
+    last: fx.Node = found[-1]
+    return last
 
 
 def _lower(holder: Holder, graph: fx.Graph, constant: Collection[fx.Node], frontier: list[fx.Node]) -> fx.GraphModule:
@@ -225,7 +231,8 @@ def _lower(holder: Holder, graph: fx.Graph, constant: Collection[fx.Node], front
     needed = ancestors(frontier)
     mutating = {node for node in constant if not node.users and _may_mutate(node)}
     needed |= ancestors(mutating)
-    new, made = fx.Graph(), {}
+    new = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
     for node in graph.nodes:
         if node.op == "placeholder" or node in needed:
             made[node] = new.node_copy(node, made.__getitem__)
@@ -292,9 +299,9 @@ def _first_reason(constancy: Constancy) -> str:
     return constancy.reason(constancy.model, "") or said("", constancy.model)
 
 
-def call(module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
-    """The module applied to a batch."""
-    return module(*inputs, **named)
+def tensors_in(module: nn.Module) -> tuple[tuple[str, torch.Tensor], ...]:
+    """Parameters and buffers of a module by name, tied ones once."""
+    return (*module.named_parameters(), *module.named_buffers())
 
 
 def tensors_of(value: Any) -> list[torch.Tensor]:

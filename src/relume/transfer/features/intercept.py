@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,14 +11,17 @@ from torch import nn
 from relume.transfer.features.constant import Constancy, NoCut, follows_mode, said
 from relume.transfer.features.random import drawing
 
+if TYPE_CHECKING:
+    from relume.transfer.features.cut import Cut
 
-def cut_before_head(constancy: Constancy, inputs: tuple[Any, ...], named: Mapping[str, Any], why: str) -> Any:
+
+def cut_before_head(constancy: Constancy, inputs: tuple[Any, ...], named: Mapping[str, Any], why: str) -> Cut:
     """Cut before the one module that is not constant, if it is called once, last of all, and gives the model's output.
 
     Raises:
         NoCut: it is otherwise; says how, and ``why`` the model was not traced.
     """
-    from relume.transfer.features.cut import Cut
+    from relume.transfer.features.cut import Cut, tensors_in
 
     path, head = _only_changing_part(constancy, why)
     found: list[tuple[Any, Any]] = []
@@ -49,7 +52,9 @@ def cut_before_head(constancy: Constancy, inputs: tuple[Any, ...], named: Mappin
     if drawn_before[0]:
         raise NoCut(f"{why}; and random numbers are drawn before {said(path, head)}")
     lower = UpTo(constancy.model, head)
-    return Cut(lower, Behind(head), f"what goes into {said(path, head)}", "the head", f"up to {path}", ("feature_0",))
+    own = {id(tensor) for _, tensor in tensors_in(head)}
+    tensors = tuple((name, tensor) for name, tensor in tensors_in(constancy.model) if id(tensor) not in own)
+    return Cut(lower, Behind(head), f"what goes into {said(path, head)}", "the head", f"up to {path}", tensors)
 
 
 def _only_changing_part(constancy: Constancy, why: str) -> tuple[str, nn.Module]:

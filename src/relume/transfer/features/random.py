@@ -39,4 +39,5 @@ def drawing(seed: int = 0) -> Iterator[Callable[[], bool]]:
 
 
 def _devices() -> list[torch.Tensor]:
-    return torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    is_used: bool = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.cuda.get_rng_state_all() if is_used else []

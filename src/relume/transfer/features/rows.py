@@ -110,20 +110,40 @@ def constant_nodes(
             values = [run.get(node) for run in runs]
             if any(isinstance(value, _Random) for value in values):
                 own[node] = f"{node.name} draws random numbers"
-            elif all(isinstance(value, torch.Tensor) for value in values):
-                if not follows_rows(*values):  # type: ignore[arg-type]
-                    own[node] = f"{node.name} mixes samples, or its first axis is not that of the samples"
+            elif isinstance(values[0], torch.Tensor) and not follows_rows(*values):
+                own[node] = f"{node.name} mixes samples, or its first axis is not that of the samples"
     nodes.settle(own)
     _find_sizes(nodes, runs)
+    _prefer_small(nodes, holder, own, runs[0])
     while bad := [node for node in nodes.frontier if not isinstance(runs[0].get(node), torch.Tensor)]:
         own |= {node: f"{node.name} is no tensor" for node in bad}
         nodes.settle(own)
     return nodes
 
 
-def follows_rows(first: torch.Tensor, second: torch.Tensor) -> bool:
+def _prefer_small(nodes: Nodes, holder: Holder, own: dict[fx.Node, str], values: dict[fx.Node, Any]) -> None:
+    """Leave operations without weights that only make the features larger, such as a repeating pool, to the upper part."""
+    while True:
+        for node in nodes.frontier:
+            sources = [one for one in node.all_input_nodes if one not in nodes.fixed and one not in nodes.literals]
+            if len(sources) != 1 or node.op == "placeholder" or sources[0].op == "placeholder":
+                continue
+            if node.op == "call_module" and any(True for _ in holder.get(str(node.target)).parameters()):
+                continue
+            value, before = values.get(node), values.get(sources[0])
+            if isinstance(value, torch.Tensor) and isinstance(before, torch.Tensor) and before.numel() < value.numel():
+                own[node] = f"{node.name} only makes the features larger"
+                break
+        else:
+            return
+        nodes.settle(own)
+
+
+def follows_rows(first: Any, second: Any) -> bool:
     """Whether the rows of two batches in `ORDERS` are those of their samples."""
     counts = tuple(len(order) for order in ORDERS)
+    if not isinstance(first, torch.Tensor) or not isinstance(second, torch.Tensor):
+        return False
     if first.dim() == 0 or (first.shape[0], second.shape[0]) != counts or first.shape[1:] != second.shape[1:]:
         return False
     return agree(first[list(ORDERS[1])], second)
