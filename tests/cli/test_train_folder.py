@@ -159,11 +159,11 @@ def test_weights_of_another_architecture_are_refused(project: Path, garments: Pa
 
 
 def test_what_is_killed_in_the_middle_goes_on(garments: Path) -> None:
-    command = [sys.executable, "-m", "relume", "train", "garments", "--model", "cnn", *SMALL[:4], "--epochs", "60"]
+    command = [sys.executable, "-m", "relume", "train", "garments", "--model", "cnn", *SMALL[:4], "--epochs", "20"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CI": "true"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=garments.parent, env=environment) as child:
         assert child.stdout is not None
-        while "epoch 2/60  done" not in child.stdout.readline():
+        while "epoch 2/20  done" not in child.stdout.readline():
             assert child.poll() is None
         child.send_signal(signal.SIGKILL)
     assert not (garments.parent / "runs" / "garments" / "classes.json").exists()
@@ -171,5 +171,5 @@ def test_what_is_killed_in_the_middle_goes_on(garments: Path) -> None:
         command, capture_output=True, text=True, cwd=garments.parent, env=environment, check=False, timeout=100
     )
     assert ended.returncode == 0, ended.stderr
-    assert "resumes from" in ended.stdout + ended.stderr and "after 60 epochs" in ended.stdout
+    assert "resumes from" in ended.stdout + ended.stderr and "after 20 epochs" in ended.stdout
     assert [folder.name for folder in (garments.parent / "runs").iterdir() if folder.name != "store"] == ["garments"]
