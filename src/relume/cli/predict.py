@@ -34,7 +34,7 @@ def predict(
     ],
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGES...", help="Files, folders, or patterns such as 'photos/*.jpg'."),
+        typer.Argument(metavar="IMAGES", help="Files, folders, or patterns such as 'photos/*.jpg'."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to give for each image.")] = 5,
     form: Annotated[

@@ -77,7 +77,7 @@ def train(
     val_share: Annotated[
         float | None,
         typer.Option(
-            help="Share of each class of a folder held out for validation, where it has no val/. [default: 0.1]",
+            help="Share of each class of a folder held out for validation, where it has no val/; by default a tenth.",
             rich_help_panel=_DATA,
             show_default=False,
         ),
@@ -236,6 +236,7 @@ def train(
 
     [bold]relume train photos/ --model torchvision/resnet18 --weights default --freeze backbone[/bold]
     """
+    import torch
     from torch import nn
     from torch.utils.data import DataLoader
 
@@ -271,7 +272,8 @@ def train(
         split_seed=split_seed,
     )
     network = finetuning.starting_model(model, len(split.classes), split.channels, split.size, weights)
-    tuning = finetuning.fine_tuning(network, freeze or (), unfreeze_at, lr, lr_backbone)
+    example = torch.zeros(2, split.channels, split.size, split.size)
+    tuning = finetuning.fine_tuning(network, freeze or (), unfreeze_at, lr, lr_backbone, example)
     if tuning.report is not None and not quiet:
         typer.echo(str(tuning.report).splitlines()[0], err=True)
     chosen = finetuning.optimizer_of(tuning.groups, optimizer.value, lr, momentum, weight_decay)

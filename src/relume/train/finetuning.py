@@ -92,7 +92,10 @@ def starting_model(name: str, classes: int, channels: int, size: int, weights: s
         return backbone(name, weights, classes=classes, channels=channels, size=size)
     if not is_source(weights):
         return make_model(name, classes, channels, size, weights)  # says that it has none
-    return backbone(make_model(name, classes, channels, size), weights, classes=classes)
+    model = make_model(name, classes, channels, size)
+    plain = inputs.InputSpec((size, size), (0.0,) * channels, (1.0,) * channels)
+    inputs.expect_input(model, plain)  # it takes no other size, and its head is found by running it
+    return backbone(model, weights, classes=classes)
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,12 @@ def check_fine_tuning(
 
 
 def fine_tuning(
-    model: nn.Module, frozen: Sequence[str], unfreeze_at: int | None, lr: float, lr_backbone: float | None
+    model: nn.Module,
+    frozen: Sequence[str],
+    unfreeze_at: int | None,
+    lr: float,
+    lr_backbone: float | None,
+    example: torch.Tensor | None = None,
 ) -> FineTuning:
     """Freeze parts of a model, and say what the optimizer gets.
 
@@ -149,12 +157,13 @@ def fine_tuning(
         frozen: ``"backbone"`` or patterns as in :func:`relume.freeze`.
         unfreeze_at: after how many epochs everything is trained; None is never.
         lr, lr_backbone: learning rates of the head and of the rest; by default the same.
+        example: a batch that the model takes, by which its head is found.
 
     Raises:
         NoMatchError: a pattern matches nothing; lists the closest names.
     """
     needs_head = BACKBONE in frozen or lr_backbone is not None
-    heads = heads_of(model) if needs_head else ()
+    heads = heads_of(model, example) if needs_head else ()
     report = _freeze(model, frozen, heads)
     if report is not None and not report.trainable:
         raise ConfigurationError(f"--freeze {' '.join(frozen)} freezes the whole model: nothing is left to train.")
