@@ -36,7 +36,7 @@ from rich.table import Table
 
 LR = 1e-3
 BATCH = 64
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 SIDE = 96
 CLASSES = 10
 HEADS = {f"lr-{lr:g}": lr for lr in (3e-4, 5e-4, 7e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2)}
