@@ -119,6 +119,30 @@ def test_the_backbone_is_unfrozen_after_some_epochs(project: Path, garments: Pat
     assert config_of(garments.parent / "runs" / "garments")["unfreeze_at"] == 1
 
 
+def test_the_feature_cache_changes_nothing_but_the_time(project: Path, garments: Path, relume: Command) -> None:
+    options = ("--model", "torchvision/resnet18", "--weights", str(project / "pretrained.safetensors"), *SMALL)
+    losses = []
+    for choice in ("--cache-features", "--no-cache-features"):
+        status, out, err = relume("train", "garments", *options, "--freeze", "backbone", choice, "--name", choice[2:])
+        assert status == 0, err
+        assert ("features: train: cached" in out) == (choice == "--cache-features")
+        _, shown, _ = relume("show", choice[2:], "--json")
+        losses.append(json.loads(shown)["metrics"]["val/loss"]["last"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_runs_checkpoint_is_where_another_begins(garments: Path, relume: Command) -> None:
+    assert relume("train", "garments", "--model", "cnn", *SMALL, "--name", "first", "-q")[0] == 0
+    options = ("--weights", "first@best", "--freeze", "backbone", "--name", "second")
+    status, _, err = relume("train", "garments", "--model", "cnn", *SMALL, *options)
+    assert status == 0, err
+    first, second = (load_model(f"runs/{name}").state_dict() for name in ("first", "second"))
+    assert [name for name in first if not first[name].equal(second[name])] == [
+        "classifier.2.weight",
+        "classifier.2.bias",
+    ]
+
+
 def test_patterns_freeze_parts(garments: Path, relume: Command) -> None:
     with pytest.warns(RelumeWarning, match="freezes new weights, which know nothing"):
         status, _, err = relume("train", "garments", "--model", "cnn", *SMALL, "--freeze", "features.[0-3]*")
