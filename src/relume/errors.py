@@ -12,7 +12,8 @@ RelumeError
 │   ├── EmptyLoaderError   a loader that yields no batch
 │   ├── BatchError         a batch whose form is not understood
 │   ├── TargetError        a target outside the range of the model's outputs
-│   └── InMemoryError      in_memory=True was asked for and cannot be had
+│   ├── InMemoryError      in_memory=True was asked for and cannot be had
+│   └── FeatureCacheError  cache_features=True was asked for and cannot be had: says why
 ├── LossError              the training step gave no usable loss
 │   └── NonFiniteLossError the loss is NaN or infinite: names step, batch and the last finite value
 └── StorageError           files
@@ -101,6 +102,10 @@ class TargetError(DataError):
 
 class InMemoryError(DataError):
     """``in_memory=True`` was asked for and cannot be had."""
+
+
+class FeatureCacheError(DataError):
+    """``cache_features=True`` was asked for, or features by hand, and they cannot be had."""
 
 
 class LossError(RelumeError, ValueError):

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from relume.datasets import image_folder
-from relume.datasets.folder import _split
+from relume.datasets.folder import _split, find_parts
 from relume.errors import ConfigurationError, DataError
 
 
@@ -201,3 +201,34 @@ def test_an_image_that_cannot_be_read_is_named(pets: Path, damage) -> None:
 def test_a_size_below_one(pets: Path) -> None:
     with pytest.raises(ConfigurationError, match="size=0"):
         image_folder(pets, size=0)
+
+
+def test_a_share_of_each_class_is_held_out_by_seed(pets: Path) -> None:
+    half = find_parts(pets, val_share=0.5)
+    assert [sum(label == one for _, label in half.test) for one in (0, 1)] == [10, 5]
+    assert half.source == f"{pets} (50% of each class held out)"
+    other = find_parts(pets, val_share=0.5, split_seed=1)
+    assert half.test == find_parts(pets, val_share=0.5).test != other.test
+    assert len(other.test) == 15 and not set(other.train) & set(other.test)
+
+
+def test_a_class_keeps_at_least_one_image_to_train_on(pets: Path) -> None:
+    write_image(pets / "newt" / "only.png")
+    write_image(pets / "owl" / "1.png")
+    write_image(pets / "owl" / "2.png")
+    parts = find_parts(pets, val_share=0.99)
+    assert [sum(label == one for _, label in parts.train) for one in range(4)] == [1, 1, 1, 1]
+    assert [sum(label == one for _, label in parts.test) for one in range(4)] == [19, 9, 0, 1]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1.0, float("nan")])
+def test_a_share_that_makes_no_sense(pets: Path, share: float) -> None:
+    with pytest.raises(ConfigurationError, match="the share held out for validation is"):
+        find_parts(pets, val_share=share)
+
+
+def test_what_is_split_already_is_not_split_again(pets: Path) -> None:
+    for part in ("train", "val"):
+        shutil.copytree(pets, pets.parent / "photos" / part)
+    with pytest.raises(ConfigurationError, match="photos is split already: .*photos/val is what is held out"):
+        find_parts(pets.parent / "photos", val_share=0.2)

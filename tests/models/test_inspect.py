@@ -17,8 +17,8 @@ from relume.errors import ModelFileError
 from relume.models.contents import ModelFile
 from relume.models.look import inspect_file
 from relume.models.look.inspect import CHECKED_BYTES, inspect_opened
-from relume.models.look.page import text_of
 from relume.models.look.render import inspection_page
+from relume.page import text_of
 
 
 def opened(state: dict[str, torch.Tensor], **more: Any) -> ModelFile:

@@ -21,8 +21,8 @@ from relume.checkpoint import without_values
 from relume.errors import ConfigurationError, UnknownNameError
 from relume.generators import fingerprint
 from relume.models.look import ModelSummary, summary
-from relume.models.look.page import Grid
 from relume.models.look.render import summary_page
+from relume.page import Grid
 
 
 class Small(nn.Module):

@@ -16,6 +16,7 @@ from relume.cli.checkpoints import checkpoints, export, verify
 from relume.cli.checkpoints import gc as collect
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
+from relume.cli.predict import predict
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
@@ -34,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(train)
+app.command()(predict)
 app.command()(runs)
 app.command()(show)
 app.command()(resume)

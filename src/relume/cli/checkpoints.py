@@ -82,12 +82,16 @@ def gc(
         bool, typer.Option("--delete", "--yes", "-y", help="Free it; without this, only say what would go.")
     ] = False,
     wait: Annotated[float, typer.Option(min=0.0, help="Seconds to wait for others that save or load.")] = 10.0,
+    days: Annotated[float, typer.Option(min=0.0, help="Features that were not used for so many days go.")] = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Free what no checkpoint needs: tensors of deleted checkpoints, and what killed trainings left behind."""
+    """Free what no checkpoint needs: tensors of deleted checkpoints, old features, and what killed trainings left."""
+    from relume.transfer.features import collect_features
+
     report = _store(root).gc(dry_run=not delete, timeout_seconds=wait)
+    features = collect_features(root, dry_run=not delete, days=days)
     packs, leftovers = len(report.deleted) + len(report.compacted), len(report.leftovers)
-    freed = report.freed_bytes + report.leftover_bytes
+    freed = report.freed_bytes + report.leftover_bytes + features.freed_bytes
     if as_json:
         print_json({
             "deleted": delete,
@@ -95,9 +99,11 @@ def gc(
             "packs": [str(path) for path in report.deleted],
             "compacted": [str(path) for path in report.compacted],
             "leftovers": [str(path) for path in report.leftovers],
+            "features": [str(path) for path in features.folders],
+            "features_in_use": [str(path) for path in features.in_use],
             "unreadable": [{"path": str(path), "error": str(error)} for path, error in report.unreadable],
         })  # fmt: skip
-    elif packs or leftovers:
+    elif packs or leftovers or features.folders:
         out = console()
         out.print(f"{'Freed' if delete else 'Would free'} {size(freed)}:", highlight=False)
         for count, text in (
@@ -108,6 +114,9 @@ def gc(
                 out.print(f"  {counted(count, 'pack')} {text}", highlight=False)
         if leftovers:
             text = f"  {counted(leftovers, 'file')} that killed writers left ({size(report.leftover_bytes)})"
+            out.print(text, highlight=False)
+        if features.folders:
+            text = f"  {counted(len(features.folders), 'table')} of features, damaged or long unused ({size(features.freed_bytes)})"
             out.print(text, highlight=False)
         if not delete:
             out.print("Nothing was deleted: --delete does it.", highlight=False)

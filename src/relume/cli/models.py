@@ -42,8 +42,8 @@ def inspect(
     The exit status is 1 when something in it is suspicious: code that torch.load would run.
     """
     from relume.models.look import inspect_file
-    from relume.models.look.page import print_page
     from relume.models.look.render import inspection_page
+    from relume.page import print_page
 
     found = inspect_file(file, stats=stats, model=model)
     if as_json:
@@ -81,8 +81,8 @@ def convert(
 
     A .pt keeps epoch, loss and optimizer of a classic checkpoint. Nothing in the old file is run.
     """
-    from relume.models.look.page import print_page
     from relume.models.look.render import conversion_page
+    from relume.page import print_page
 
     options: dict[str, Any] = {"model": model, "force": force, "refuse": not take_from_suspicious}
     options["max_shard_bytes"] = _bytes(shard, "--shard")
@@ -111,8 +111,8 @@ def diff(
     The exit status is 0 when they are the same, 1 when they differ, and 2 when that cannot be told, as diff has it.
     """
     from relume.models.look import diff as compare
-    from relume.models.look.page import print_page
     from relume.models.look.render import diff_page
+    from relume.page import print_page
 
     with _trouble_is(TROUBLE):
         found = compare(first, second, tolerance=tolerance, model=model)
@@ -150,8 +150,8 @@ def summary(
 ) -> None:
     """Sum up a model: layers, parameters, operations, and the memory that training it takes. It needs no weights."""
     from relume.models.look import summary as sum_up
-    from relume.models.look.page import print_page
     from relume.models.look.render import summary_page
+    from relume.page import print_page
 
     shapes = [_shape(text) for text in input_shape or ()]
     network, shapes = _network(model, shapes, classes)

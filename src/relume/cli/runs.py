@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from relume.cli.output import Json, Root, console, print_json, table_of
+from relume.cli.output import Json, Root, console, print_json, say, table_of
 
+_SETTING = 300
 _COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "failed": "red", "killed": "red"}
 
 
@@ -41,9 +42,12 @@ def show(
     folder = find_run(run, root)
     record = RunRecord.load(folder)
     facts = _facts(folder)
+    report = _class_report(folder)
     if as_json:
         print_json(
-            facts | {"seed": record.seed, "config": record.config, "argv": record.argv, "versions": record.versions}
+            facts
+            | {"seed": record.seed, "config": record.config, "argv": record.argv, "versions": record.versions}
+            | {"classes": None if report is None else report.as_json()}
         )
         return
     out = console()
@@ -52,6 +56,23 @@ def show(
         if table is not None:
             out.print()
             out.print(table)
+    if report is not None:
+        from relume.page import print_page
+
+        out.print()
+        print_page(report.page(out.width), out)
+
+
+def _class_report(folder: Path) -> Any:
+    """What the run stored of its classes; a damaged file is said, and the rest is shown."""
+    from relume.errors import RunError
+    from relume.monitor.classes import ClassReport
+
+    try:
+        return ClassReport.load(folder)
+    except RunError as error:
+        say("Warning", "bold yellow", str(error))
+        return None
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -165,9 +186,11 @@ def _metrics_table(facts: dict[str, Any]) -> Any:
 def _settings_table(record: Any) -> Any:
     from rich.text import Text
 
+    from relume.text import printable
+
     table = table_of("setting", "value")
     for key, value in {**record.config, "seed": record.seed}.items():
-        table.add_row(Text(key), Text(value if isinstance(value, str) else json.dumps(value)))
+        table.add_row(Text(key), Text(printable(value if isinstance(value, str) else json.dumps(value), _SETTING)))
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()))
     table.add_row("command", Text(" ".join(record.argv)))
     return table

@@ -1,4 +1,4 @@
-"""``relume train``: a known dataset and a known model, from one command."""
+"""``relume train``: a known dataset or a folder of images, and a known model, from one command."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import os
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from relume.cli.output import console
 
 
 class OptimizerName(StrEnum):
@@ -34,7 +32,10 @@ class ScheduleName(StrEnum):
     onecycle = "onecycle"
 
 
-_DATA, _MODEL, _TRAINING, _RUN, _CHECKPOINTS = "Data", "Model", "Training", "Run", "Checkpoints"
+_DATA, _MODEL, _TUNING, _TRAINING = "Data", "Model", "Fine-tuning", "Training"
+_RUN, _CHECKPOINTS = "Run", "Checkpoints"
+_SMALL_IMAGE = 64
+_ONLY_WHEN_GIVEN = ("weights", "freeze", "unfreeze_at", "lr_backbone", "augment")
 
 
 def train(
@@ -63,14 +64,77 @@ def train(
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(min=8, help="Side of the images in pixels; by default the dataset's own.", rich_help_panel=_DATA),
+        typer.Option(
+            min=8,
+            help="Side of the images in pixels; by default what the weights were made for, else the dataset's own.",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
     ] = None,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Flip and crop the training images at random.", rich_help_panel=_DATA)
+    ] = False,
+    val_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of each class of a folder held out for validation, where it has no val/; by default a tenth.",
+            rich_help_panel=_DATA,
+            show_default=False,
+        ),
+    ] = None,
+    split_seed: Annotated[
+        int,
+        typer.Option(
+            min=0, max=2**63 - 1, help="Which images are held out, whatever --seed is.", rich_help_panel=_DATA
+        ),
+    ] = 0,
     model: Annotated[
         str, typer.Option(help="mlp, cnn, torchvision/NAME or timm/NAME.", rich_help_panel=_MODEL)
     ] = "mlp",
     compile: Annotated[
         bool, typer.Option("--compile", help="Run the model through torch.compile.", rich_help_panel=_MODEL)
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Pretrained weights: default, a name that the library has, a file, or RUN@best. Images are normalised as "
+            "they expect.",
+            rich_help_panel=_TUNING,
+            show_default=False,
+        ),
+    ] = None,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="backbone|PATTERN",
+            help="Do not train: backbone is all but the classifier; else names as 'layer[12]'. Several times for several.",
+            rich_help_panel=_TUNING,
+            show_default=False,
+        ),
+    ] = None,
+    unfreeze_at: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="EPOCHS", help="Train all after so many epochs.", rich_help_panel=_TUNING, show_default=False
+        ),
+    ] = None,
+    lr_backbone: Annotated[
+        float | None,
+        typer.Option(
+            help="Learning rate of all but the classifier; by default --lr.",
+            rich_help_panel=_TUNING,
+            show_default=False,
+        ),
+    ] = None,
+    cache_features: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache-features/--no-cache-features",
+            help="Insist on, or forbid, computing the frozen part once an image; by default it is done when that pays.",
+            rich_help_panel=_TUNING,
+            show_default=False,
+        ),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training data.", rich_help_panel=_TRAINING)] = 5,
     lr: Annotated[float, typer.Option(min=0.0, help="Learning rate.", rich_help_panel=_TRAINING)] = 1e-3,
     optimizer: Annotated[
@@ -166,8 +230,13 @@ def train(
 ) -> None:
     """Train a model on a dataset, evaluate it each epoch, and store the run.
 
-    Example: [bold]relume train fashion-mnist --model cnn --epochs 3[/bold]
+    Examples:
+
+    [bold]relume train fashion-mnist --model cnn --epochs 3[/bold]
+
+    [bold]relume train photos/ --model torchvision/resnet18 --weights default --freeze backbone[/bold]
     """
+    import torch
     from torch import nn
     from torch.utils.data import DataLoader
 
@@ -175,34 +244,55 @@ def train(
     from relume.cli.startup import without_compiler
     from relume.datasets import load
     from relume.errors import ConfigurationError
-    from relume.models import make_model
     from relume.monitor.record import check_name
+    from relume.page import print_page
     from relume.run import check_epochs
     from relume.run.every import Every, read_duration
+    from relume.train import finetuning
+    from relume.train.classes import ClassCounts, final_report
 
     if not compile:
         without_compiler()
     check_epochs(epochs)
     if momentum and optimizer is not OptimizerName.sgd:
         raise ConfigurationError(f"--momentum belongs to --optimizer sgd; {optimizer.value} has its own.")
+    has_weights = weights is not None or from_checkpoint is not None
+    finetuning.check_fine_tuning(freeze or (), unfreeze_at, lr_backbone, epochs, has_weights)
     run_name = check_name(name) if name is not None else _name_of(dataset)
     Every.read(every), read_duration(max_time, "--max-time")  # before any time is spent
     relume.seed_everything(seed)
-    split = load(dataset, root=data, size=image_size, quiet=quiet)
-    network = make_model(model, classes=len(split.classes), channels=split.channels, size=split.size)
-    chosen = _optimizer(network, optimizer.value, lr, momentum, weight_decay)
+    split = load(
+        dataset,
+        root=data,
+        size=image_size,
+        quiet=quiet,
+        expected=finetuning.expected_input(model, weights),
+        augment=augment,
+        val_share=val_share,
+        split_seed=split_seed,
+    )
+    network = finetuning.starting_model(model, len(split.classes), split.channels, split.size, weights)
+    example = torch.zeros(2, split.channels, split.size, split.size)
+    tuning = finetuning.fine_tuning(network, freeze or (), unfreeze_at, lr, lr_backbone, example)
+    if tuning.report is not None and not quiet:
+        typer.echo(str(tuning.report).splitlines()[0], err=True)
+    chosen = finetuning.optimizer_of(tuning.groups, optimizer.value, lr, momentum, weight_decay)
     train_loader: Any = DataLoader(
         split.train, batch_size, shuffle=shuffle, num_workers=workers, persistent_workers=workers > 0
     )
-    test_loader: Any = DataLoader(split.test, max(batch_size, 500), num_workers=workers, persistent_workers=workers > 0)
+    test_batch = max(batch_size, 500) if split.size <= _SMALL_IMAGE else batch_size
+    test_loader: Any = DataLoader(split.test, test_batch, num_workers=workers, persistent_workers=workers > 0)
     updates = -(-len(train_loader) // accumulate) * epochs
+    counts = ClassCounts(split.classes)
+    caching: dict[str, Any] = {} if cache_features is None else {"cache_features": cache_features}
     trainer = relume.Trainer(
         network,
         loss=nn.CrossEntropyLoss(),
         optimizer=chosen,
-        scheduler=_scheduler(chosen, schedule.value, lr, updates),
+        scheduler=finetuning.scheduler_of(chosen, schedule.value, updates),
         schedule_every="step",
-        metrics={"accuracy": relume.accuracy},
+        metrics={"accuracy": counts},
+        callbacks=[counts],
         device=device,
         precision=precision.value,
         accumulate=accumulate,
@@ -211,6 +301,7 @@ def train(
         seed=seed,
         in_memory=in_memory,
         quiet=quiet,
+        **caching,
     )
     config = {
         "dataset": dataset,
@@ -222,12 +313,20 @@ def train(
         "momentum": momentum,
         "weight_decay": weight_decay,
         "schedule": schedule.value,
+        "weights": weights,
+        "freeze": freeze or None,
+        "unfreeze_at": unfreeze_at,
+        "lr_backbone": lr_backbone,
+        "augment": augment or None,
+        "classes": split.classes,
+        "input": split.prepare.as_config(),
     }
+    config = {key: value for key, value in config.items() if value is not None or key not in _ONLY_WHEN_GIVEN}
     root = Path(os.environ.get("RELUME_ROOT") or root)  # as Run has it
     goes_on = resume if resume is not None or name is not None else _is_unfinished(root / run_name, config)
     gc.freeze()  # what is imported stays: later collections need not look at it
     gc.enable()
-    trainer.fit(
+    result = trainer.fit(
         train_loader,
         test_loader,
         epochs=epochs,
@@ -242,7 +341,12 @@ def train(
         from_checkpoint=from_checkpoint,
         override=override or (),
         max_time=max_time,
+        freeze=tuning.schedule,
     )
+    report = final_report(trainer, counts, test_loader, result.folder, result.epochs)
+    if not quiet:
+        out = console()
+        print_page(report.page(out.width), out)
 
 
 def _is_unfinished(folder: Path, config: dict[str, Any]) -> bool:
@@ -252,7 +356,9 @@ def _is_unfinished(folder: Path, config: dict[str, Any]) -> bool:
 
     try:
         record = RunRecord.load(folder)
-        return status_of(folder)[0] != "finished" and all(record.config.get(k) == v for k, v in config.items())
+        return status_of(folder)[0] != "finished" and all(
+            record.config.get(key) == config.get(key) for key in {*config, *_ONLY_WHEN_GIVEN}
+        )
     except RelumeError:
         return False
 
@@ -260,22 +366,3 @@ def _is_unfinished(folder: Path, config: dict[str, Any]) -> bool:
 def _name_of(dataset: str) -> str:
     """A run's name from a dataset's name or path."""
     return re.sub(r"[^\w]+", "-", Path(dataset).absolute().name).strip("-_") or "run"
-
-
-def _optimizer(model: nn.Module, name: str, lr: float, momentum: float, weight_decay: float) -> torch.optim.Optimizer:
-    import torch
-
-    if name == "sgd":
-        return torch.optim.SGD(model.parameters(), lr, momentum=momentum, weight_decay=weight_decay, fused=True)
-    kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(model.parameters(), lr, weight_decay=weight_decay, fused=True)
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, name: str, lr: float, updates: int) -> Any:
-    from torch.optim import lr_scheduler
-
-    if name == "cosine":
-        return lr_scheduler.CosineAnnealingLR(optimizer, T_max=updates)
-    if name == "onecycle":
-        return lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=updates)
-    return None

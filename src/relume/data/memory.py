@@ -37,6 +37,10 @@ class NotDeterministic(NotEligible):
     """It has random numbers that do not come from a global generator, or its samples depend on each other."""
 
 
+class OverBudget(NotEligible):
+    """It is larger than the memory that it may take."""
+
+
 class Table:
     """All samples of a dataset as one batch: ``rows`` has the form that ``collate_fn`` gives, with all samples stacked.
 
@@ -202,6 +206,16 @@ def still_agrees(dataset: Any, table: Table, seed: int, count: int = 4) -> bool:
         return _agrees(dataset, table, [int(i) for i in chosen])
 
 
+def prove_deterministic(dataset: Any) -> None:
+    """Fetch some samples of a dataset twice, and leave no trace in it.
+
+    Raises:
+        NotEligible: they differ, or draw random numbers; says which.
+    """
+    with _untouched(dataset):
+        _require_determinism(dataset)
+
+
 def _require_determinism(dataset: Any) -> None:
     """Fetch some samples twice under different seeds: they must be bit-equal and must not draw from a global generator."""
     deadline = time.perf_counter() + _PROBE_SECONDS
@@ -210,7 +224,7 @@ def _require_determinism(dataset: Any) -> None:
         first, second = (_probe(dataset, index, seed) for seed in (1, 2))
         if not tree.only_tensors(first):
             raise NotEligible("its samples hold more than tensors and numbers")
-        if not _bit_equal(first, second):
+        if not same_bits(first, second):
             raise NotDeterministic(f"sample {index} differs from one fetch to the next")
         alone.append((index, first))
         if number >= 3 and time.perf_counter() > deadline:
@@ -218,7 +232,7 @@ def _require_determinism(dataset: Any) -> None:
 
     if callable(getattr(dataset, "__getitems__", None)):
         together = Table(_probe(dataset, [index for index, _ in alone], 4), len(alone), is_filled=True)
-        if not all(_bit_equal(sample, together.batch([place])) for place, (_, sample) in enumerate(alone)):
+        if not all(same_bits(sample, together.batch([place])) for place, (_, sample) in enumerate(alone)):
             raise NotDeterministic("its samples depend on the others in their batch")
 
 
@@ -267,7 +281,8 @@ def _datasets(dataset: Any) -> Iterator[Any]:
                 yield from _datasets(inner)
 
 
-def _bit_equal(first: Any, second: Any) -> bool:
+def same_bits(first: Any, second: Any) -> bool:
+    """Whether two batches have the same form and the same bits."""
     if tree.form(first) != tree.form(second):
         return False
     pairs = zip(tree.tensors(first), tree.tensors(second), strict=True)
@@ -284,7 +299,7 @@ def _agrees(dataset: Any, table: Table, indices: list[int] | None = None) -> boo
             sample = _probe(dataset, index, 3)
         except NotEligible:
             return False
-        if not _bit_equal(sample, table.batch([index])):
+        if not same_bits(sample, table.batch([index])):
             return False
     return True
 
@@ -371,4 +386,4 @@ def _row_bytes(dataset: Any) -> int:
 def _require_budget(size_bytes: int) -> None:
     budget = budget_bytes()
     if size_bytes > budget:
-        raise NotEligible(f"it needs {size_bytes / 1e6:,.0f} MB and the budget is {budget / 1e6:,.0f} MB")
+        raise OverBudget(f"it needs {size_bytes / 1e6:,.0f} MB and the budget is {budget / 1e6:,.0f} MB")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -49,7 +49,7 @@ class Stream:
     def __init__(self, loader: Any, seed: int | None = None, *, in_memory: bool | None = None) -> None:
         self.seed = torch.initial_seed() if seed is None else int(seed)
         self._said = _Said()
-        self._source: _MapSource | _ReplaySource
+        self._source: _MapSource | _ReplaySource | _TableSource
         if _is_map_style(loader):
             self._source = _MapSource(loader, self.seed, in_memory, self._said)
         else:
@@ -91,6 +91,22 @@ class Stream:
             return
         if start == 0:
             raise EmptyLoaderError(self._source.why_empty(epoch))
+
+    def over(self, table: Table, on_epoch: Callable[[int], None] | None = None) -> Stream:
+        """The same batches of the same samples, each with its row of ``table`` in the place of what the dataset gives.
+
+        ``on_epoch(epoch)`` is called when an epoch begins.
+
+        Raises:
+            NotEligible: the batches of this stream are not lists of the numbers of samples.
+        """
+        source = self._source
+        if isinstance(source, _ReplaySource) or not source.order.is_batched:
+            raise NotEligible("its loader does not give the numbers of its samples")
+        other = Stream.__new__(Stream)
+        other.seed, other._said = self.seed, _Said()
+        other._source = _TableSource(source.order, table, source.pin, on_epoch)
+        return other
 
     def close(self) -> None:
         """End workers that are kept alive. The stream can still be used: it starts them again."""
@@ -282,6 +298,35 @@ def _noting(batches: Iterator[Indices], sent: deque[Any]) -> Iterator[Indices]:
     for batch in batches:
         sent.append(batch.indices)
         yield batch
+
+
+class _TableSource:
+    """The order of another source, with the rows of a table in the place of its dataset's samples."""
+
+    def __init__(self, order: Order, table: Table, pin: bool, on_epoch: Callable[[int], None] | None) -> None:
+        self.order = order
+        self.table = table
+        self.pin = pin
+        self.on_epoch = on_epoch
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def why_empty(self, epoch: int) -> str:
+        return f"the loader yields no batch of its {self.table.count} samples. Give it a smaller batch_size, or drop_last=False."
+
+    def state_dict(self) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+    def epoch(self, epoch: int, start: int, state: dict[str, Any] | None) -> Iterator[Any]:
+        if self.on_epoch is not None:
+            self.on_epoch(epoch)
+        for batch in self.order.batches(epoch, start):
+            rows = self.table.batch(self.table.places(batch.indices))
+            yield tree.map_tensors(torch.Tensor.pin_memory, rows) if self.pin else rows
 
 
 class _ReplaySource:

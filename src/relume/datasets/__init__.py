@@ -4,10 +4,12 @@ from relume.datasets.fashion import fashion_mnist
 from relume.datasets.folder import FolderImages, image_folder
 from relume.datasets.idx import IdxImages
 from relume.datasets.load import DataSplit, load
-from relume.datasets.transform import ToTensor
+from relume.datasets.pictures import images_below, read_image
+from relume.datasets.transform import Augmented, ToTensor
 from relume.datasets.vision import cifar10, mnist
 
 __all__ = [
+    "Augmented",
     "DataSplit",
     "FolderImages",
     "IdxImages",
@@ -15,6 +17,8 @@ __all__ = [
     "cifar10",
     "fashion_mnist",
     "image_folder",
+    "images_below",
     "load",
     "mnist",
+    "read_image",
 ]

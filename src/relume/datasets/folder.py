@@ -11,23 +11,13 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from relume.datasets.pictures import EXTENSIONS, images_below, is_image, read_image
 from relume.datasets.places import say_source
-from relume.datasets.transform import ToTensor, Transform, chosen_transform, pillow
-from relume.errors import DataError
+from relume.datasets.transform import ToTensor, Transform, chosen_transform
+from relume.errors import ConfigurationError, DataError
 
-_EXTENSIONS = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".ppm",
-    ".bmp",
-    ".pgm",
-    ".tif",
-    ".tiff",
-    ".webp",
-)  # as torchvision's ImageFolder
 _HELD_OUT = ("val", "valid", "validation", "test")
-_HELD_OUT_SHARE = 10
+_HELD_OUT_SHARE = 0.1
 _LARGEST_DEFAULT_SIZE = 224
 _LAYOUT = "Expected: PATH/CLASS/IMAGE, or PATH/train/CLASS/IMAGE and PATH/val/CLASS/IMAGE."
 
@@ -61,7 +51,7 @@ class FolderImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, label = self.samples[index]
-        image = _read_image(path)
+        image = read_image(path)
         return (image if self.transform is None else self.transform(image)), label
 
     def __repr__(self) -> str:
@@ -132,12 +122,20 @@ class FolderParts:
         """The side of the images: the one asked for, or that of the first training image within a limit."""
         if size is not None:
             return size
-        width, height = _read_image(self.train[0][0]).size
+        width, height = read_image(self.train[0][0]).size
         return int(min(width, height, _LARGEST_DEFAULT_SIZE))
 
 
-def find_parts(path: str | os.PathLike[str]) -> FolderParts:
-    """The images of a folder, in their two parts; raises as :func:`image_folder` does."""
+def find_parts(path: str | os.PathLike[str], val_share: float | None = None, split_seed: int = 0) -> FolderParts:
+    """The images of a folder, in their two parts; raises as :func:`image_folder` does.
+
+    Args:
+        val_share: the share of each class that is held out, between 0 and 1; by default a tenth. Only for a folder that
+            has no part for it.
+        split_seed: which images are held out.
+    """
+    if val_share is not None and not 0 < val_share < 1:
+        raise ConfigurationError(f"the share held out for validation is {val_share}: it is above 0 and below 1.")
     root = Path(path).expanduser()
     if not root.is_dir():
         raise DataError(f"{root} is {'not a folder' if root.exists() else 'not there'}. {_LAYOUT}")
@@ -146,17 +144,23 @@ def find_parts(path: str | os.PathLike[str]) -> FolderParts:
     held_out = next((root / name for name in _HELD_OUT if has_parts and (root / name).is_dir()), None)
     classes = _classes(training)
     samples = _samples(training, classes)
+    if held_out is not None and (val_share is not None or split_seed):
+        raise ConfigurationError(
+            f"{root} is split already: {held_out} is what is held out. Leave --val-share and --split-seed out."
+        )
     if held_out is not None:
         test = _samples(held_out, _known_classes(held_out, classes, training), classes)
         return FolderParts(classes, samples, test, f"{training} and {held_out}")
-    train, test = _split(samples, training)
-    return FolderParts(classes, train, test, f"{training} (a tenth of each class held out)")
+    share = _HELD_OUT_SHARE if val_share is None else val_share
+    train, test = _split(samples, training, share, split_seed)
+    part = "a tenth" if share == _HELD_OUT_SHARE else f"{share:.3g}" if share < 0.001 else f"{100 * share:.3g}%"
+    return FolderParts(classes, train, test, f"{training} ({part} of each class held out)")
 
 
 def _classes(folder: Path) -> list[str]:
     classes = _folders(folder)
     if not classes:
-        found = sum(_is_image(entry.name) for entry in folder.iterdir())
+        found = sum(is_image(entry.name) for entry in folder.iterdir())
         what = f"{found:,} images but no folders of classes" if found else "no folders of classes"
         raise DataError(f"{folder} holds {what}. {_LAYOUT}")
     if len(classes) == 1:
@@ -178,54 +182,34 @@ def _samples(folder: Path, classes: list[str], labelled: list[str] | None = None
     labels = {name: label for label, name in enumerate(labelled or classes)}
     samples: list[Sample] = []
     for name in classes:
-        found = _images(folder / name)
+        found = images_below(folder / name)
         if not found:
-            raise DataError(f"{folder / name} holds no images ({', '.join(_EXTENSIONS)}). Add some or delete it.")
+            raise DataError(f"{folder / name} holds no images ({', '.join(EXTENSIONS)}). Add some or delete it.")
         samples += [(path, labels[name]) for path in found]
     return samples
 
 
-def _images(folder: Path) -> list[str]:
-    """Paths of all images below a folder, links followed, in torchvision's order."""
-    found = []
-    for place, _, files in sorted(os.walk(folder, followlinks=True)):
-        found += [os.path.join(place, name) for name in sorted(files) if _is_image(name)]  # noqa: PTH118
-    return found
-
-
-def _split(samples: list[Sample], root: Path) -> tuple[list[Sample], list[Sample]]:
-    """A tenth of each class apart, at least one of two: the images whose names have the smallest hashes."""
+def _split(
+    samples: list[Sample], root: Path, share: float = _HELD_OUT_SHARE, seed: int = 0
+) -> tuple[list[Sample], list[Sample]]:
+    """A share of each class apart, at least one of two images: those whose names have the smallest hashes."""
     of_class: dict[int, list[str]] = {}
     for path, label in samples:
         of_class.setdefault(label, []).append(path)
     held_out: set[str] = set()
     for paths in of_class.values():
-        count = max(1, round(len(paths) / _HELD_OUT_SHARE)) if len(paths) > 1 else 0
-        held_out.update(sorted(paths, key=lambda path: _name_hash(path, root))[:count])
+        count = min(max(1, round(len(paths) * share)), len(paths) - 1)
+        held_out.update(sorted(paths, key=lambda path: _name_hash(path, root, seed))[:count])
     if not held_out:
         raise DataError(f"{root} has one image a class: none can be held out for testing. Add some to each.")
     return [s for s in samples if s[0] not in held_out], [s for s in samples if s[0] in held_out]
 
 
-def _name_hash(path: str, root: Path) -> bytes:
+def _name_hash(path: str, root: Path, seed: int) -> bytes:
     name = Path(path).relative_to(root).as_posix()
-    return hashlib.blake2b(os.fsencode(name)).digest()
-
-
-def _read_image(path: str) -> Any:
-    """A PIL image, in RGB and in memory."""
-    library = pillow()
-    try:
-        with library.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, library.DecompressionBombError) as error:
-        reason = "its format is not known" if isinstance(error, library.UnidentifiedImageError) else error
-        raise DataError(f"{path} cannot be read as an image: {reason}. Replace it or delete it.") from error
+    key = seed.to_bytes(8, "little") if seed else b""
+    return hashlib.blake2b(os.fsencode(name), key=key).digest()
 
 
 def _folders(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(_EXTENSIONS) and not name.startswith(".")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch.utils.data import Dataset
 
-from relume.datasets import fashion, folder, vision
+from relume.datasets import fashion, vision
+from relume.datasets.folder import FolderParts, find_parts
 from relume.datasets.places import Root, say
-from relume.datasets.transform import ToTensor, Transform
+from relume.datasets.transform import Augmented, ToTensor, Transform
 from relume.errors import ConfigurationError, UnknownNameError, closest
 
 
@@ -21,11 +22,12 @@ class DataSplit:
     """A dataset in its two parts, and what a model must know of it.
 
     Attributes:
-        train, test: datasets of (float32 image of shape (channels, size, size) in [0, 1], int label).
+        train, test: datasets of (float32 image of shape (channels, size, size) in [0, 1], or normalised, int label).
         classes: the names of the classes; the label is the position.
         channels: 1 for grey images, 3 for RGB.
         size: side of the square images in pixels.
         source: where the data came from, in words.
+        prepare: how a PIL image becomes an input of the model, without augmentation.
     """
 
     train: Dataset[Any]
@@ -34,10 +36,19 @@ class DataSplit:
     channels: int
     size: int
     source: str
+    prepare: ToTensor = field(default_factory=ToTensor)
 
 
 def load(
-    name_or_path: str | os.PathLike[str], root: Root = None, size: int | None = None, quiet: bool = False
+    name_or_path: str | os.PathLike[str],
+    root: Root = None,
+    size: int | None = None,
+    quiet: bool = False,
+    *,
+    expected: ToTensor | None = None,
+    augment: bool = False,
+    val_share: float | None = None,
+    split_seed: int = 0,
 ) -> DataSplit:
     """The dataset of a name, or of a folder of images, in its two parts.
 
@@ -47,10 +58,13 @@ def load(
         root: folder in which files of the named datasets are looked for first, and to which they are downloaded.
         size: side of the images in pixels, to which they are resized; by default as they are.
         quiet: do not say where the data came from.
+        expected: what a pretrained model takes: its normalisation, its channels, and its size where none is given.
+        augment: flip and crop the training images at random.
+        val_share, split_seed: how much of each class of a folder is held out (a tenth), and which images.
 
     Raises:
         UnknownNameError: neither a dataset nor a folder; the message lists the closest names.
-        ConfigurationError: a ``root`` for a folder of images.
+        ConfigurationError: a ``root`` for a folder of images; a share to hold out of what is split already.
         DataError, DownloadError, MissingPackageError: as the function for that dataset says.
 
     Example:
@@ -59,15 +73,22 @@ def load(
         >>> len(data.classes), data.channels, data.size
         (10, 1, 28)
     """
+    wanted = expected or ToTensor()
+    if size is not None:
+        wanted = replace(wanted, size=size)
     if isinstance(name_or_path, str) and name_or_path in _NAMED:
-        split, hint = _NAMED[name_or_path](root, size, quiet)
+        if val_share is not None or split_seed:
+            raise ConfigurationError(
+                f"{name_or_path} has its own test images: --val-share and --split-seed are for folders."
+            )
+        split, hint = _NAMED[name_or_path](root, wanted, augment, quiet)
     elif _is_path(name_or_path):
         if root is not None:
             raise ConfigurationError(
                 f"{str(root)!r} was given as the folder of the data (--data, root=), and {str(name_or_path)!r} is a folder of "
                 "images itself. Leave one of them out."
             )
-        split, hint = _folder(name_or_path, size), ""
+        split, hint = _folder(find_parts(name_or_path, val_share, split_seed), wanted, augment), ""
     else:
         problem = f"there is no dataset and no folder {str(name_or_path)!r}"
         raise UnknownNameError(f"{problem}: {closest(str(name_or_path), _NAMED)}")
@@ -76,39 +97,49 @@ def load(
     return split
 
 
-def _fashion_mnist(root: Root, size: int | None, quiet: bool) -> tuple[DataSplit, str]:
+_Opener = Callable[[bool, Transform], Any]
+
+
+def _fashion_mnist(root: Root, wanted: ToTensor, augment: bool, quiet: bool) -> tuple[DataSplit, str]:
     found = fashion.find(root, [True, False], quiet)
-    train, test = (found.open_idx(part, _resized(size, 28)) for part in (True, False))
-    return DataSplit(train, test, list(train.classes), 1, size or 28, found.name), found.hint
+    return _own(found.open_idx, wanted, augment, 1, 28, found.name), found.hint
 
 
-def _mnist(root: Root, size: int | None, quiet: bool) -> tuple[DataSplit, str]:
-    train, test = (vision.open_mnist(root, part, _resized(size, 28), quiet) for part in (True, False))
-    return DataSplit(train, test, list(train.classes), 1, size or 28, train.source), ""
+def _mnist(root: Root, wanted: ToTensor, augment: bool, quiet: bool) -> tuple[DataSplit, str]:
+    return _own(lambda part, how: vision.open_mnist(root, part, how, quiet), wanted, augment, 1, 28), ""
 
 
-def _cifar10(root: Root, size: int | None, quiet: bool) -> tuple[DataSplit, str]:
-    train, test = (vision.open_cifar10(root, part, _resized(size, 32), quiet) for part in (True, False))
-    return DataSplit(train, test, list(train.classes), 3, size or 32, train.source), ""
+def _cifar10(root: Root, wanted: ToTensor, augment: bool, quiet: bool) -> tuple[DataSplit, str]:
+    return _own(lambda part, how: vision.open_cifar10(root, part, how, quiet), wanted, augment, 3, 32), ""
 
 
-_NAMED: dict[str, Callable[[Root, int | None, bool], tuple[DataSplit, str]]] = {
+_NAMED: dict[str, Callable[[Root, ToTensor, bool, bool], tuple[DataSplit, str]]] = {
     "fashion-mnist": _fashion_mnist,
     "mnist": _mnist,
     "cifar10": _cifar10,
 }
 
 
-def _folder(path: str | os.PathLike[str], size: int | None) -> DataSplit:
-    parts = folder.find_parts(path)
-    side = parts.side(size)
-    train, test = (parts.open(part, ToTensor(side)) for part in (True, False))
-    return DataSplit(train, test, parts.classes, 3, side, parts.source)
+def _own(
+    opened: _Opener, wanted: ToTensor, augment: bool, channels: int, size: int, source: str | None = None
+) -> DataSplit:
+    """A dataset whose images have a size of their own.
+
+    Where nothing is to be changed the transform is the plain one: datasets with it are kept in memory as a whole.
+    """
+    prepare = replace(wanted, size=wanted.size or size, channels=wanted.channels or channels)
+    is_plain = prepare == ToTensor(size, channels)
+    how: Transform = "tensor" if is_plain else prepare
+    train, test = opened(True, Augmented(prepare) if augment else how), opened(False, how)
+    assert prepare.size is not None and prepare.channels is not None
+    return DataSplit(train, test, list(train.classes), prepare.channels, prepare.size, source or train.source, prepare)
 
 
-def _resized(size: int | None, native: int) -> Transform:
-    """The plain transform where nothing is to be resized: datasets with it are kept in memory as a whole."""
-    return "tensor" if size in (None, native) else ToTensor(size)
+def _folder(parts: FolderParts, wanted: ToTensor, augment: bool) -> DataSplit:
+    prepare = replace(wanted, size=parts.side(wanted.size), channels=3)
+    train = parts.open(True, Augmented(prepare) if augment else prepare)
+    assert prepare.size is not None
+    return DataSplit(train, parts.open(False, prepare), parts.classes, 3, prepare.size, parts.source, prepare)
 
 
 def _is_path(name_or_path: str | os.PathLike[str]) -> bool:

@@ -10,7 +10,7 @@ import torch
 
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, UnknownNameError, closest
-from relume.models.contents import RECIPE, ModelFile
+from relume.models.contents import CLASSES, INPUT, RECIPE, ModelFile
 from relume.models.state import is_extra
 
 
@@ -35,7 +35,7 @@ def read_checkpoint(
     kept = {name: value for name, value in state.items() if name in tensors or is_extra(name)}
     size_bytes = sum(value.nbytes for value in {id(value): value for value in tensors.values()}.values())
     meta = store.meta(checkpoint)
-    metadata = checkpoint_metadata(checkpoint, meta) | _document(meta, chosen)
+    metadata = checkpoint_metadata(checkpoint, meta) | model_metadata(meta, chosen)
     return ModelFile(
         checkpoint.path, "checkpoint", kept, metadata, size_bytes=size_bytes, beside=_beside(store, checkpoint, chosen)
     )
@@ -66,10 +66,17 @@ def checkpoint_metadata(checkpoint: Checkpoint, meta: Any) -> dict[str, str]:
         "step": str(cursor.get("step", "")),
         "metrics": json.dumps(meta.get("metrics") or {}, default=str),
     }
-    return {key: value for key, value in metadata.items() if value}
+    return {key: value for key, value in metadata.items() if value} | _of_classifier(meta.get("config"))
 
 
-def _document(meta: Any, model: str) -> dict[str, str]:
+def _of_classifier(config: Any) -> dict[str, str]:
+    """What a classifier of images needs besides its weights, where the run's configuration holds it."""
+    config = config if isinstance(config, Mapping) else {}
+    keys = {CLASSES: "classes", INPUT: "input"}
+    return {name: json.dumps(config[key], default=str) for name, key in keys.items() if key in config}
+
+
+def model_metadata(meta: Any, model: str) -> dict[str, str]:
     """How the model is built, where the run knew it; as `relume.save_model` writes it beside weights."""
     documents = meta.get("models") if isinstance(meta, Mapping) else None
     document = documents.get(model) if isinstance(documents, Mapping) else None
@@ -95,6 +102,11 @@ def _models(store: Store, checkpoint: Checkpoint) -> list[str]:
             "checkpoints of a Run or a Trainer with a model."
         )
     return list(models)
+
+
+def chosen_model(store: Store, checkpoint: Checkpoint, model: str | None) -> str:
+    """The name of the model that is meant; raises what `read_checkpoint` does."""
+    return _chosen(model, _models(store, checkpoint))
 
 
 def _chosen(model: str | None, names: list[str]) -> str:

@@ -17,6 +17,9 @@ Format = Literal[
 RECIPE = "relume.model"
 """Under which name ``metadata`` say how the model is built, see `relume.models.whole.model_document`."""
 
+CLASSES, INPUT = "relume.classes", "relume.input"
+"""Under which names ``metadata`` hold the names of a classifier's classes, and how an image becomes its input, as JSON."""
+
 
 @dataclass(frozen=True)
 class ModelFile:

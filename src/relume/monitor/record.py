@@ -125,7 +125,17 @@ def check_name(name: str) -> str:
     return name
 
 
-_OWN_FILES = ("journal", "checkpoints", "lock", "heartbeat", "metrics.db", "code", "tensorboard", "console.log")
+_OWN_FILES = (
+    "journal",
+    "checkpoints",
+    "lock",
+    "heartbeat",
+    "metrics.db",
+    "code",
+    "tensorboard",
+    "console.log",
+    "classes.json",
+)
 
 
 def make_run_folder(root: Path, name: str, is_free: Callable[[str], bool] = lambda name: True) -> Path:

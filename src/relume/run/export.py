@@ -12,7 +12,7 @@ import torch
 
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import ConfigurationError, RelumeWarning
-from relume.models.checkpointfile import checkpoint_metadata, checkpoint_state
+from relume.models.checkpointfile import checkpoint_metadata, checkpoint_state, chosen_model, model_metadata
 from relume.models.tensorfile import write_tensorfile
 from relume.models.torchfile import write_torchfile
 from relume.models.weights import ties_in
@@ -91,13 +91,14 @@ def export(
 def _weights(
     store: Store, checkpoint: Checkpoint, meta: Mapping[str, Any], model: str | None
 ) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """One model's tensors, and where they are from."""
+    """One model's tensors, where they are from, and how the model is built where that is known."""
     state_dict = checkpoint_state(store, checkpoint, model=model)
     for name, value in state_dict.items():
         if not isinstance(value, torch.Tensor):
             warnings.warn(f"{name} is no tensor and is not in the file: {value!r:.80}", RelumeWarning, stacklevel=3)
     tensors = {name: value.detach() for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
-    return tensors, checkpoint_metadata(checkpoint, meta)
+    name = chosen_model(store, checkpoint, model)
+    return tensors, checkpoint_metadata(checkpoint, meta) | model_metadata(meta, name)
 
 
 def _warn_of_what_is_lost(classic: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

@@ -183,6 +183,7 @@ class Run(AbstractContextManager["Run"]):
         self._in_epochs = False
         self._epoch_values: dict[str, float] = {}
         self._streams: dict[int, tuple[Any, Stream]] = {}
+        self._instead: dict[int, Stream] = {}  # features in the place of samples, by the loader's id
         self._said: set[str] = set()
         self._observers: list[Observer] = []
         self._save_observers: list[SaveObserver] = []
@@ -507,6 +508,7 @@ class Run(AbstractContextManager["Run"]):
         """
         self._require_running()
         stream = self.stream(loader)
+        stream = self._instead.get(id(loader), stream)
         epoch = self.cursor.epoch if self._in_epochs else self._pass
         number, self._pass = self._pass, self._pass + 1
         self._has_looped = True
@@ -619,6 +621,13 @@ class Run(AbstractContextManager["Run"]):
             if there is not None:
                 known[1].load_state_dict(there)
         return known[1]
+
+    def read_instead(self, loader: Any, stream: Stream | None) -> None:
+        """Let :meth:`batches` of ``loader`` give those of ``stream`` (see `Stream.over`); ``None`` ends that."""
+        if stream is None:
+            self._instead.pop(id(loader), None)
+        else:
+            self._instead[id(loader)] = stream
 
     def _say_decision(self, stream: Stream) -> None:
         for text in (stream.decision, *stream.notes):

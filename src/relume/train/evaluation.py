@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from relume import tree
-from relume.data import stream_of
+from relume.data import Stream, stream_of
 from relume.errors import BatchError, LossError, TargetError
 from relume.generators import isolated
 from relume.seeds import derive
@@ -98,7 +98,7 @@ def for_each_output(
 ) -> None:
     """Call ``visit(batch, output)`` for each batch (on the model's device), all in evaluation mode without gradients."""
     device = device_of(model)
-    stream = stream_of(loader, None, in_memory)
+    stream = loader if isinstance(loader, Stream) else stream_of(loader, None, in_memory)
     with evaluation_mode(model), isolated(derive(stream.seed, "evaluate")), torch.no_grad():
         for batch in stream.epoch(0):
             batch = tree.move(batch, device)

@@ -19,6 +19,8 @@ from relume.checkpoint import Checkpoint, Keep
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
 from relume.run.schedulechecks import check_schedule
+from relume.train.cached import CachedFeatures, CacheFeatures
+from relume.train.cached import check as check_cache
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_kinds, check_optimizers
 from relume.train.evaluation import (
@@ -35,6 +37,7 @@ from relume.train.metrics import Mean, Metrics, inputs_and_target
 from relume.train.precision import Precision, pick_device
 from relume.train.result import Result
 from relume.train.schedule import Schedules
+from relume.transfer.features import Setting
 from relume.transfer.schedule import FreezeSchedule
 
 Step = Callable[["Trainer", Any], Any]
@@ -61,6 +64,12 @@ class Trainer:
         callbacks: see :class:`relume.Callback`.
         seed: seeds torch, numpy, random and the data of each fit.
         in_memory: see :class:`relume.Run`.
+        cache_features: compute what the frozen part of the model gives for each sample once: ``"auto"`` where that is
+            proven to be the same and saves time, ``True`` insists, ``False`` never. What it does and why is printed; the
+            batches that callbacks see in ``trainer.batch`` hold features then.
+        cache_dtype: what features are stored in, such as ``torch.float16``; by default what they are computed in.
+        cache_views: with random augmentation: how many seeded views of each sample are kept; epoch ``e`` reads view
+            ``e % cache_views``.
         quiet: show nothing.
 
     Raises:
@@ -97,6 +106,9 @@ class Trainer:
         callbacks: Iterable[Callback] = (),
         seed: int | None = None,
         in_memory: bool | None = None,
+        cache_features: CacheFeatures = "auto",
+        cache_dtype: torch.dtype | None = None,
+        cache_views: int | None = None,
         quiet: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
@@ -105,6 +117,7 @@ class Trainer:
             raise ConfigurationError(f"accumulate must be a whole number of at least 1, not {accumulate!r}.")
         if clip_norm is not None and not clip_norm > 0:
             raise ConfigurationError(f"clip_norm must be above 0, not {clip_norm!r}.")
+        check_cache(cache_features, cache_dtype, cache_views)
         self.model = model
         self.loss_function = loss
         self.optimizers: dict[str, torch.optim.Optimizer] = as_named(optimizer, "optimizer")
@@ -133,6 +146,13 @@ class Trainer:
         self._compile = compile
         self._forward: nn.Module = model
         self._arity = loss_arity(loss) if loss is not None else 2
+        self._features = CachedFeatures(
+            cache_features,
+            cache_dtype,
+            cache_views,
+            Setting(self.device, self.precision.dtype),
+            wrap=torch.compile if compile else None,  # type: ignore[arg-type]
+        )
 
     # ------------------------------------------------------------------------------------------------------------ fit
 
@@ -227,9 +247,10 @@ class Trainer:
     def evaluate(self, loader: Any, prefix: str = "") -> dict[str, float]:
         """Loss and metrics over ``loader``: :func:`relume.evaluate` with this trainer's settings."""
         self.model.to(self.device)
+        forward, batches = self._features.for_evaluation(loader) or (self._forward, loader)
         return evaluate(
-            self._forward,
-            loader,
+            forward,
+            batches,
             loss=self.loss_function,
             metrics=self.metrics,
             prefix=prefix,
@@ -306,6 +327,7 @@ class Trainer:
             self._tell("on_fit_start")
             for _ in run.epochs(epochs):
                 self._tell("on_epoch_start")
+                self._plan_features(run, train_loader, val_loader, epochs)
                 self._train_epoch(run, train_loader)
                 if val_loader is not None:
                     self._evaluate_epoch(run, val_loader)
@@ -315,10 +337,17 @@ class Trainer:
             with contextlib.suppress(Exception):  # what went wrong first is what matters
                 self._tell("on_fit_end")
             raise
+        finally:
+            self._features.end(run)
         if self.moments["on_checkpoint_end"]:
             run.wait()
         self._tell("on_fit_end")
         return self._result(run)
+
+    def _plan_features(self, run: Run, train_loader: Any, val_loader: Any, epochs: int) -> None:
+        obstacle = "the Trainer has a step= function of its own" if self._custom_step is not None else None
+        left = epochs - run.cursor.epoch
+        self._features.begin_epoch(run, self.model, train_loader, val_loader, left, obstacle)
 
     def _train_epoch(self, run: Run, loader: Any) -> None:
         # Hot path: what it adds to the plain loop is measured in bench/loop.py.
@@ -394,7 +423,7 @@ class Trainer:
             return self._understand(self._custom_step(self, batch))
         assert self.loss_function is not None
         inputs, named, target = inputs_and_target(batch)
-        self.output = output = call_model(self._forward, inputs, named, batch)
+        self.output = output = call_model(self._features.forward or self._forward, inputs, named, batch)
         return call_loss(self.loss_function, self._arity, output, target, batch), {}
 
     def _understand(self, given: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:

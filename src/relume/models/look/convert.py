@@ -54,14 +54,14 @@ class Conversion:
     left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        from relume.models.look.page import text_of
         from relume.models.look.render import conversion_page
+        from relume.page import text_of
 
         return text_of(conversion_page(self))
 
     def _repr_html_(self) -> str:
-        from relume.models.look.page import html_of
         from relume.models.look.render import conversion_page
+        from relume.page import html_of
 
         return html_of(conversion_page(self))
 

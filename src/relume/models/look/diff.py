@@ -86,14 +86,14 @@ class Diff:
         return [one for one in self.tensors if one.status == status]
 
     def __str__(self) -> str:
-        from relume.models.look.page import text_of
         from relume.models.look.render import diff_page
+        from relume.page import text_of
 
         return text_of(diff_page(self))
 
     def _repr_html_(self) -> str:
-        from relume.models.look.page import html_of
         from relume.models.look.render import diff_page
+        from relume.page import html_of
 
         return html_of(diff_page(self))
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError
-from relume.models.look.page import Grid, Page, html_of, line, text_of
 from relume.names import is_uninitialized
+from relume.page import Grid, Page, html_of, line, text_of
 from relume.text import counted, size
 
 _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)

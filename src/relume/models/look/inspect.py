@@ -90,14 +90,14 @@ class Inspection:
         return [names for names in groups.values() if len(names) > 1]
 
     def __str__(self) -> str:
-        from relume.models.look.page import text_of
         from relume.models.look.render import inspection_page
+        from relume.page import text_of
 
         return text_of(inspection_page(self))
 
     def _repr_html_(self) -> str:
-        from relume.models.look.page import html_of
         from relume.models.look.render import inspection_page
+        from relume.page import html_of
 
         return html_of(inspection_page(self))
 

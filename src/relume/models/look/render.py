@@ -11,8 +11,8 @@ from relume.models.look.diff import Diff, TensorDiff
 from relume.models.look.entries import Entry, cells_of, shape_text
 from relume.models.look.inspect import Inspection
 from relume.models.look.numbers import Stats
-from relume.models.look.page import Cell, Grid, Page, Styled, line
 from relume.models.look.summary import Layer, ModelSummary
+from relume.page import Cell, Grid, Page, Styled, line
 from relume.text import counted, printable, size
 
 _SHOWN_TENSORS = 40

@@ -111,8 +111,8 @@ class ModelSummary:
             depth: layers further inside are summed up in the row of the layer that holds them.
             width: the longest line.
         """
-        from relume.models.look.page import text_of
         from relume.models.look.render import summary_page
+        from relume.page import text_of
 
         return text_of(summary_page(self, depth), width)
 
@@ -120,8 +120,8 @@ class ModelSummary:
         return self.to_text()
 
     def _repr_html_(self) -> str:
-        from relume.models.look.page import html_of
         from relume.models.look.render import summary_page
+        from relume.page import html_of
 
         return html_of(summary_page(self, 3))
 

@@ -1,0 +1,213 @@
+"""Training on features: the frozen part of the model is computed once, and the rest is trained on what it gave."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from relume.data import Stream, stream_of
+from relume.data.memory import NotEligible
+from relume.errors import ConfigurationError, FeatureCacheError, RelumeWarning
+from relume.names import unwrap
+from relume.run import Run
+from relume.train.evaluation import evaluation_mode
+from relume.transfer.features import FeatureCache, NoCut, Setting, cache_for
+from relume.transfer.selection import Anatomy
+
+CacheFeatures = Literal["auto"] | bool
+Wrap = Callable[[nn.Module], nn.Module]
+
+
+class CachedFeatures:
+    """Decides at the start of each epoch whether training and validation read features, and of which cut.
+
+    Args:
+        asked: ``"auto"`` where it is proven and pays, ``True`` insists, ``False`` never.
+        dtype: what features are stored in; ``None`` for what they are computed in.
+        views: how many seeded augmentations of each sample are kept; ``None`` for deterministic samples only.
+        setting: how the frozen part is run.
+        wrap: put around the upper part, such as ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        asked: CacheFeatures,
+        dtype: torch.dtype | None,
+        views: int | None,
+        setting: Setting,
+        wrap: Wrap | None = None,
+    ) -> None:
+        self.asked = asked
+        self.views = views
+        self.setting = Setting(setting.device, setting.precision, dtype)
+        self._wrap = wrap
+        self._train = _Part("train")
+        self._val = _Part("val")
+
+    @property
+    def forward(self) -> nn.Module | None:
+        """What takes a batch of the training in the model's place; ``None`` for the model itself."""
+        return self._train.upper
+
+    def begin_epoch(
+        self, run: Run, model: nn.Module, train_loader: Any, val_loader: Any, epochs: int, obstacle: str | None
+    ) -> None:
+        """Plan for the epochs that are left, or check that what was planned still holds.
+
+        ``obstacle`` says why there can be no features, whatever the model.
+
+        Raises:
+            FeatureCacheError: ``cache_features=True``, and it cannot be done.
+        """
+        if self.asked is False or (self.asked == "auto" and not _has_frozen_part(model)):
+            return
+        may_train = trainable_in(run, model, run.stream(train_loader).length)
+        model.train()
+        modes = [module.training for module in model.modules()]
+        signature = (frozenset(may_train), tuple(modes), id(train_loader), id(val_loader))
+        self._settle(self._train, run, model, train_loader, epochs, may_train, signature, obstacle)
+        run.read_instead(train_loader, self._train.stream)
+        if val_loader is not None:
+            if self._train.cache is None:
+                self._val.forget()
+            else:
+                with evaluation_mode(model):
+                    self._settle(self._val, run, model, val_loader, epochs, may_train, signature, obstacle)
+
+    def for_evaluation(self, loader: Any) -> tuple[nn.Module, Stream] | None:
+        """The upper part and the stream of features of the validation, if ``loader`` is that and has them."""
+        part = self._val
+        if part.upper is None or part.stream is None or part.loader is not loader:
+            return None
+        return part.upper, part.stream
+
+    def end(self, run: Run) -> None:
+        """Training is over: the loaders give samples again, and nothing is held on to."""
+        if self._train.loader is not None:
+            run.read_instead(self._train.loader, None)
+        self._train, self._val = _Part("train"), _Part("val")
+
+    def _settle(
+        self,
+        part: _Part,
+        run: Run,
+        model: nn.Module,
+        loader: Any,
+        epochs: int,
+        may_train: set[int],
+        signature: Any,
+        obstacle: str | None,
+    ) -> None:
+        if part.signature == signature:
+            if part.cache is None or (problem := part.cache.problem()) is None:
+                return
+            run.note(f"features: {part.name}: computed again: {problem}")
+        part.forget()
+        part.signature, part.loader = signature, loader
+        insist = self.asked is True
+        try:
+            if obstacle is not None:
+                raise NotEligible(obstacle)
+            stream = run.stream(loader) if part.name == "train" else stream_of(loader, None, run.in_memory)
+            part.take(
+                cache_for(
+                    model,
+                    loader,
+                    self.setting,
+                    epochs=epochs,
+                    root=run.root,
+                    insist=insist,
+                    views=self.views if part.name == "train" else None,
+                    seed=run.seed,
+                    trainable=may_train,
+                ),
+                stream,
+                self._wrap,
+            )
+        except (NoCut, NotEligible) as reason:
+            self._refuse(part, run, str(reason))
+        except ConfigurationError:
+            raise
+        except Exception as error:  # whatever the user's model or data raises: the training itself will say it better
+            if insist and part.name == "train":
+                raise
+            self._refuse(part, run, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}")
+        else:
+            assert part.cache is not None
+            for text in (part.cache.text, *part.cache.notes):
+                part.say(run, text)
+
+    def _refuse(self, part: _Part, run: Run, reason: str) -> None:
+        part.forget(keep_signature=True)
+        if self.asked is True and part.name == "train":
+            raise FeatureCacheError(
+                f"cache_features=True was asked for, but {reason}. cache_features='auto' trains without features where "
+                "they cannot be had."
+            )
+        part.say(run, f"not cached: {reason}")
+
+
+class _Part:
+    """What is known of one loader."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.said: set[str] = set()
+        self.forget()
+
+    def forget(self, *, keep_signature: bool = False) -> None:
+        self.cache: FeatureCache | None = None
+        self.upper: nn.Module | None = None
+        self.stream: Stream | None = None
+        if not keep_signature:
+            self.signature: Any = None
+            self.loader: Any = None
+
+    def take(self, cache: FeatureCache, stream: Stream, wrap: Wrap | None) -> None:
+        table = cache.table
+
+        def begin(epoch: int) -> None:
+            table.epoch = epoch
+
+        self.stream = stream.over(table, begin)
+        self.cache = cache
+        self.upper = cache.cut.upper if wrap is None else wrap(cache.cut.upper)
+
+    def say(self, run: Run, text: str) -> None:
+        if text not in self.said:
+            self.said.add(text)
+            run.note(f"features: {self.name}: {text}")
+
+
+def trainable_in(run: Run, model: nn.Module, steps: int | None) -> set[int]:
+    """The ids of the parameters that are, or may be, trained in the present epoch, and of the modules that hold them."""
+    found = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    ever = getattr(getattr(run, "freeze", None), "ever_trainable", None)
+    if ever is not None:
+        chosen = Anatomy(unwrap(model)).select(list(ever(run.cursor.epoch, steps)))
+        found |= {id(parameter) for parameter in chosen.parameters.values()}
+        found |= {id(module) for module in chosen.modules.values()}
+    return found
+
+
+def check(asked: object, dtype: object, views: object) -> None:
+    """
+    Raises:
+        ConfigurationError: an argument that makes no sense; names it.
+    """
+    if asked not in ("auto", True, False) or not isinstance(asked, (bool, str)):
+        raise ConfigurationError(f"cache_features={asked!r}: it is 'auto', True or False.")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigurationError(f"cache_dtype={dtype!r}: it is a floating-point dtype such as torch.float16.")
+    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 1):
+        raise ConfigurationError(f"cache_views={views!r}: it is a whole number of at least 1.")
+    if asked is False and (dtype is not None or views is not None):
+        warnings.warn("cache_features=False: cache_dtype and cache_views have no effect.", RelumeWarning, stacklevel=4)
+
+
+def _has_frozen_part(model: nn.Module) -> bool:
+    return any(not parameter.requires_grad for parameter in model.parameters())

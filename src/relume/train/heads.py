@@ -1,0 +1,185 @@
+"""Many heads on one backbone: its features are computed once, and each head is trained on them as a run of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from relume import tree
+from relume.data import stream_of
+from relume.errors import ConfigurationError
+from relume.generators import isolated
+from relume.seeds import derive
+from relume.train.cached import CacheFeatures
+from relume.train.evaluation import Loss, device_of
+from relume.train.metrics import Metrics, inputs_and_target
+from relume.train.result import Result
+from relume.train.trainer import Trainer
+from relume.transfer import freeze, settle
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Place = Literal["auto", "classifier", "behind"]
+_KNOWN = frozenset({"head", "optimizer", "config"})
+
+
+def fit_heads(
+    backbone: nn.Module,
+    heads: Mapping[str, Any],
+    train_loader: Any,
+    val_loader: Any = None,
+    *,
+    loss: Loss,
+    epochs: int,
+    optimizer: MakeOptimizer | None = None,
+    metrics: Metrics | None = None,
+    root: str | Path = "runs",
+    seed: int = 0,
+    cache_features: CacheFeatures = "auto",
+    place: Place = "auto",
+    on: Callable[[str, nn.Module], None] | None = None,
+    **settings: Any,
+) -> dict[str, Result]:
+    """Train several heads on one frozen backbone, each as a run of its own, on features that are computed once.
+
+    Args:
+        backbone: a model whose classifier is exchanged for each head, or one without a classifier that the head is put
+            behind. It is not changed; its tensors are shared by all, so that checkpoints store them once.
+        heads: names to heads: a number of classes, a module, a function that makes one; or a mapping with ``"head"``,
+            ``"optimizer"`` (a function from parameters to an optimizer) and ``"config"`` (what to store with the run). The
+            name is that of the run.
+        loss, epochs, metrics, root: see :class:`relume.Trainer`.
+        optimizer: for the heads that have none of their own; AdamW with a learning rate of 1e-3 by default.
+        seed: each head begins from weights that are a function of it and of nothing else.
+        cache_features: as in :class:`relume.Trainer`.
+        place: ``"classifier"`` puts heads in the place of the backbone's classifier, ``"behind"`` behind the whole of it;
+            by default where a head fits.
+        on: called with a head's name and its whole model when its training is over.
+        settings: further arguments of :class:`relume.Trainer`.
+
+    Called again, what is finished is not trained again, and what was stopped goes on.
+
+    Raises:
+        ConfigurationError: a head that is none of these; names it.
+
+    Example:
+        >>> import tempfile
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> loader = DataLoader(TensorDataset(torch.randn(8, 4), torch.zeros(8, dtype=torch.long)), batch_size=4)
+        >>> heads = {"a": nn.Linear(3, 2), "b": nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))}
+        >>> backbone = nn.Sequential(nn.Linear(4, 3), nn.ReLU())
+        >>> settings = {"loss": nn.CrossEntropyLoss(), "root": tempfile.mkdtemp(), "quiet": True, "place": "behind"}
+        >>> results = fit_heads(backbone, heads, loader, epochs=2, **settings)
+        >>> {name: result.steps for name, result in results.items()}
+        {'a': 4, 'b': 4}
+    """
+    if not isinstance(heads, Mapping) or not heads:
+        raise ConfigurationError("heads must be a mapping of names to heads, with at least one.")
+    read = {name: _read(name, spec, optimizer) for name, spec in heads.items()}
+    if place not in ("auto", "classifier", "behind"):
+        raise ConfigurationError(f"place={place!r}: it is 'auto', 'classifier' or 'behind'.")
+    example = next(stream_of(train_loader, seed).epoch(0)) if place == "auto" else None
+    results = {}
+    for name, (head, make, config) in read.items():
+        with isolated(derive(seed, "head")):
+            model, parameters = with_head(backbone, head, place, example)
+        trainer = Trainer(
+            model,
+            loss=loss,
+            optimizer=make(parameters),
+            metrics=metrics,
+            seed=seed,
+            cache_features=cache_features,
+            **settings,
+        )
+        results[name] = trainer.fit(train_loader, val_loader, epochs=epochs, run=name, root=root, config=config)
+        if on is not None:
+            on(name, model)
+    return results
+
+
+def with_head(
+    backbone: nn.Module, head: int | nn.Module, place: Place, example: Any
+) -> tuple[nn.Module, list[nn.Parameter]]:
+    """A model like ``backbone`` with the same tensors, frozen, and a head that is trained; and the head's parameters."""
+    shared = sharing(backbone)
+    before = {id(parameter) for parameter in shared.parameters()}
+    freeze(shared)
+    if place == "auto":
+        place = _place_of(shared, head, example)
+    if place == "behind":
+        if not isinstance(head, nn.Module):
+            raise ConfigurationError(f"a head behind the backbone must be a module, not {head!r:.80}.")
+        model: nn.Module = nn.Sequential(shared, head)
+    else:
+        model = _replaced(shared, head)
+    own = [parameter for parameter in model.parameters() if id(parameter) not in before]
+    for parameter in own:
+        parameter.requires_grad_(True)
+    settle(model)
+    return model, own
+
+
+def _place_of(shared: nn.Module, head: int | nn.Module, example: Any) -> Place:
+    """Where a head fits: in the classifier's place or behind the whole; a number of classes takes the classifier's."""
+    if not isinstance(head, nn.Module):
+        return "classifier"
+    fits: list[Place] = []
+    with isolated(0), torch.no_grad():
+        inputs, named, _ = inputs_and_target(tree.move(example, device_of(shared)))
+        with contextlib.suppress(Exception):
+            copy.deepcopy(head).to(device_of(shared)).eval()(shared(*inputs, **named))
+            fits.append("behind")
+        with contextlib.suppress(Exception):
+            _replaced(sharing(shared), copy.deepcopy(head))(*inputs, **named)
+            fits.append("classifier")
+    if len(fits) != 1:
+        raise ConfigurationError(
+            f"the head, a {type(head).__name__}, fits {'both' if fits else 'neither'} behind the backbone "
+            f"{'and' if fits else 'nor'} in the place of its classifier: say place='behind' or place='classifier', or change "
+            "its width."
+        )
+    return fits[0]
+
+
+def _replaced(model: nn.Module, head: int | nn.Module) -> nn.Module:
+    from relume.transfer.heads import replace_head
+
+    replace_head(model, head)
+    return model
+
+
+def sharing(model: nn.Module) -> nn.Module:
+    """A copy of a model whose parameters and buffers are the model's own tensors."""
+    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, memo)
+
+
+def _read(name: str, spec: Any, optimizer: MakeOptimizer | None) -> tuple[int | nn.Module, MakeOptimizer, Any]:
+    given = dict(spec) if isinstance(spec, Mapping) else {"head": spec}
+    if unknown := sorted(map(str, given.keys() - _KNOWN)):
+        raise ConfigurationError(f"head {name!r} has {', '.join(unknown)}: known are {', '.join(sorted(_KNOWN))}.")
+    head = given.get("head")
+    if callable(head) and not isinstance(head, nn.Module):
+        head = head()
+    if isinstance(head, bool) or not isinstance(head, (int, nn.Module)) or (isinstance(head, int) and head < 1):
+        raise ConfigurationError(
+            f"head {name!r} is {head!r:.80}: give a number of classes, a module, or a function that makes one."
+        )
+    if isinstance(head, nn.Module):
+        head = copy.deepcopy(head)  # the user's own stays as it is, so that the same call begins alike
+    make = given.get("optimizer") or optimizer or _adamw
+    if not callable(make):
+        raise ConfigurationError(
+            f"head {name!r}: optimizer is a {type(make).__name__}: give a function from parameters to an optimizer."
+        )
+    return head, make, given.get("config")
+
+
+def _adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(parameters, lr=1e-3)
