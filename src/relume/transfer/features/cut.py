@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from relume import tree
-from relume.transfer.features.constant import Constancy, NoCut, said
+from relume.transfer.features.constant import Constancy, NoCut, NothingConstant, said
 from relume.transfer.features.random import drawing
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def find_cut(
     if constancy.reason(model, "") is None:
         raise NoCut("nothing is trained: all of the model is frozen")
     if not constancy.has_constant_part(model, ""):
-        raise NoCut(f"nothing is constant: {_first_reason(constancy)}")
+        raise NothingConstant(f"nothing is constant: {_first_reason(constancy)}")
     try:
         traced = trace(constancy, named if named else None, len(inputs), after)
     except Untraceable as reason:
@@ -187,7 +187,7 @@ def _split(
         raise NoCut(f"what comes up to {after} is not constant: {nodes.why(limit)}")
     if not frontier or all(node.op == "placeholder" for node in frontier):
         first = next(node for node in graph.nodes if node in nodes.reasons)
-        raise NoCut(f"nothing is constant before the first part that is not: {nodes.reasons[first]}")
+        raise NothingConstant(f"nothing is constant: {nodes.reasons[first]}")
     lower = _lower(holder, graph, nodes.constant, frontier)
     upper = _upper(holder, graph, nodes, frontier)
     said_nodes = " and ".join(_in_words(holder.model, node) for node in frontier[:3])
