@@ -233,6 +233,34 @@ def move_body_behind_its_back(trainer: Trainer) -> None:
     trainer.model[0][0].weight.data.mul_(1.5)
 
 
+class Warm(nn.Module):
+    """A body and a head with a number between them that is no parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts, self.temperature = small(), 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.parts(x) * self.temperature
+
+
+def test_a_number_in_the_forward_pass_that_changes_is_noticed(tmp_path: Path) -> None:
+    curves = []
+    for cache in (False, True):
+        model = Warm()
+        relume.freeze(model, "parts.0")
+        seen, between = Seen(), Between(1, lambda trainer: setattr(trainer.model, "temperature", 2.0))
+        optimizer = torch.optim.SGD(model.parts[1].parameters(), lr=0.1)
+        trainer = Trainer(
+            model, loss=nn.CrossEntropyLoss(), optimizer=optimizer, cache_features=cache, callbacks=[seen, between],
+            device="cpu", seed=1, quiet=True,
+        )  # fmt: skip
+        trainer.fit(DataLoader(data(), 8), epochs=2, run=str(cache), root=tmp_path)
+        curves.append(seen.losses)
+    assert curves[0] == curves[1]
+    assert "the forward pass is another one now" in said(tmp_path, "True")
+
+
 def thaw(trainer: Trainer) -> None:
     relume.unfreeze(trainer.model, "0")
     trainer.optimizers["optimizer"].add_param_group({"params": list(trainer.model[0].parameters()), "lr": 1e-3})

@@ -7,8 +7,8 @@ nothing is constant; only what is mixed is traced into, which keeps control flow
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -34,6 +34,7 @@ class Cut:
         after: what the features are the output of, in words.
         way: how the parts were found: ``"traced"``, or ``"the head"`` where a model cannot be traced.
         code: the lower part as text, for its fingerprint.
+        trace, traced: what traces the model again, and what that gave: the whole forward pass as text.
         tensors: parameters and buffers of the lower part, and constants of its code, by name.
     """
 
@@ -43,6 +44,12 @@ class Cut:
     way: str
     code: str
     tensors: tuple[tuple[str, torch.Tensor], ...] = field(default=(), repr=False)
+    trace: Callable[[], str] | None = field(default=None, repr=False)
+    traced: str = field(default="", repr=False)
+
+    def is_current(self) -> bool:
+        """Whether tracing the model again gives the same: a number in its code may be another one now."""
+        return self.trace is None or self.trace() == self.traced
 
 
 def find_cut(
@@ -78,7 +85,14 @@ def find_cut(
         from relume.transfer.features.intercept import cut_before_head
 
         return cut_before_head(constancy, inputs, named, str(reason))
-    return _split(constancy, traced, inputs, named, after)
+
+    def again() -> str:
+        try:
+            return str(trace(Constancy(model, trainable), named if named else None, len(inputs), after))
+        except (Untraceable, NoCut) as reason:
+            return str(reason)
+
+    return replace(_split(constancy, traced, inputs, named, after), trace=again, traced=str(traced))
 
 
 # ------------------------------------------------------------------------------------------------------------- tracing
