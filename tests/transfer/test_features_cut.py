@@ -256,6 +256,7 @@ def without_freeze(model: nn.Module) -> nn.Module:
         ),
         (lambda: without_freeze(seen(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2)))), "has a forward hook"),
         (lambda: nn.Sequential(nn.Linear(4, 4)).requires_grad_(False).eval(), "all of the model is frozen"),
+        (lambda: without_freeze(nn.Sequential(nn.Linear(4, 4), nn.LazyLinear(2))), "a lazy module has no shape yet"),
         (lambda: nn.Sequential(nn.Flatten(0, -1), nn.Linear(12, 2)), "mixes samples|no tensor|is trained"),
     ],
 )

@@ -294,3 +294,19 @@ def test_what_changes_the_frozen_part_is_noticed(change: Any, text: str, tmp_pat
         curves.append(seen.losses)
     assert text in said(tmp_path, "True")
     assert curves[0] == curves[1]
+
+
+def test_a_compiled_model_trains_on_features(tmp_path: Path) -> None:
+    curves = []
+    for cache in (False, True):
+        model = frozen_small()
+        compiled = torch.compile(model, backend="eager")
+        seen, optimizer = Seen(), torch.optim.SGD(model[1].parameters(), lr=0.1)
+        trainer = Trainer(
+            compiled, loss=nn.CrossEntropyLoss(), optimizer=optimizer, cache_features=cache, callbacks=[seen],
+            device="cpu", seed=1, quiet=True,
+        )  # fmt: skip
+        loader = DataLoader(data(16), 8)
+        trainer.fit(loader, loader, epochs=2, run=str(cache), root=tmp_path)
+        curves.append(seen.losses)
+    assert curves[0] == curves[1]

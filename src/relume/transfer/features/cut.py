@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from relume import tree
+from relume.names import is_uninitialized
 from relume.transfer.features.constant import Constancy, NoCut, NothingConstant, said
 from relume.transfer.features.random import drawing
 
@@ -71,6 +72,8 @@ def find_cut(
         NoCut: nothing, or nothing worth the name, is constant; says which module is in the way.
     """
     constancy = Constancy(model, trainable)
+    if any(map(is_uninitialized, (*model.parameters(), *model.buffers()))):
+        raise NoCut("a lazy module has no shape yet: run the model once before")
     if model._forward_hooks or model._forward_pre_hooks:
         raise NoCut(f"{type(model).__name__} has a forward hook, which would not be called")
     if constancy.reason(model, "") is None:
