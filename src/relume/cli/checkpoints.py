@@ -116,7 +116,9 @@ def gc(
             text = f"  {counted(leftovers, 'file')} that killed writers left ({size(report.leftover_bytes)})"
             out.print(text, highlight=False)
         if features.folders:
-            text = f"  {counted(len(features.folders), 'table')} of features, damaged or long unused ({size(features.freed_bytes)})"
+            text = (
+                f"  {counted(len(features.folders), 'table')} of old or damaged features ({size(features.freed_bytes)})"
+            )
             out.print(text, highlight=False)
         if not delete:
             out.print("Nothing was deleted: --delete does it.", highlight=False)

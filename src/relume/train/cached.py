@@ -15,7 +15,7 @@ from relume.errors import ConfigurationError, FeatureCacheError, RelumeWarning
 from relume.names import unwrap
 from relume.run import Run
 from relume.train.evaluation import evaluation_mode
-from relume.transfer.features import FeatureCache, NoCut, Setting, cache_for
+from relume.transfer.features import FeatureCache, NoCut, NothingConstant, Setting, cache_for
 from relume.transfer.selection import Anatomy
 
 CacheFeatures = Literal["auto"] | bool
@@ -129,7 +129,8 @@ class CachedFeatures:
                 self._wrap,
             )
         except (NoCut, NotEligible) as reason:
-            self._refuse(part, run, str(reason))
+            is_later = run.cursor.epoch > 0 or part.had_features or getattr(run, "freeze", None) is not None
+            self._refuse(part, run, str(reason), may_end=is_later and isinstance(reason, NothingConstant))
         except ConfigurationError:
             raise
         except Exception as error:  # whatever the user's model or data raises: the training itself will say it better
@@ -141,9 +142,10 @@ class CachedFeatures:
             for text in (part.cache.text, *part.cache.notes):
                 part.say(run, text)
 
-    def _refuse(self, part: _Part, run: Run, reason: str) -> None:
+    def _refuse(self, part: _Part, run: Run, reason: str, *, may_end: bool = False) -> None:
+        """``may_end``: a later phase may train everything, though features were asked for."""
         part.forget(keep_signature=True)
-        if self.asked is True and part.name == "train":
+        if self.asked is True and part.name == "train" and not may_end:
             raise FeatureCacheError(
                 f"cache_features=True was asked for, but {reason}. cache_features='auto' trains without features where "
                 "they cannot be had."
@@ -157,6 +159,7 @@ class _Part:
     def __init__(self, name: str) -> None:
         self.name = name
         self.said: set[str] = set()
+        self.had_features = False
         self.forget()
 
     def forget(self, *, keep_signature: bool = False) -> None:
@@ -174,7 +177,7 @@ class _Part:
             table.epoch = epoch
 
         self.stream = stream.over(table, begin)
-        self.cache = cache
+        self.cache, self.had_features = cache, True
         self.upper = cache.cut.upper if wrap is None else wrap(cache.cut.upper)
 
     def say(self, run: Run, text: str) -> None:

@@ -155,8 +155,9 @@ def _replaced(model: nn.Module, head: int | nn.Module) -> nn.Module:
 
 
 def sharing(model: nn.Module) -> nn.Module:
-    """A copy of a model whose parameters and buffers are the model's own tensors."""
-    memo: dict[int, Any] = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    """A copy of a model in the same memory: what is frozen in the copy is not in the model."""
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
+    memo |= {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, memo)
 
 

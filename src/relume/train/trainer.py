@@ -344,6 +344,10 @@ class Trainer:
         self._tell("on_fit_end")
         return self._result(run)
 
+    def _training_forward(self) -> nn.Module:
+        features = self._features.forward
+        return self._forward if features is None else features
+
     def _plan_features(self, run: Run, train_loader: Any, val_loader: Any, epochs: int) -> None:
         obstacle = "the Trainer has a step= function of its own" if self._custom_step is not None else None
         left = epochs - run.cursor.epoch
@@ -423,7 +427,7 @@ class Trainer:
             return self._understand(self._custom_step(self, batch))
         assert self.loss_function is not None
         inputs, named, target = inputs_and_target(batch)
-        self.output = output = call_model(self._features.forward or self._forward, inputs, named, batch)
+        self.output = output = call_model(self._training_forward(), inputs, named, batch)
         return call_loss(self.loss_function, self._arity, output, target, batch), {}
 
     def _understand(self, given: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:

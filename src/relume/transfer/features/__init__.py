@@ -2,7 +2,7 @@
 
 from relume.transfer.features.byhand import CachedFeatures, cache_features
 from relume.transfer.features.cache import FeatureCache, cache_for
-from relume.transfer.features.constant import NoCut
+from relume.transfer.features.constant import NoCut, NothingConstant
 from relume.transfer.features.cut import Cut, find_cut
 from relume.transfer.features.kept import FeatureGarbage, collect_features
 from relume.transfer.features.setting import Setting
@@ -16,6 +16,7 @@ __all__ = [
     "FeatureGarbage",
     "FeatureTable",
     "NoCut",
+    "NothingConstant",
     "Setting",
     "cache_features",
     "cache_for",

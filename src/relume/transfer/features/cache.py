@@ -67,6 +67,8 @@ class FeatureCache:
             if weights_of(self.cut) != self.weights:
                 return "the frozen part has changed"
             self.marks = now
+        if not self.cut.is_current():
+            return "the forward pass is another one now"
         if self.samples.has_changed():
             return "the data has changed"
         self.checks += 1

@@ -16,6 +16,10 @@ class NoCut(Exception):  # noqa: N818 - a decision, not an error
     """Why nothing of a model can be computed once for all."""
 
 
+class NothingConstant(NoCut):
+    """Training begins with the first part of the model, as in the last phase of a schedule."""
+
+
 class Constancy:
     """Says of the modules of one model whether they are constant, and if not, why.
 

@@ -7,15 +7,16 @@ nothing is constant; only what is mixed is traced into, which keeps control flow
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from relume import tree
-from relume.transfer.features.constant import Constancy, NoCut, said
+from relume.names import is_uninitialized
+from relume.transfer.features.constant import Constancy, NoCut, NothingConstant, said
 from relume.transfer.features.random import drawing
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Cut:
         after: what the features are the output of, in words.
         way: how the parts were found: ``"traced"``, or ``"the head"`` where a model cannot be traced.
         code: the lower part as text, for its fingerprint.
+        trace, traced: what traces the model again, and what that gave: the whole forward pass as text.
         tensors: parameters and buffers of the lower part, and constants of its code, by name.
     """
 
@@ -43,6 +45,12 @@ class Cut:
     way: str
     code: str
     tensors: tuple[tuple[str, torch.Tensor], ...] = field(default=(), repr=False)
+    trace: Callable[[], str] | None = field(default=None, repr=False)
+    traced: str = field(default="", repr=False)
+
+    def is_current(self) -> bool:
+        """Whether tracing the model again gives the same: a number in its code may be another one now."""
+        return self.trace is None or self.trace() == self.traced
 
 
 def find_cut(
@@ -64,12 +72,14 @@ def find_cut(
         NoCut: nothing, or nothing worth the name, is constant; says which module is in the way.
     """
     constancy = Constancy(model, trainable)
+    if any(map(is_uninitialized, (*model.parameters(), *model.buffers()))):
+        raise NoCut("a lazy module has no shape yet: run the model once before")
     if model._forward_hooks or model._forward_pre_hooks:
         raise NoCut(f"{type(model).__name__} has a forward hook, which would not be called")
     if constancy.reason(model, "") is None:
         raise NoCut("nothing is trained: all of the model is frozen")
     if not constancy.has_constant_part(model, ""):
-        raise NoCut(f"nothing is constant: {_first_reason(constancy)}")
+        raise NothingConstant(f"nothing is constant: {_first_reason(constancy)}")
     try:
         traced = trace(constancy, named if named else None, len(inputs), after)
     except Untraceable as reason:
@@ -78,7 +88,14 @@ def find_cut(
         from relume.transfer.features.intercept import cut_before_head
 
         return cut_before_head(constancy, inputs, named, str(reason))
-    return _split(constancy, traced, inputs, named, after)
+
+    def again() -> str:
+        try:
+            return str(trace(Constancy(model, trainable), named if named else None, len(inputs), after))
+        except (Untraceable, NoCut) as reason:
+            return str(reason)
+
+    return replace(_split(constancy, traced, inputs, named, after), trace=again, traced=str(traced))
 
 
 # ------------------------------------------------------------------------------------------------------------- tracing
@@ -187,7 +204,7 @@ def _split(
         raise NoCut(f"what comes up to {after} is not constant: {nodes.why(limit)}")
     if not frontier or all(node.op == "placeholder" for node in frontier):
         first = next(node for node in graph.nodes if node in nodes.reasons)
-        raise NoCut(f"nothing is constant before the first part that is not: {nodes.reasons[first]}")
+        raise NothingConstant(f"nothing is constant: {nodes.reasons[first]}")
     lower = _lower(holder, graph, nodes.constant, frontier)
     upper = _upper(holder, graph, nodes, frontier)
     said_nodes = " and ".join(_in_words(holder.model, node) for node in frontier[:3])

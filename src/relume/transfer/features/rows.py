@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from relume.transfer.features.cut import Holder
 
-ORDERS = ((0, 1, 2), (2, 0))
+ORDERS = ((0, 1, 2), (1, 0))
 """The samples of the two batches, of three."""
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
@@ -123,20 +123,29 @@ def constant_nodes(
 
 def _prefer_small(nodes: Nodes, holder: Holder, own: dict[fx.Node, str], values: dict[fx.Node, Any]) -> None:
     """Leave operations without weights that only make the features larger, such as a repeating pool, to the upper part."""
-    while True:
-        for node in nodes.frontier:
-            sources = [one for one in node.all_input_nodes if one not in nodes.fixed and one not in nodes.literals]
-            if len(sources) != 1 or node.op == "placeholder" or sources[0].op == "placeholder":
-                continue
-            if node.op == "call_module" and any(True for _ in holder.get(str(node.target)).parameters()):
-                continue
-            value, before = values.get(node), values.get(sources[0])
-            if isinstance(value, torch.Tensor) and isinstance(before, torch.Tensor) and before.numel() < value.numel():
-                own[node] = f"{node.name} only makes the features larger"
-                break
-        else:
-            return
-        nodes.settle(own)
+    for node in nodes.frontier:
+        least, here = _count(values.get(node)), node
+        while (source := _only_source(nodes, holder, here)) is not None:
+            count = _count(values.get(source))
+            if 0 < count < least:
+                own[here] = f"{here.name} only makes the features larger"
+                least = count
+            here = source
+    nodes.settle(own)
+
+
+def _only_source(nodes: Nodes, holder: Holder, node: fx.Node) -> fx.Node | None:
+    """What a node without weights is computed from, where that is one value and not the model's input."""
+    if node.op == "placeholder" or (
+        node.op == "call_module" and any(True for _ in holder.get(str(node.target)).parameters())
+    ):
+        return None
+    sources = [one for one in node.all_input_nodes if one not in nodes.fixed and one not in nodes.literals]
+    return sources[0] if len(sources) == 1 and sources[0].op != "placeholder" else None
+
+
+def _count(value: Any) -> int:
+    return value.numel() if isinstance(value, torch.Tensor) else 0
 
 
 def follows_rows(first: Any, second: Any) -> bool:
