@@ -16,21 +16,13 @@ from torch import nn
 
 from relume import tree
 from relume.checkpoint import Checkpoint, Keep
+from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity, target_problem
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_optimizers
-from relume.train.evaluation import (
-    Loss,
-    call_loss,
-    call_model,
-    describe,
-    evaluate,
-    loss_arity,
-    predict,
-    target_problem,
-)
-from relume.train.metrics import Mean, Metrics, inputs_and_target
+from relume.train.evaluation import evaluate, predict
+from relume.train.metrics import Mean, Metrics
 from relume.train.precision import Precision, pick_device
 from relume.train.result import Result
 from relume.train.schedule import Schedules
