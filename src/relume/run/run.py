@@ -51,6 +51,8 @@ from relume.run.saving import Checkpoints, keep_from, label_of
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
+from relume.transfer.findings import Problem
+from relume.transfer.ledger import Ledger
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
 SaveObserver = Callable[[str, Checkpoint | None], None]
@@ -93,6 +95,7 @@ class Run(AbstractContextManager["Run"]):
         cursor: where the run stands.
         last, best: for each metric its newest and its best value (smaller or larger by its name; NaN is never best).
         folder: where the run is stored.
+        ledger: what each parameter does in training: ``print(run.ledger.report())`` after the first step.
 
     Raises:
         RunNameError: the name cannot be a folder's name.
@@ -254,6 +257,7 @@ class Run(AbstractContextManager["Run"]):
             raise RootError(f"{self.folder} cannot be written: {error.strerror}.") from error
         self._segment = segment
         self._steps = StepCounter(self.cursor, self.optimizers.values())
+        self.ledger = Ledger(self.models, self.optimizers, self._warn)
         self.status = "running"
         self._process = os.getpid()
         self._report(notes, before)
@@ -352,6 +356,7 @@ class Run(AbstractContextManager["Run"]):
         if self.status != "running" or os.getpid() != self._process:  # a forked child does not end its parent's run
             return
         self._signals.remove()
+        self.ledger.explain(error)
         is_good = kind is None or (kind is SystemExit and not getattr(error, "code", None))
         status: Literal["finished", "interrupted", "failed"]
         if is_good:
@@ -369,6 +374,8 @@ class Run(AbstractContextManager["Run"]):
             if self._is_replaying:
                 self._end_replay()  # nothing was left to do
             self._closed = self._pass
+            if is_good:
+                self.ledger.end()
             if is_good or (status != "failed" and ("by hand" in self._requests or self._signals.came_outside)):
                 self._save("end" if is_good else self.reason)
                 if not self._checkpoints.settle() or "retry" in self._requests:  # once more
@@ -390,6 +397,7 @@ class Run(AbstractContextManager["Run"]):
         )
         self.journal.close()
         self._steps.close()
+        self.ledger.close()
         for _, stream in self._streams.values():
             stream.close()
         self._keeper.stop()
@@ -451,6 +459,7 @@ class Run(AbstractContextManager["Run"]):
             self._said.add("open")
             self.note("a loader is read across epochs: after a resume it begins anew, so a resume is not exact")
         self._settle()
+        self.ledger.epoch_done()
         values, self._epoch_values = self._epoch_values, {}
         self._look_at_stopping(values)
         self.journal.write({"event": "epoch_end", **self._place()})
@@ -566,6 +575,7 @@ class Run(AbstractContextManager["Run"]):
             for text in self._objects.load(self._origin.state, new, self.override):
                 self.note(text)
         self._steps.add(new.optimizers.values())
+        self.ledger.again()
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
@@ -627,6 +637,7 @@ class Run(AbstractContextManager["Run"]):
         for name, model in self.models.items():
             if name in models:
                 state.load_model_state(model, models[name], what=name)
+        self.ledger.forget()
         value = self._checkpoints.value_of(best)
         self.note(f"the model has the weights of its best checkpoint, {best.name} ({self.keep.monitor} {value:.6g})")
         return best
@@ -937,6 +948,11 @@ class Run(AbstractContextManager["Run"]):
         """Say something on the console and keep it in the journal."""
         self.console.note(text)
         self.journal.write({"event": "note", "text": text, **self._place()})
+
+    def _warn(self, problem: Problem) -> None:
+        """A mistake that the ledger has found, as a warning and in the journal."""
+        self.journal.write({"event": "note", "text": problem.text, **self._place()})
+        warnings.warn(problem.text, RelumeWarning, stacklevel=2)
 
     def _require_running(self) -> None:
         if self.status != "running":

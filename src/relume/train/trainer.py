@@ -6,7 +6,6 @@ import contextlib
 import math
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 from relume import tree
 from relume.checkpoint import Checkpoint, Keep
 from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity, target_problem
-from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
+from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_optimizers
@@ -244,8 +243,7 @@ class Trainer:
             raise OptimizerError(
                 "LBFGS evaluates the loss several times an update: call optimizer.step(closure) in a step= function."
             )
-        for text in check_optimizers(self.model, self.optimizers):
-            warnings.warn(text, RelumeWarning, stacklevel=4)
+        check_optimizers(self.model, self.optimizers)
 
     def _config(self, epochs: int) -> dict[str, Any]:
         """What the Trainer itself decides, stored with the run."""
