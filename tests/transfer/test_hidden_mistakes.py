@@ -162,12 +162,6 @@ def everything_frozen() -> Script:
     return Script(model, optimizer)
 
 
-def all_frozen_before_the_optimizer() -> Script:
-    model = Net()
-    relume.freeze(model)
-    return Script(model, adam(model.parameters()))
-
-
 def misspelt_on_parameters() -> Script:
     model = Net()
     for parameter in model.body.parameters():
@@ -445,7 +439,6 @@ WRONG = {
 ONLY_BY_HAND = {
     evaluated_and_left_so: r"Net is trained in evaluation mode: dropout is off .*\(body.1, body.3\). Call model.train\(\)",
     infinite_gradients: r"the gradient of 1 parameter is NaN or infinite at the first step: head.weight",
-    all_frozen_before_the_optimizer: r"does not require grad.*relume: all 8 parameters of Net are frozen",
     made(
         NothingLeft
     ): r"does not require grad.*relume: the loss does not depend on any trainable parameter: look for detach",

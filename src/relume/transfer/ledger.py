@@ -96,7 +96,7 @@ class Ledger:
         self._problems: list[Problem] = []
         self._gradients: dict[str, tuple[Gradient, float]] = {}
         self._moved: dict[str, bool] = {}
-        self._frozen: dict[str, _Frozen] = {}
+        self._set_frozen({})
         self._statistics: dict[int, int | None] = {}
         self.again()
 
@@ -107,7 +107,7 @@ class Ledger:
         self._has_begun = False
         self._has_checked = False
         self._must_check_modes = False
-        self._frozen = {}
+        self._set_frozen({})
         self._shared: dict[tuple[str, ...], list[str]] = {}
         self._turns: list[str] = []
         self._note_statistics()
@@ -117,7 +117,7 @@ class Ledger:
 
     def forget(self) -> None:
         """What is frozen was given other values on purpose."""
-        self._frozen = {}
+        self._set_frozen({})
 
     def close(self) -> None:
         """Take the hooks away."""
@@ -384,12 +384,19 @@ class Ledger:
         for (name, one), bits in zip(new.items(), measures.sums(list(new.values())), strict=True):
             is_held = inventory.is_in_optimizer(one)
             self._frozen[name] = _Frozen(weakref.ref(one), measures.version_of(one), bits, is_held)
+        self._set_frozen(self._frozen)
 
     def _let_go(self) -> None:
         """What is trainable at some step may change, also when it is frozen again afterwards."""
         # Hot path: 0.1 microseconds for each frozen parameter that an optimizer has.
-        for name in [n for n, one in self._frozen.items() if one.is_held and _is_trainable(one.reference())]:
-            del self._frozen[name]
+        for name, reference in self._held_frozen:
+            p = reference()
+            if p is not None and p.requires_grad:
+                self._frozen.pop(name, None)
+
+    def _set_frozen(self, frozen: dict[str, _Frozen]) -> None:
+        self._frozen = frozen
+        self._held_frozen = [(name, one.reference) for name, one in frozen.items() if one.is_held]
 
     def _check_frozen(self, inventory: Inventory, *, thoroughly: bool) -> None:
         self._let_go()
@@ -460,10 +467,6 @@ def _running_means(models: Mapping[str, nn.Module]) -> list[torch.Tensor]:
         for module in model.modules()
         if is_batchnorm(module) and (buffer := module._buffers.get("running_mean")) is not None
     ]
-
-
-def _is_trainable(tensor: torch.Tensor | None) -> bool:
-    return tensor is not None and tensor.requires_grad
 
 
 def _has_gradient(tensor: torch.Tensor) -> bool:
