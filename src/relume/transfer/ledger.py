@@ -30,6 +30,7 @@ _SETTLED_STEPS = 100  # after so many steps of an optimizer it is judged what ne
 _LEAST_STEPS = 4  # an epoch that is shorter tells nothing
 _LEAST_LOOKS = 3  # at gradients that are zero: some are so at the first step, by the way that layers are initialised
 _IDLE_STEPS = 3
+_NEGLIGIBLE = 1e-5
 _Reference = Callable[[], torch.Tensor | None]
 
 
@@ -365,7 +366,10 @@ class Ledger:
         if watch.looks >= _LEAST_LOOKS:
             self._tell(zero_gradient(watch.zero, f"at {watch.looks} of the first {watch.steps} steps"))
         self._tell(still_rates(name, self._optimizers[name], watch.still_rates, inventory))
-        self._tell(unmoved([key for key, place in still.items() if place.lr != 0.0], watch.steps, live))
+        # What a batch norm subtracts again, such as a bias before it, has a gradient of rounding errors alone.
+        least = _NEGLIGIBLE * max((norm for kind, norm in self._gradients.values() if kind == "finite"), default=0.0)
+        stuck = [key for key, place in still.items() if place.lr != 0.0 and self._gradients[key][1] > least]
+        self._tell(unmoved(stuck, watch.steps, live))
         watch.before, watch.without, watch.zero = {}, {}, {}
 
     def _modules_with_gradients(self, inventory: Inventory) -> set[str]:

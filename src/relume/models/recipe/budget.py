@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from relume.names import is_uninitialized
-
 _BASE_CALLS = 1_000_000
 _CALLS_A_TENSOR = 5_000  # those of torchvision and timm make 250 to 1100
 _BASE_BYTES = 256 << 20
@@ -41,8 +39,7 @@ class Held:
     @classmethod
     def of(cls, state: Mapping[str, Any]) -> Held:
         """What a state_dict comes to."""
-        tensors = [value for value in state.values() if isinstance(value, torch.Tensor)]
-        values = [value for value in tensors if not is_uninitialized(value)]
+        values = [value for value in state.values() if isinstance(value, torch.Tensor)]
         largest = max((size for value in values for size in value.shape), default=0)
         return cls(len(values), sum(value.nbytes for value in values), largest)
 
