@@ -194,12 +194,15 @@ def test_again_looks_at_a_new_phase_as_at_the_first() -> None:
     step(model, optimizer)
     relume.unfreeze(model)
     relume.freeze(model, "4")
-    ledger.again()
+    ledger.again("second")
     for number in range(3):
         step(model, optimizer, number)
     moved = {row.name: row.moved for row in ledger.report().rows if row.trainable}
     del moved["0.bias"]  # the batch norm subtracts it: its gradient is rounding errors
     assert moved == dict.fromkeys(["0.weight", "1.weight", "1.bias"], True) and said == []
+    ledger.again("second")
+    step(model, optimizer)
+    assert {row.name: row.moved for row in ledger.report().rows if row.trainable}["1.weight"], "it was looked at before"
     ledger.end()
     assert said == []
 

@@ -93,6 +93,7 @@ class Ledger:
         self._models, self._optimizers, self._say = models, optimizers, say
         self.has_phases = has_phases
         self._handles: list[Any] = []
+        self._phases: set[object] = set()
         self._said: set[tuple[str, tuple[str, ...]]] = set()
         self._problems: list[Problem] = []
         self._gradients: dict[str, tuple[Gradient, float]] = {}
@@ -101,8 +102,17 @@ class Ledger:
         self._statistics: dict[int, int | None] = {}
         self.again()
 
-    def again(self) -> None:
-        """Look at the next step as at the first one: after something was added, frozen or unfrozen."""
+    def again(self, phase: object = None) -> None:
+        """Look at the next step as at the first one: after something was added, frozen or unfrozen.
+
+        Args:
+            phase: the number or name of the phase that begins, if there are such: one that was seen before is not looked at
+                again, so that phases may take turns with each step.
+        """
+        if phase is not None:
+            if phase in self._phases:
+                return
+            self._phases.add(phase)
         self.close()
         self._watches = {name: _Watch() for name in self._optimizers}
         self._has_begun = False
