@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 import relume
-from relume.errors import RelumeWarning
+from relume.errors import PreflightError, RelumeWarning
 from relume.generators import fingerprint
 from relume.transfer import measures
 from relume.transfer.findings import Problem
@@ -303,3 +303,39 @@ def test_gradients_of_every_size_are_told_apart() -> None:
     )
     kinds = ["none", "zero", "finite", "finite", "finite", "not finite", "not finite", "finite"]
     assert [kind for kind, _ in found] == kinds
+
+
+def test_layers_in_a_list_are_found_with_a_closure_too() -> None:
+    class InAList(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers, self.head = [nn.Linear(4, 4)], nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.layers[0](x))
+
+    model = InAList()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+    _ledger, _ = attach(model, optimizer)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(DATA[0][0]), DATA[0][1])
+        loss.backward()
+        return loss
+
+    with pytest.raises(PreflightError, match="layers is a plain list with 1 modules in it"):
+        optimizer.step(closure)
+
+
+def test_a_compiled_optimizer_is_watched_too() -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ledger, said = attach(model, optimizer)
+    compiled = torch.compile(optimizer.step, backend="eager")
+    for x, y in DATA:
+        functional.cross_entropy(model(x), y).backward()
+        compiled()
+        optimizer.zero_grad()
+    ledger.end()
+    assert said == [] and any(row.moved for row in ledger.report().rows)

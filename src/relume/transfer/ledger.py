@@ -295,7 +295,9 @@ class Ledger:
     def _after_first_step(self, name: str, watch: _Watch) -> None:
         live = {key: p for key, (reference, _) in watch.before.items() if (p := reference()) is not None}
         if watch.has_closure:
-            self._look_at_gradients(watch, self._trainable(name, self._inventory()))
+            inventory = self._inventory()
+            self._look_at_gradients(watch, self._trainable(name, inventory))
+            self._tell(mistakes.unregistered(inventory, _has_gradient))
         self._compare(watch, live)
 
     def _compare(self, watch: _Watch, live: Mapping[str, torch.Tensor]) -> None:
@@ -353,7 +355,7 @@ class Ledger:
         inventory = self._inventory()
         if watch.only_frozen:
             if not self.has_phases:
-                self._tell(problem for problem in holding_only_frozen(inventory) if problem.text.startswith(f"{name} "))
+                self._tell(holding_only_frozen(inventory, [name]))
             return
         if not watch.steps:
             watch.without = {key: weakref.ref(p) for key, p in self._trainable(name, inventory).items()}
@@ -370,9 +372,7 @@ class Ledger:
             for key in live
             if key in watch.before and (places := inventory.places.get(id(live[key]))) is not None
         }
-        self._tell(
-            no_gradient(watch.without, f"in {watch.steps + watch.idle} steps", self._modules_with_gradients(inventory))
-        )
+        self._tell(no_gradient(watch.without, f"in {watch.steps + watch.idle} steps", self._modules_with_gradients()))
         if watch.looks >= _LEAST_LOOKS:
             self._tell(zero_gradient(watch.zero, f"at {watch.looks} of the first {watch.steps} steps"))
         self._tell(still_rates(name, self._optimizers[name], watch.still_rates, inventory))
@@ -382,7 +382,7 @@ class Ledger:
         self._tell(unmoved(stuck, watch.steps, live))
         watch.before, watch.without, watch.zero = {}, {}, {}
 
-    def _modules_with_gradients(self, inventory: Inventory) -> set[str]:
+    def _modules_with_gradients(self) -> set[str]:
         return {name.rpartition(".")[0] for name, (kind, _) in self._gradients.items() if kind != "none"}
 
     def _note_frozen(self, inventory: Inventory) -> None:

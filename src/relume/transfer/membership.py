@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from relume.text import counted
 from relume.transfer.findings import Problem, listed
@@ -30,9 +30,9 @@ def membership(inventory: Inventory, *, only_models: bool = False) -> Iterator[P
         yield from _left_out(inventory, owner, anatomy)
 
 
-def holding_only_frozen(inventory: Inventory) -> Iterator[Problem]:
-    """Optimizers that do nothing, among others that do something."""
-    for owner in inventory.optimizers:
+def holding_only_frozen(inventory: Inventory, owners: Iterable[str]) -> Iterator[Problem]:
+    """Those of these optimizers that do nothing, among others that do something."""
+    for owner in owners:
         held = list(inventory.held(owner))
         if held and not any(parameter.requires_grad for parameter in held):
             yield Problem(

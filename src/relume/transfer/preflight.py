@@ -62,7 +62,7 @@ def preflight(model: nn.Module, optimizer: Any, batch: Any, loss: Loss) -> Prefl
         )
     problems = [*mistakes.misspelt(inventory), *membership(inventory), *mistakes.tied_apart(inventory)]
     if not any(problem.code == "holds none" for problem in problems):
-        problems += holding_only_frozen(inventory)
+        problems += holding_only_frozen(inventory, inventory.optimizers)
     problems += [two_optimizers(owners, names) for owners, names in shared(inventory).items()]
     for owner, one in inventory.optimizers.items():
         still = [n for n, group in enumerate(one.param_groups) if "lr" in group and float(group["lr"]) == 0.0]
