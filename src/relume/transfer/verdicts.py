@@ -43,7 +43,8 @@ def zero_gradient(names: Iterable[str], when: str) -> list[Problem]:
             "zero gradient",
             "warning",
             f"the gradient of {counted(len(names), 'parameter')} was zero in every element {when}: {listed(names)}. "
-            "Dead units (ReLU after a large step), a factor of zero, saturation, or float16 without a GradScaler give that.",
+            "Dead units (ReLU after a large step), a factor of zero, saturation, or float16 without a GradScaler give that; "
+            "behind layers that begin at zero, as some residual branches do, it is so at the first step alone.",
             tuple(names),
         )
     ]
