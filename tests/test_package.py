@@ -16,11 +16,13 @@ PROJECT = Path(__file__).parent.parent
 
 def test_the_public_names_are_these() -> None:
     assert sorted(relume.__all__) == [
-        "Callback", "EarlyStopping", "FreezeReport", "FreezeSchedule", "HeadReport", "InputSpec", "Keep",
-        "LoadReport", "Phase", "RelumeError", "RelumeWarning", "Result", "Run", "Stall", "Store", "Stream",
-        "Trainer", "__version__", "accuracy", "backbone", "build", "builder", "convert", "datasets", "diff",
-        "errors", "evaluate", "freeze", "frozen", "head_of", "history", "input_of", "inspect_file",
-        "load_model", "load_weights", "models", "parameter_groups", "predict", "read_state", "replace_head",
+        "CachedFeatures", "Callback", "ClassCounts", "ClassReport", "EarlyStopping", "FreezeReport",
+        "FreezeSchedule", "HeadReport", "ImageClassifier", "InputSpec", "Keep", "LoadReport", "Phase",
+        "Prediction", "PreflightReport", "RelumeError", "RelumeWarning", "Result", "Run", "Stall", "Store",
+        "Stream", "Trainer", "__version__", "accuracy", "backbone", "build", "builder", "cache_features",
+        "class_report", "convert", "datasets", "diff", "errors", "evaluate", "fit_heads", "freeze", "frozen",
+        "head_of", "history", "input_of", "inspect_file", "load_model", "load_weights", "models",
+        "parameter_groups", "predict", "predict_images", "preflight", "read_state", "replace_head",
         "save_model", "save_weights", "seed_everything", "state_table", "summary", "unfreeze",
     ]  # fmt: skip
     for name in relume.__all__:

@@ -32,10 +32,15 @@ if TYPE_CHECKING:
         state_table,
         summary,
     )
+    from relume.monitor.classes import ClassReport
     from relume.run import EarlyStopping, Run
     from relume.seeds import seed_everything
     from relume.train import Callback, Result, Trainer, accuracy, evaluate, history, predict
+    from relume.train.classes import ClassCounts, class_report
+    from relume.train.heads import fit_heads
+    from relume.train.images import ImageClassifier, Prediction, predict_images
     from relume.transfer import (
+        CachedFeatures,
         FreezeReport,
         FreezeSchedule,
         HeadReport,
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
         Phase,
         Stall,
         backbone,
+        cache_features,
         freeze,
         frozen,
         head_of,
@@ -51,19 +57,27 @@ if TYPE_CHECKING:
         replace_head,
         unfreeze,
     )
+    from relume.transfer.findings import PreflightReport
+    from relume.transfer.preflight import preflight
 
 __version__ = "0.1.0"
 
 _WHERE = {
+    "CachedFeatures": "relume.transfer",
     "Callback": "relume.train",
+    "ClassCounts": "relume.train.classes",
+    "ClassReport": "relume.monitor.classes",
     "EarlyStopping": "relume.run",
     "FreezeReport": "relume.transfer",
     "FreezeSchedule": "relume.transfer",
     "HeadReport": "relume.transfer",
+    "ImageClassifier": "relume.train.images",
     "InputSpec": "relume.transfer",
     "Keep": "relume.checkpoint",
     "LoadReport": "relume.models",
     "Phase": "relume.transfer",
+    "Prediction": "relume.train.images",
+    "PreflightReport": "relume.transfer.findings",
     "Result": "relume.train",
     "Run": "relume.run",
     "Stall": "relume.transfer",
@@ -74,9 +88,12 @@ _WHERE = {
     "backbone": "relume.transfer",
     "build": "relume.models",
     "builder": "relume.models",
+    "cache_features": "relume.transfer",
+    "class_report": "relume.train.classes",
     "convert": "relume.models",
     "diff": "relume.models",
     "evaluate": "relume.train",
+    "fit_heads": "relume.train.heads",
     "freeze": "relume.transfer",
     "frozen": "relume.transfer",
     "head_of": "relume.transfer",
@@ -87,6 +104,8 @@ _WHERE = {
     "load_weights": "relume.models",
     "parameter_groups": "relume.transfer",
     "predict": "relume.train",
+    "predict_images": "relume.train.images",
+    "preflight": "relume.transfer.preflight",
     "read_state": "relume.models",
     "replace_head": "relume.transfer",
     "save_model": "relume.models",
@@ -99,15 +118,21 @@ _WHERE = {
 _MODULES = ("datasets", "errors", "models")
 
 __all__ = [
+    "CachedFeatures",
     "Callback",
+    "ClassCounts",
+    "ClassReport",
     "EarlyStopping",
     "FreezeReport",
     "FreezeSchedule",
     "HeadReport",
+    "ImageClassifier",
     "InputSpec",
     "Keep",
     "LoadReport",
     "Phase",
+    "Prediction",
+    "PreflightReport",
     "RelumeError",
     "RelumeWarning",
     "Result",
@@ -121,11 +146,14 @@ __all__ = [
     "backbone",
     "build",
     "builder",
+    "cache_features",
+    "class_report",
     "convert",
     "datasets",
     "diff",
     "errors",
     "evaluate",
+    "fit_heads",
     "freeze",
     "frozen",
     "head_of",
@@ -137,6 +165,8 @@ __all__ = [
     "models",
     "parameter_groups",
     "predict",
+    "predict_images",
+    "preflight",
     "read_state",
     "replace_head",
     "save_model",

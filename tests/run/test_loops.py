@@ -273,4 +273,6 @@ def test_adding_a_scheduler_to_a_resumed_run_leaves_its_weights_alone(tmp_path: 
             assert model[0].weight[0, 0] == 7.0
             for _ in run.epochs(1):
                 for _batch in run.batches(loader):
+                    sum(p.sum() for p in model.parameters()).backward()
                     optimizer.step()
+                    optimizer.zero_grad()

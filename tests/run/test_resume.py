@@ -137,10 +137,11 @@ def test_an_old_training_goes_on_from_its_classic_file(tmp_path: Path) -> None:
     new = Line(tmp_path, from_checkpoint=tmp_path / "old.pt")
     with new.run as run:
         assert new.weights() == old.weights() and run.cursor.epoch == 2
-        for one in (old, new):
-            one.model.eval()
-            one.model(x).sum().backward()
-            one.optimizer.step()
+        with pytest.warns(RelumeWarning, match="is trained in evaluation mode"):
+            for one in (old, new):
+                one.model.eval()
+                one.model(x).sum().backward()
+                one.optimizer.step()
         assert new.weights() == old.weights()
     record = RunRecord.load(tmp_path / "line")
     assert record.lineage is not None and record.lineage["checkpoint"].endswith("old.pt")
@@ -402,7 +403,12 @@ def test_gradients_that_are_cleared_are_not_stored_and_those_that_go_on_are(tmp_
         model = nn.Linear(2, 1)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         loader = DataLoader(TensorDataset(torch.randn(40, 2)), 4)
-        with relume.Run("g", model=model, optimizer=optimizer, root=root, quiet=True, every="5 steps") as run:
+        with (
+            relume.Run("g", model=model, optimizer=optimizer, root=root, quiet=True, every="5 steps") as run,
+            pytest.warns(RelumeWarning, match="are not cleared between its steps")
+            if style in ("accumulate", "never")
+            else contextlib.nullcontext(),
+        ):
             for _ in run.epochs(1):
                 for number, (x,) in enumerate(run.batches(loader)):
                     if style == "before":
@@ -528,8 +534,10 @@ def test_random_numbers_go_on(tmp_path: Path) -> None:
         with line.run as run:
             random.random(), torch.rand(3)  # before the loop
             for _ in run.epochs(2):
-                for _batch in run.batches(line.loader):
+                for x, _ in run.batches(line.loader):
+                    line.model(x).sum().backward()
                     line.optimizer.step()
+                    line.optimizer.zero_grad()
                     drawn.append((run.cursor.step, random.random(), torch.rand(1).item()))
                     if run.cursor.step == stop_at:
                         raise KeyboardInterrupt

@@ -10,7 +10,7 @@ import torch
 
 from relume.errors import RelumeError
 from relume.generators import RandomScope
-from relume.names import named_parameters, parameter_names, unwrap
+from relume.names import is_uninitialized, named_parameters, parameter_names, unwrap
 from relume.run import state
 from relume.run.cursor import as_named
 from relume.run.scheduled import NAME as FREEZE
@@ -65,6 +65,8 @@ class Objects:
         scope.enter()
         try:
             for name, model in self.models.items():
+                if any(map(is_uninitialized, model.state_dict(keep_vars=True).values())):
+                    continue  # a lazy module does not know yet what it will be
                 with contextlib.suppress(RelumeError):
                     found[name] = model_document(unwrap(model))
         finally:

@@ -54,6 +54,8 @@ from relume.run.scheduled import Change, ScheduledFreezing, left_behind
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
+from relume.transfer.findings import Problem
+from relume.transfer.ledger import Ledger
 from relume.transfer.schedule import FreezeSchedule
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
@@ -98,6 +100,7 @@ class Run(AbstractContextManager["Run"]):
         cursor: where the run stands.
         last, best: for each metric its newest and its best value (smaller or larger by its name; NaN is never best).
         folder: where the run is stored.
+        ledger: what each parameter does in training: ``print(run.ledger.report())`` after the first step.
 
     Raises:
         RunNameError: the name cannot be a folder's name.
@@ -267,6 +270,7 @@ class Run(AbstractContextManager["Run"]):
             raise RootError(f"{self.folder} cannot be written: {error.strerror}.") from error
         self._segment = segment
         self._steps = StepCounter(self.cursor, self.optimizers.values())
+        self.ledger = Ledger(self.models, self.optimizers, self._warn, has_phases=self.freeze is not None)
         self.status = "running"
         self._process = os.getpid()
         self._report(notes, before)
@@ -365,6 +369,7 @@ class Run(AbstractContextManager["Run"]):
         if self.status != "running" or os.getpid() != self._process:  # a forked child does not end its parent's run
             return
         self._signals.remove()
+        self.ledger.explain(error)
         if self._freezing is not None and self.cursor.step and not self._has_looped and kind is None:
             self.note("freeze: this loop does not use run.batches(loader): the schedule stayed in its first phase")
         is_good = kind is None or (kind is SystemExit and not getattr(error, "code", None))
@@ -384,6 +389,8 @@ class Run(AbstractContextManager["Run"]):
             if self._is_replaying:
                 self._end_replay()  # nothing was left to do
             self._closed = self._pass
+            if is_good:
+                self.ledger.end()
             if is_good or (status != "failed" and ("by hand" in self._requests or self._signals.came_outside)):
                 self._save("end" if is_good else self.reason)
                 if not self._checkpoints.settle() or "retry" in self._requests:  # once more
@@ -405,6 +412,7 @@ class Run(AbstractContextManager["Run"]):
         )
         self.journal.close()
         self._steps.close()
+        self.ledger.close()
         for _, stream in self._streams.values():
             stream.close()
         self._keeper.stop()
@@ -466,6 +474,7 @@ class Run(AbstractContextManager["Run"]):
             self._said.add("open")
             self.note("a loader is read across epochs: after a resume it begins anew, so a resume is not exact")
         self._settle()
+        self.ledger.epoch_done()
         values, self._epoch_values = self._epoch_values, {}
         self._look_at_stopping(values)
         if self._freezing is not None:
@@ -590,6 +599,7 @@ class Run(AbstractContextManager["Run"]):
                 self.note(text)
         self._steps.add(new.optimizers.values())
         self._begin_freezing()
+        self.ledger.again()
 
     def _bind_freezing(self) -> None:
         if self._freezing is not None and self.models and not self._freezing.is_bound:
@@ -611,6 +621,7 @@ class Run(AbstractContextManager["Run"]):
         if change.text:
             self.note(change.text)
         self.log(change.values)
+        self.ledger.again(change.values["freeze/phase"])
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
@@ -679,6 +690,7 @@ class Run(AbstractContextManager["Run"]):
         for name, model in self.models.items():
             if name in models:
                 state.load_model_state(model, models[name], what=name)
+        self.ledger.forget()
         value = self._checkpoints.value_of(best)
         self.note(f"the model has the weights of its best checkpoint, {best.name} ({self.keep.monitor} {value:.6g})")
         return best
@@ -995,6 +1007,11 @@ class Run(AbstractContextManager["Run"]):
         """Say something on the console and keep it in the journal."""
         self.console.note(text)
         self.journal.write({"event": "note", "text": text, **self._place()})
+
+    def _warn(self, problem: Problem) -> None:
+        """A mistake that the ledger has found, as a warning and in the journal."""
+        self.journal.write({"event": "note", "text": problem.text, **self._place()})
+        warnings.warn(problem.text, RelumeWarning, stacklevel=2)
 
     def _require_running(self) -> None:
         if self.status != "running":

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from relume.data.calls import inputs_and_target
 from relume.errors import ConfigurationError, RunError
 from relume.monitor.classes import ClassReport
 from relume.train.callbacks import Callback
 from relume.train.evaluation import for_each_output
-from relume.train.metrics import accuracy, inputs_and_target
+from relume.train.metrics import accuracy
 from relume.train.precision import Precision
 
 if TYPE_CHECKING:

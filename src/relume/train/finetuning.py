@@ -19,7 +19,7 @@ from relume.models.contents import INPUT
 from relume.models.library import MAKERS, torchvision_weights_in
 from relume.transfer import FreezeReport, freeze, inputs
 from relume.transfer.backbones import backbone
-from relume.transfer.heads import heads_of
+from relume.transfer.classifiers import heads_of
 from relume.transfer.phases import Phase
 from relume.transfer.schedule import FreezeSchedule
 

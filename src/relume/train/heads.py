@@ -13,12 +13,12 @@ from torch import nn
 
 from relume import tree
 from relume.data import stream_of
+from relume.data.calls import Loss, device_of, inputs_and_target
 from relume.errors import ConfigurationError
 from relume.generators import isolated
 from relume.seeds import derive
 from relume.train.cached import CacheFeatures
-from relume.train.evaluation import Loss, device_of
-from relume.train.metrics import Metrics, inputs_and_target
+from relume.train.metrics import Metrics
 from relume.train.result import Result
 from relume.train.trainer import Trainer
 from relume.transfer import freeze, settle

@@ -121,22 +121,3 @@ def _flatten(name: str, value: Any, into: dict[str, float]) -> None:
             into[f"{name}/{number}"] = float(item)
     else:
         into[name] = float(value)
-
-
-def inputs_and_target(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """What of a batch goes into the model (positional, by name), and the target (``None`` when there is none).
-
-    ``(x, y)`` and ``(x1, x2, …, y)``: the last is the target. A dict: ``labels``, ``label``, ``targets``, ``target`` or
-    ``y`` is the target and the rest goes in by name. Anything else is an input without a target.
-    """
-    if isinstance(batch, Mapping):
-        inputs = dict(batch)
-        for key in ("labels", "label", "targets", "target", "y"):
-            if key in inputs:
-                return (), inputs, inputs.pop(key)
-        return (), inputs, None
-    if isinstance(batch, (tuple, list)) and len(batch) > 1:
-        return tuple(batch[:-1]), {}, batch[-1]
-    if isinstance(batch, (tuple, list)) and len(batch) == 1:
-        return (batch[0],), {}, None
-    return (batch,), {}, None

@@ -6,7 +6,6 @@ import contextlib
 import math
 import re
 import time
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,24 +15,16 @@ from torch import nn
 
 from relume import tree
 from relume.checkpoint import Checkpoint, Keep
-from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, RelumeWarning, TargetError
+from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity, target_problem
+from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
 from relume.run.schedulechecks import check_schedule
 from relume.train.cached import CachedFeatures, CacheFeatures
 from relume.train.cached import check as check_cache
 from relume.train.callbacks import Callback, Moments
 from relume.train.checks import check_kinds, check_optimizers
-from relume.train.evaluation import (
-    Loss,
-    call_loss,
-    call_model,
-    describe,
-    evaluate,
-    loss_arity,
-    predict,
-    target_problem,
-)
-from relume.train.metrics import Mean, Metrics, inputs_and_target
+from relume.train.evaluation import evaluate, predict
+from relume.train.metrics import Mean, Metrics
 from relume.train.precision import Precision, pick_device
 from relume.train.result import Result
 from relume.train.schedule import Schedules
@@ -281,8 +272,7 @@ class Trainer:
         if freeze is not None and self.optimizers:
             check_kinds(self.optimizers)
             return  # what is trained is the schedule's to say, and the Run checks it
-        for text in check_optimizers(self.model, self.optimizers):
-            warnings.warn(text, RelumeWarning, stacklevel=4)
+        check_optimizers(self.model, self.optimizers)
 
     def _config(self, epochs: int, freeze: FreezeSchedule | None) -> dict[str, Any]:
         """What the Trainer itself decides, stored with the run."""

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from relume.transfer.backbones import backbone, loaded
     from relume.transfer.classifiers import head_of, heads_of
+    from relume.transfer.features import CachedFeatures, cache_features
+    from relume.transfer.findings import PreflightReport
     from relume.transfer.freezing import freeze, frozen, held_modules, hold_modules, set_trainable, settle, unfreeze
     from relume.transfer.groups import parameter_groups
     from relume.transfer.heads import HeadReport, replace_head
     from relume.transfer.inputs import InputSpec, expect_input, input_of, known_input
+    from relume.transfer.ledger import Ledger
     from relume.transfer.phases import Phase, Stall
     from relume.transfer.report import Block, FreezeReport
     from relume.transfer.schedule import FreezeSchedule
@@ -23,15 +26,19 @@ if TYPE_CHECKING:
 _WHERE = {
     "Anatomy": "selection",
     "Block": "report",
+    "CachedFeatures": "features",
     "FreezeReport": "report",
     "FreezeSchedule": "schedule",
     "HeadReport": "heads",
     "InputSpec": "inputs",
+    "Ledger": "ledger",
     "Part": "selection",
     "Phase": "phases",
+    "PreflightReport": "findings",
     "Selection": "selection",
     "Stall": "phases",
     "backbone": "backbones",
+    "cache_features": "features",
     "expect_input": "inputs",
     "freeze": "freezing",
     "frozen": "freezing",
@@ -52,15 +59,19 @@ _WHERE = {
 __all__ = [
     "Anatomy",
     "Block",
+    "CachedFeatures",
     "FreezeReport",
     "FreezeSchedule",
     "HeadReport",
     "InputSpec",
+    "Ledger",
     "Part",
     "Phase",
+    "PreflightReport",
     "Selection",
     "Stall",
     "backbone",
+    "cache_features",
     "expect_input",
     "freeze",
     "frozen",

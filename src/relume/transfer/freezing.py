@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
+from weakref import WeakSet
 
 import torch
 from torch import nn
@@ -14,6 +15,9 @@ from relume.transfer.report import FreezeReport, report_of
 from relume.transfer.selection import Anatomy, Part, Selection, as_parts
 
 Mode = Literal["eval", "train"]
+
+_moving: WeakSet[nn.Module] = WeakSet()
+"""Frozen batch norms whose statistics are meant to move."""
 
 
 def freeze(
@@ -137,6 +141,11 @@ def set_trainable(model: nn.Module, mask: Mapping[str, bool]) -> None:
                 parameter.grad = None
 
 
+def moves_statistics(module: nn.Module) -> bool:
+    """Whether a frozen batch norm was said to go on gathering its statistics, by ``freeze(…, batchnorm="train")``."""
+    return module in _moving
+
+
 def settle(model: nn.Module) -> None:
     """Let go of modules that were wholly frozen and have something trainable in them now, such as a new head.
 
@@ -160,8 +169,10 @@ def _hold(anatomy: Anatomy, chosen: Selection, batchnorm: Mode, dropout: Mode) -
             continue
         if not ((batchnorm == "train" and is_batchnorm(module)) or (dropout == "train" and is_dropout(module))):
             hold(module)
+            _moving.discard(module)
         elif is_chosen:
             release(module)
+            _moving.add(module)
 
 
 def _thaw(anatomy: Anatomy, chosen: Selection, batchnorm: Mode) -> None:
