@@ -63,6 +63,7 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/imports.py
 	@$(BIN)/python bench/checkpoint.py
 	@$(BIN)/python bench/models.py
+	@$(BIN)/python bench/transfer.py
 	@$(BIN)/python bench/restart.py
 	@$(BIN)/python bench/reliability.py
 

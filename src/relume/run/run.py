@@ -428,7 +428,7 @@ class Run(AbstractContextManager["Run"]):
         return {"step": cursor.step, "epoch": cursor.epoch, "samples": cursor.samples, "time": round(time.time(), 4)}
 
     def _summary(self, seconds: float) -> Summary:
-        names = [n for n in self.last if f"{n}_epoch" not in self.last and not n.startswith("freeze/")]
+        names = [n for n in self.last if _is_shown(n, self.last)]
         rows = [(n, self.last[n], self.best.get(n, math.nan), self.best_epoch.get(n, 0)) for n in names]
         return Summary(self.status, self.reason, seconds, str(self.folder), rows)
 
@@ -480,7 +480,7 @@ class Run(AbstractContextManager["Run"]):
         if self._freezing is not None:
             self._freezing.epoch_done(values, self.last)
         self.journal.write({"event": "epoch_end", **self._place()})
-        self.console.epoch_end({n: v for n, v in values.items() if f"{n}_epoch" not in values})
+        self.console.epoch_end({n: v for n, v in values.items() if _is_shown(n, values)})
         if self.every.is_due_after(self.cursor.epoch):
             self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
         if self._wanted or self.cursor.step >= self._next_step:
@@ -1018,6 +1018,11 @@ class Run(AbstractContextManager["Run"]):
             raise ConfigurationError(
                 f'run {self.name!r} is not open ({self.status}): use it inside "with relume.Run(...) as run:".'
             )
+
+
+def _is_shown(name: str, values: Mapping[str, float]) -> bool:
+    """Whether a metric stands in a line of the console: not where its mean over the epoch does, or a note has said it."""
+    return f"{name}_epoch" not in values and not name.startswith("freeze/")
 
 
 def _is_new(mirror: Path) -> bool:
