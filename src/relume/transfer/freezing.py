@@ -162,9 +162,10 @@ def settle(model: nn.Module) -> None:
 
 def _hold(anatomy: Anatomy, chosen: Selection, batchnorm: Mode, dropout: Mode) -> None:
     """What was chosen, and what around it has nothing trainable left."""
+    own = {id(p) for p in chosen.parameters.values()}
     for path, module in anatomy.modules.items():
         parameters = list(module.parameters())
-        is_chosen = _is_chosen(path, module, chosen)
+        is_chosen = path in chosen.modules or _has_own(module, own)
         if any(p.requires_grad for p in parameters) or not (parameters or is_chosen):
             continue
         if not ((batchnorm == "train" and is_batchnorm(module)) or (dropout == "train" and is_dropout(module))):
@@ -176,11 +177,12 @@ def _hold(anatomy: Anatomy, chosen: Selection, batchnorm: Mode, dropout: Mode) -
 
 
 def _thaw(anatomy: Anatomy, chosen: Selection, batchnorm: Mode) -> None:
+    own = {id(p) for p in chosen.parameters.values()}
     for parameter in chosen.parameters.values():
         if _can_train(parameter):
             parameter.requires_grad_(True)
     for path, module in anatomy.modules.items():
-        is_chosen = _is_chosen(path, module, chosen)
+        is_chosen = path in chosen.modules or _has_own(module, own)
         if is_batchnorm(module):
             if is_chosen:
                 hold(module) if batchnorm == "eval" else release(module)
@@ -188,12 +190,8 @@ def _thaw(anatomy: Anatomy, chosen: Selection, batchnorm: Mode) -> None:
             release(module)
 
 
-def _is_chosen(path: str, module: nn.Module, chosen: Selection) -> bool:
-    """By itself, or because a parameter of its own was."""
-    if path in chosen.modules:
-        return True
-    own = {id(p) for p in module.parameters(recurse=False)}
-    return any(id(p) in own for p in chosen.parameters.values()) if own else False
+def _has_own(module: nn.Module, ids: set[int]) -> bool:
+    return any(id(p) in ids for p in module._parameters.values())
 
 
 def _can_train(parameter: torch.Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -23,7 +24,7 @@ def misspelt(inventory: Inventory) -> Iterator[Problem]:
     """Attributes that were meant to be ``requires_grad`` and say other than it does."""
     for name, parameter in inventory.parameters.items():
         for attribute, value in getattr(parameter, "__dict__", {}).items():
-            if _is_like_requires_grad(attribute) and isinstance(value, bool) and value != parameter.requires_grad:
+            if isinstance(value, bool) and value != parameter.requires_grad and _is_like_requires_grad(attribute):
                 yield Problem(
                     "misspelt",
                     "error",
@@ -39,9 +40,10 @@ def misspelt(inventory: Inventory) -> Iterator[Problem]:
 def _misspelt_on_module(name: str, path: str, module: nn.Module) -> Iterator[Problem]:
     is_torchs = type(module).__module__.partition(".")[0] in ("torch", "torchvision", "timm")
     for attribute, value in vars(module).items():
+        if not isinstance(value, bool):
+            continue
         is_exact = attribute == "requires_grad"
-        is_meant = is_exact or _is_like_requires_grad(attribute) or (is_torchs and attribute in _KERAS)
-        if not is_meant or not isinstance(value, bool):
+        if not (is_exact or _is_like_requires_grad(attribute) or (is_torchs and attribute in _KERAS)):
             continue
         wanted = value if attribute not in ("freeze", "frozen") else not value
         others = [p for p in module.parameters() if p.requires_grad != wanted]
@@ -270,6 +272,7 @@ def _items(value: Any) -> list[Any]:
     return list(value.values() if isinstance(value, dict) else value)[:_MOST_ITEMS]
 
 
+@functools.cache
 def _is_like_requires_grad(name: str) -> bool:
     if name == "requires_grad" or name.startswith("_"):
         return False

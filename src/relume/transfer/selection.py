@@ -89,11 +89,11 @@ class Anatomy:
     def without(self, kept: Selection) -> Selection:
         """All but ``kept``: the other parameters, and the other modules that hold tensors and nothing of ``kept``."""
         ids = {id(p) for p in kept.parameters.values()}
-        modules = {
-            path: module
-            for path, module in self.modules.items()
-            if path not in kept.modules and _has_tensors(module) and not _holds(module, ids, kept)
-        }
+        inner = {id(module) for module in kept.modules.values()}
+        around = {path for path, module in self.modules.items() if id(module) in inner}
+        around |= {name.rpartition(".")[0] for name, p in self.aliases.items() if id(p) in ids}
+        around |= {path[:end] for path in around for end in (n for n, c in enumerate(path) if c == ".")} | {""}
+        modules = {path: module for path, module in self.modules.items() if path not in around and _has_tensors(module)}
         below = {name: one for path in modules for name, one in self.below(path).items()}
         return Selection({name: p for name, p in self.parameters.items() if id(p) not in ids}, below)
 
@@ -136,11 +136,6 @@ class Anatomy:
 def as_parts(parts: Part | Iterable[Part]) -> list[Part]:
     """One part or several, as a list."""
     return [parts] if isinstance(parts, (str, nn.Module, nn.Parameter)) else list(parts)
-
-
-def _holds(module: nn.Module, ids: set[int], kept: Selection) -> bool:
-    inner = {id(one) for one in kept.modules.values()}
-    return any(id(p) in ids for p in module.parameters()) or any(id(one) in inner for one in module.modules())
 
 
 def _has_tensors(module: nn.Module) -> bool:
