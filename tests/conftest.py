@@ -15,6 +15,10 @@ from relume.data import memory
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shell put into the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# torch starts threads of autograd at the first backward pass, for all devices that it knows by then. torch.compile makes more
+# known; a process that compiled before its first backward pass cannot fork one that goes on training, as some tests do.
+torch.ones(1, requires_grad=True).backward()
+
 
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> Iterator[None]:

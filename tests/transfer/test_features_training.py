@@ -270,6 +270,7 @@ def freeze_more(trainer: Trainer) -> None:
     relume.freeze(trainer.model, "1.1")
 
 
+@pytest.mark.filterwarnings("ignore:1 frozen parameter changed")
 @pytest.mark.parametrize(
     ("change", "text"),
     [
