@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -305,6 +307,45 @@ def test_fingerprints_tell_code_settings_and_files(tmp_path: Path, monkeypatch: 
     fingerprint_of(loop)
     with file.open() as opened, pytest.raises(NoFingerprint, match=r"\[0\]\[0\] is a TextIOWrapper"):
         fingerprint_of([opened])
+
+
+def reads_a_folder(number: int) -> bytes:
+    return Path(f"photos/{number}").read_bytes()
+
+
+def test_fingerprints_tell_files_however_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("elsewhere.png").write_bytes(b"1")
+    Path("photos", "0").symlink_to(tmp_path / "elsewhere.png")
+    named = ("photos", Path("photos"), reads_a_folder)
+    before = [fingerprint_of(one) for one in named]
+    assert before == [fingerprint_of(one) for one in named]
+    Path("elsewhere.png").write_bytes(b"12")
+    assert all(old != fingerprint_of(one) for old, one in zip(before, named, strict=True))
+
+
+@pytest.mark.parametrize("in_package", [False, True])
+def test_fingerprints_tell_modules_of_the_users_own(
+    in_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ("project_of_mine/labels.py" if in_package else "project_of_mine.py")
+    if in_package:
+        file.parent.mkdir()
+        (file.parent / "__init__.py").write_text("__version__ = '1'\n")
+    name = "project_of_mine.labels" if in_package else "project_of_mine"
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for body in ("return 1", "return 1 + 1"):
+        file.write_text(f"__version__ = '1'\ndef label(): {body}\n")
+        for loaded in [one for one in sys.modules if one.startswith("project_of_mine")]:
+            del sys.modules[loaded]
+        importlib.invalidate_caches()
+        module = importlib.import_module(name)
+        found.append(
+            (fingerprint_of(module), fingerprint_of(sys.modules["project_of_mine"]), fingerprint_of(module.label))
+        )
+    assert all(one != other for one, other in zip(*found, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------------------ many heads
