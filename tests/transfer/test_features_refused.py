@@ -364,6 +364,21 @@ def heads() -> dict[str, Any]:
     }
 
 
+def test_heads_of_another_backbone_are_not_gone_on_with(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"loss": nn.CrossEntropyLoss(), "epochs": 1, "root": tmp_path, "quiet": True}
+    loader = DataLoader(samples(), 4)
+    first, second = (model() for _ in range(2))
+    nn.init.normal_(second[0].weight)
+    nn.init.normal_(first[2].weight)  # the classifier is exchanged: it may be any
+    before = second[0].weight.clone()
+    fit_heads(first, {"a": 4}, loader, **settings)
+    fit_heads(first, {"a": 4}, loader, **settings)
+    with pytest.raises(ConfigurationError, match="the run 'a' in .* was trained on a backbone with other weights"):
+        fit_heads(second, {"a": 4}, loader, **settings)
+    assert second[0].weight.equal(before), "the backbone given is not changed"
+    fit_heads(second, {"b": 4}, loader, **settings)
+
+
 def test_many_heads_share_one_table_and_each_is_a_run(tmp_path: Path) -> None:
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Linear(4, 6), nn.ReLU())

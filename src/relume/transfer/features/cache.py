@@ -197,8 +197,13 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 def weights_of(cut: Cut) -> str:
     """The hash of all parameters and buffers of the lower part."""
+    return hash_of(cut.tensors)
+
+
+def hash_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """The hash of tensors by name: their dtypes, shapes and bytes."""
     hashes = []
-    for name, tensor in cut.tensors:
+    for name, tensor in tensors:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         data = flat.view(torch.uint8).numpy().data if flat.numel() else b""
         hashes.append(f"{name} {tensor.dtype} {tuple(tensor.shape)} {hash_bytes(data)}")
