@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import random
 import sys
 from pathlib import Path
@@ -180,6 +181,15 @@ def test_by_hand(tmp_path: Path) -> None:
         cache_features(made, DataLoader(TensorDataset(torch.ones(6, 4)), 2))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"views": 0}, "views=0: it is a whole"), ({"dtype": "half"}, "dtype='half': it is a floating")],
+)
+def test_by_hand_arguments_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{message}"):
+        cache_features(model(), DataLoader(samples(), 5), **given)
+
+
 def test_dict_batches(tmp_path: Path) -> None:
     class Named(Dataset[Any]):
         def __len__(self) -> int:
@@ -246,6 +256,18 @@ def test_gc_frees_what_is_damaged_or_old_and_nothing_that_is_open(tmp_path: Path
     assert collect_features(tmp_path, dry_run=False).folders == [folder]
     assert not folder.exists()
     assert collect_features(tmp_path / "nowhere").folders == []
+
+
+def test_gc_frees_what_a_killed_writer_left_beside_a_whole_table(tmp_path: Path) -> None:
+    folder = one_table(tmp_path)
+    whole = sorted(folder.iterdir())
+    old, new = folder / "00000000-0.rows", folder / "11111111-0.rows"
+    for path in (old, new):
+        path.write_bytes(b"0" * 100)
+    os.utime(old, (0, 0))
+    report = collect_features(tmp_path, dry_run=False)
+    assert (report.folders, report.leftovers, report.leftover_bytes) == ([], [old], 100)
+    assert sorted(folder.iterdir()) == sorted([*whole, new]), "what may be being written stays"
 
 
 def test_more_than_the_memory_may_take_lies_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

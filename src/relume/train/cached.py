@@ -18,6 +18,7 @@ from relume.run import Run
 from relume.train.evaluation import evaluation_mode
 from relume.transfer.features import FeatureCache, NoCut, NothingConstant, Setting, cache_for
 from relume.transfer.features.cost import NoGain
+from relume.transfer.features.setting import check_storage
 from relume.transfer.selection import Anatomy
 
 CacheFeatures = Literal["auto"] | bool
@@ -234,10 +235,7 @@ def check(asked: object, dtype: object, views: object) -> None:
     """
     if asked not in ("auto", True, False) or not isinstance(asked, (bool, str)):
         raise ConfigurationError(f"cache_features={asked!r}: it is 'auto', True or False.")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ConfigurationError(f"cache_dtype={dtype!r}: it is a floating-point dtype such as torch.float16.")
-    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 1):
-        raise ConfigurationError(f"cache_views={views!r}: it is a whole number of at least 1.")
+    check_storage(dtype, views, "cache_")
     if asked is False and (dtype is not None or views is not None):
         warnings.warn("cache_features=False: cache_dtype and cache_views have no effect.", RelumeWarning, stacklevel=4)
 
