@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +181,15 @@ def test_by_hand(tmp_path: Path) -> None:
         cache_features(made, DataLoader(TensorDataset(torch.ones(6, 4)), 2))
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"views": 0}, "views=0: it is a whole"), ({"dtype": "half"}, "dtype='half': it is a floating")],
+)
+def test_by_hand_arguments_that_make_no_sense(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{message}"):
+        cache_features(model(), DataLoader(samples(), 5), **given)
+
+
 def test_dict_batches(tmp_path: Path) -> None:
     class Named(Dataset[Any]):
         def __len__(self) -> int:
@@ -246,6 +258,18 @@ def test_gc_frees_what_is_damaged_or_old_and_nothing_that_is_open(tmp_path: Path
     assert collect_features(tmp_path / "nowhere").folders == []
 
 
+def test_gc_frees_what_a_killed_writer_left_beside_a_whole_table(tmp_path: Path) -> None:
+    folder = one_table(tmp_path)
+    whole = sorted(folder.iterdir())
+    old, new = folder / "00000000-0.rows", folder / "11111111-0.rows"
+    for path in (old, new):
+        path.write_bytes(b"0" * 100)
+    os.utime(old, (0, 0))
+    report = collect_features(tmp_path, dry_run=False)
+    assert (report.folders, report.leftovers, report.leftover_bytes) == ([], [old], 100)
+    assert sorted(folder.iterdir()) == sorted([*whole, new]), "what may be being written stays"
+
+
 def test_more_than_the_memory_may_take_lies_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELUME_MEMORY_SHARE", "0")
     with pytest.raises(FeatureCacheError, match="there is no root"):
@@ -307,6 +331,45 @@ def test_fingerprints_tell_code_settings_and_files(tmp_path: Path, monkeypatch: 
         fingerprint_of([opened])
 
 
+def reads_a_folder(number: int) -> bytes:
+    return Path(f"photos/{number}").read_bytes()
+
+
+def test_fingerprints_tell_files_however_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("elsewhere.png").write_bytes(b"1")
+    Path("photos", "0").symlink_to(tmp_path / "elsewhere.png")
+    named = ("photos", Path("photos"), reads_a_folder)
+    before = [fingerprint_of(one) for one in named]
+    assert before == [fingerprint_of(one) for one in named]
+    Path("elsewhere.png").write_bytes(b"12")
+    assert all(old != fingerprint_of(one) for old, one in zip(before, named, strict=True))
+
+
+@pytest.mark.parametrize("in_package", [False, True])
+def test_fingerprints_tell_modules_of_the_users_own(
+    in_package: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / ("project_of_mine/labels.py" if in_package else "project_of_mine.py")
+    if in_package:
+        file.parent.mkdir()
+        (file.parent / "__init__.py").write_text("__version__ = '1'\n")
+    name = "project_of_mine.labels" if in_package else "project_of_mine"
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for body in ("return 1", "return 1 + 1"):
+        file.write_text(f"__version__ = '1'\ndef label(): {body}\n")
+        for loaded in [one for one in sys.modules if one.startswith("project_of_mine")]:
+            del sys.modules[loaded]
+        importlib.invalidate_caches()
+        module = importlib.import_module(name)
+        found.append(
+            (fingerprint_of(module), fingerprint_of(sys.modules["project_of_mine"]), fingerprint_of(module.label))
+        )
+    assert all(one != other for one, other in zip(*found, strict=True))
+
+
 # ------------------------------------------------------------------------------------------------------------ many heads
 
 
@@ -321,6 +384,21 @@ def heads() -> dict[str, Any]:
         },
         "deep": nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)),
     }
+
+
+def test_heads_of_another_backbone_are_not_gone_on_with(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"loss": nn.CrossEntropyLoss(), "epochs": 1, "root": tmp_path, "quiet": True}
+    loader = DataLoader(samples(), 4)
+    first, second = (model() for _ in range(2))
+    nn.init.normal_(second[0].weight)
+    nn.init.normal_(first[2].weight)  # the classifier is exchanged: it may be any
+    before = second[0].weight.clone()
+    fit_heads(first, {"a": 4}, loader, **settings)
+    fit_heads(first, {"a": 4}, loader, **settings)
+    with pytest.raises(ConfigurationError, match="the run 'a' in .* was trained on a backbone with other weights"):
+        fit_heads(second, {"a": 4}, loader, **settings)
+    assert second[0].weight.equal(before), "the backbone given is not changed"
+    fit_heads(second, {"b": 4}, loader, **settings)
 
 
 def test_many_heads_share_one_table_and_each_is_a_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,37 @@ def test_a_killed_run_goes_on_bit_for_bit_when_the_features_are_gone(tmp_path: P
     assert len(gone.folders) == 1 and gone.freed_bytes > 40 * 6 * 4
     second, _ = fit(frozen_small(), tmp_path / "cut", True)
     assert whole.losses[-len(second.losses) :] == second.losses and second.losses
+
+
+class Long(nn.Module):
+    """Takes so much time, or so little, that features are worth it, or not."""
+
+    seconds = 0.1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(self.seconds)
+        return x
+
+
+@pytest.mark.parametrize("is_slow", [True, False])
+def test_what_was_decided_by_the_clock_holds_for_a_resumed_run(
+    is_slow: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def model() -> nn.Module:
+        made = frozen_small()
+        made[0].append(Long())
+        return made
+
+    monkeypatch.setattr(Long, "seconds", 0.1 if is_slow else 0.0)
+    odd = data(41)  # the last sample is computed alone, which is another arithmetic
+    whole, _ = fit(model(), tmp_path / "whole", "auto", dataset=odd)
+    fit(model(), tmp_path / "cut", "auto", kill_at=14, fit={"every": "1 steps"}, dataset=odd)
+    build.open_tables.clear()
+    collect_features(tmp_path / "cut", dry_run=False, days=0)
+    monkeypatch.setattr(Long, "seconds", 0.0 if is_slow else 0.1)
+    second, _ = fit(model(), tmp_path / "cut", "auto", dataset=odd)
+    assert whole.losses[-len(second.losses) :] == second.losses and second.losses
+    assert {row[1:] for row in whole.rows} == {row[1:] for row in second.rows} == {(6,) if is_slow else (3, 32, 32)}
 
 
 def test_a_run_may_change_between_features_and_samples(tmp_path: Path) -> None:

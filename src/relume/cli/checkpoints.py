@@ -90,15 +90,16 @@ def gc(
 
     report = _store(root).gc(dry_run=not delete, timeout_seconds=wait)
     features = collect_features(root, dry_run=not delete, days=days)
-    packs, leftovers = len(report.deleted) + len(report.compacted), len(report.leftovers)
-    freed = report.freed_bytes + report.leftover_bytes + features.freed_bytes
+    packs, leftovers = len(report.deleted) + len(report.compacted), len(report.leftovers) + len(features.leftovers)
+    left_bytes = report.leftover_bytes + features.leftover_bytes
+    freed = report.freed_bytes + left_bytes + features.freed_bytes
     if as_json:
         print_json({
             "deleted": delete,
             "freed_bytes": freed,
             "packs": [str(path) for path in report.deleted],
             "compacted": [str(path) for path in report.compacted],
-            "leftovers": [str(path) for path in report.leftovers],
+            "leftovers": [str(path) for path in (*report.leftovers, *features.leftovers)],
             "features": [str(path) for path in features.folders],
             "features_in_use": [str(path) for path in features.in_use],
             "unreadable": [{"path": str(path), "error": str(error)} for path, error in report.unreadable],
@@ -113,7 +114,7 @@ def gc(
             if count:
                 out.print(f"  {counted(count, 'pack')} {text}", highlight=False)
         if leftovers:
-            text = f"  {counted(leftovers, 'file')} that killed writers left ({size(report.leftover_bytes)})"
+            text = f"  {counted(leftovers, 'file')} that killed writers left ({size(left_bytes)})"
             out.print(text, highlight=False)
         if features.folders:
             text = (

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from relume.checkpoint.hashing import hash_bytes
 from relume.data import Stream, stream_of
 from relume.data.memory import NotEligible
 from relume.errors import ConfigurationError, FeatureCacheError, RelumeWarning
@@ -16,6 +17,8 @@ from relume.names import unwrap
 from relume.run import Run
 from relume.train.evaluation import evaluation_mode
 from relume.transfer.features import FeatureCache, NoCut, NothingConstant, Setting, cache_for
+from relume.transfer.features.cost import NoGain
+from relume.transfer.features.setting import check_storage
 from relume.transfer.selection import Anatomy
 
 CacheFeatures = Literal["auto"] | bool
@@ -47,6 +50,8 @@ class CachedFeatures:
         self._wrap = wrap
         self._train = _Part("train")
         self._val = _Part("val")
+        self._decided: dict[str, dict[str, Any]] = {}
+        self._is_over = False
 
     @property
     def forward(self) -> nn.Module | None:
@@ -65,6 +70,8 @@ class CachedFeatures:
         """
         if self.asked is False or (self.asked == "auto" and not _has_frozen_part(model)):
             return
+        if self._is_over:
+            self._decided, self._is_over = {}, False
         may_train = trainable_in(run, model, run.stream(train_loader).length)
         model.train()
         modes = [module.training for module in model.modules()]
@@ -90,6 +97,14 @@ class CachedFeatures:
         if self._train.loader is not None:
             run.read_instead(self._train.loader, None)
         self._train, self._val = _Part("train"), _Part("val")
+        self._is_over = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was decided by the clock, so that a resumed training computes what the undisturbed one does."""
+        return {name: dict(decision) for name, decision in self._decided.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._decided, self._is_over = {name: dict(decision) for name, decision in state.items()}, False
 
     def _settle(
         self,
@@ -109,9 +124,14 @@ class CachedFeatures:
         part.forget()
         part.signature, part.loader = signature, loader
         insist = self.asked is True
+        plan = {"epochs": run.cursor.epoch + epochs, "trained": _name_of(model, may_train)}
+        before = self._decided.pop(part.name, {})
+        is_cached = before.get("is_cached") if before.get("trained") == plan["trained"] else None
         try:
             if obstacle is not None:
                 raise NotEligible(obstacle)
+            if is_cached is False and not insist and before.get("epochs") == plan["epochs"]:
+                raise NoGain("this training began without features, as they would save too little")
             stream = run.stream(loader) if part.name == "train" else stream_of(loader, None, run.in_memory)
             part.take(
                 cache_for(
@@ -120,7 +140,7 @@ class CachedFeatures:
                     self.setting,
                     epochs=epochs,
                     root=run.root,
-                    insist=insist,
+                    insist=insist or is_cached is True,
                     views=self.views if part.name == "train" else None,
                     seed=run.seed,
                     trainable=may_train,
@@ -129,6 +149,8 @@ class CachedFeatures:
                 self._wrap,
             )
         except (NoCut, NotEligible) as reason:
+            if isinstance(reason, NoGain):
+                self._decided[part.name] = plan | {"is_cached": False}
             is_later = run.cursor.epoch > 0 or part.had_features or getattr(run, "freeze", None) is not None
             self._refuse(part, run, str(reason), may_end=is_later and isinstance(reason, NothingConstant))
         except ConfigurationError:
@@ -139,6 +161,7 @@ class CachedFeatures:
             self._refuse(part, run, f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]:.200}")
         else:
             assert part.cache is not None
+            self._decided[part.name] = plan | {"is_cached": True}
             for text in (part.cache.text, *part.cache.notes):
                 part.say(run, text)
 
@@ -197,6 +220,14 @@ def trainable_in(run: Run, model: nn.Module, steps: int | None) -> set[int]:
     return found
 
 
+def _name_of(model: nn.Module, may_train: set[int]) -> str:
+    """What may be trained, and the modes, in a word that is the same in every process."""
+    inner = unwrap(model)
+    names = [name for name, parameter in inner.named_parameters() if id(parameter) in may_train]
+    modules = [(name, module.training, id(module) in may_train) for name, module in inner.named_modules()]
+    return hash_bytes(repr((names, modules)).encode())
+
+
 def check(asked: object, dtype: object, views: object) -> None:
     """
     Raises:
@@ -204,10 +235,7 @@ def check(asked: object, dtype: object, views: object) -> None:
     """
     if asked not in ("auto", True, False) or not isinstance(asked, (bool, str)):
         raise ConfigurationError(f"cache_features={asked!r}: it is 'auto', True or False.")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ConfigurationError(f"cache_dtype={dtype!r}: it is a floating-point dtype such as torch.float16.")
-    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 1):
-        raise ConfigurationError(f"cache_views={views!r}: it is a whole number of at least 1.")
+    check_storage(dtype, views, "cache_")
     if asked is False and (dtype is not None or views is not None):
         warnings.warn("cache_features=False: cache_dtype and cache_views have no effect.", RelumeWarning, stacklevel=4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,17 +15,21 @@ from torch import nn
 from relume import tree
 from relume.data import stream_of
 from relume.data.calls import Loss, device_of, inputs_and_target
-from relume.errors import ConfigurationError
+from relume.errors import ConfigurationError, RelumeError
 from relume.generators import isolated
+from relume.monitor import RunRecord
+from relume.run import as_config
 from relume.seeds import derive
 from relume.train.cached import CacheFeatures
 from relume.train.metrics import Metrics
 from relume.train.result import Result
 from relume.train.trainer import Trainer
 from relume.transfer import freeze, settle
+from relume.transfer.features.cache import hash_of
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Place = Literal["auto", "classifier", "behind"]
+_BACKBONE = "backbone"
 _KNOWN = frozenset({"head", "optimizer", "config"})
 
 
@@ -65,7 +70,7 @@ def fit_heads(
     Called again, what is finished is not trained again, and what was stopped goes on.
 
     Raises:
-        ConfigurationError: a head that is none of these; names it.
+        ConfigurationError: a head that is none of these, or whose run was trained on another backbone; names it.
 
     Example:
         >>> import tempfile
@@ -88,6 +93,8 @@ def fit_heads(
     for name, (head, make, config) in read.items():
         with isolated(derive(seed, "head")):
             model, parameters = with_head(backbone, head, place, example)
+        below = _hash_below(model, backbone, parameters)
+        _require_same(name, root, below)
         trainer = Trainer(
             model,
             loss=loss,
@@ -97,7 +104,9 @@ def fit_heads(
             cache_features=cache_features,
             **settings,
         )
-        results[name] = trainer.fit(train_loader, val_loader, epochs=epochs, run=name, root=root, config=config)
+        results[name] = trainer.fit(
+            train_loader, val_loader, epochs=epochs, run=name, root=root, config=as_config(config) | {_BACKBONE: below}
+        )
         if on is not None:
             on(name, model)
     return results
@@ -123,6 +132,26 @@ def with_head(
         parameter.requires_grad_(True)
     settle(model)
     return model, own
+
+
+def _hash_below(model: nn.Module, backbone: nn.Module, own: list[nn.Parameter]) -> str:
+    """The hash of what a model has of its backbone: all but its own head."""
+    heads, buffers = {id(parameter) for parameter in own}, {id(buffer) for buffer in backbone.buffers()}
+    kept = [(name, tensor) for name, tensor in model.named_parameters() if id(tensor) not in heads]
+    return hash_of([*kept, *((name, tensor) for name, tensor in model.named_buffers() if id(tensor) in buffers)])
+
+
+def _require_same(name: str, root: str | Path, below: str) -> None:
+    """A run that goes on would load the backbone that it was trained on into the one given, which all heads share."""
+    try:
+        record = RunRecord.load(Path(os.environ.get("RELUME_ROOT") or root) / name)
+    except RelumeError:  # there is none to go on with
+        return
+    if record.config.get(_BACKBONE, below) != below:
+        raise ConfigurationError(
+            f"the run {name!r} in {root} was trained on a backbone with other weights, so that it cannot go on with this "
+            "one. Give the head another name, or give another root=."
+        )
 
 
 def _place_of(shared: nn.Module, head: int | nn.Module, example: Any) -> Place:

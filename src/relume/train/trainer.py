@@ -131,7 +131,6 @@ class Trainer:
         self.evaluation: dict[str, float] = {}
         self.checkpoint: Checkpoint | None = None
         self._last_finite: float | None = None
-        self._progress = _Progress(accumulate)
         self._schedules = Schedules(self.schedulers, schedule_every, monitor)
         self._custom_step = step
         self._compile = compile
@@ -144,6 +143,7 @@ class Trainer:
             Setting(self.device, self.precision.dtype),
             wrap=torch.compile if compile else None,  # type: ignore[arg-type]
         )
+        self._progress = _Progress(accumulate, self._features)
 
     # ------------------------------------------------------------------------------------------------------------ fit
 
@@ -546,10 +546,12 @@ class Trainer:
 
 
 class _Progress:
-    """Where the Trainer stands within an epoch: the mean of the losses so far, and the group that is accumulated."""
+    """Where the Trainer stands within an epoch: the mean of the losses so far, the group that is accumulated, and what of
+    the data is read as features."""
 
-    def __init__(self, accumulate: int) -> None:
+    def __init__(self, accumulate: int, features: CachedFeatures) -> None:
         self._accumulate = accumulate
+        self._features = features
         self._is_restored = False
         self.mean = Mean()
         self.group = _Group(accumulate)
@@ -565,9 +567,15 @@ class _Progress:
         self.mean, self.group = Mean(), _Group(self._accumulate)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"mean": self.mean.state_dict(), "group": self.group.state_dict(), "accumulate": self._accumulate}
+        return {
+            "mean": self.mean.state_dict(),
+            "group": self.group.state_dict(),
+            "accumulate": self._accumulate,
+            "features": self._features.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._features.load_state_dict(state.get("features", {}))
         if state["accumulate"] == self._accumulate:
             self.mean.load_state_dict(state["mean"])
             self.group.load_state_dict(state["group"])

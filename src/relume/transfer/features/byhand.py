@@ -15,7 +15,7 @@ from relume.errors import FeatureCacheError, NoMatchError, closest
 from relume.names import unwrap
 from relume.transfer.features.cache import FeatureCache, cache_for
 from relume.transfer.features.constant import NoCut
-from relume.transfer.features.setting import Setting
+from relume.transfer.features.setting import Setting, check_storage
 from relume.transfer.features.table import FeatureDataset
 
 
@@ -70,6 +70,7 @@ def cache_features(
     Raises:
         FeatureCacheError: nothing of the model is a function of the sample alone, or the samples are not the same each
             time they are fetched; says which module or why.
+        ConfigurationError: ``views`` or ``dtype`` makes no sense.
         NoMatchError: ``cut`` is no module of the model.
 
     Example:
@@ -83,6 +84,7 @@ def cache_features(
         >>> features.shape, cached.head(features).shape
         (torch.Size([4, 3]), torch.Size([4, 2]))
     """
+    check_storage(dtype, views)
     names = [name for name, _ in unwrap(model).named_modules() if name]
     if cut is not None and cut not in names:
         raise NoMatchError(f"cut={cut!r} is no module of {type(model).__name__}: {closest(str(cut), names)}")

@@ -12,12 +12,11 @@ from torch import nn
 
 from relume import tree
 from relume.checkpoint.hashing import hash_bytes
-from relume.data.memory import NotEligible
 from relume.names import unwrap
 from relume.seeds import derive
 from relume.transfer.features.build import Built, build, open_tables, rows_agree
 from relume.transfer.features.constant import NoCut
-from relume.transfer.features.cost import Estimate
+from relume.transfer.features.cost import Estimate, NoGain
 from relume.transfer.features.cut import Cut, find_cut, tensors_of
 from relume.transfer.features.intercept import UpTo
 from relume.transfer.features.kept import FeatureFolder
@@ -111,7 +110,7 @@ def cache_for(
     samples = Samples(loader, views=views, seed=seed)
     folder = None if root is None else FeatureFolder(root)
     if epochs < 2 and not insist and not (folder is not None and folder.folder.is_dir()):
-        raise NotEligible("one epoch is left, and there are no features from before")
+        raise NoGain("one epoch is left, and there are no features from before")
     three = [0, samples.count // 2, samples.count - 1]
     inputs, named, _, _ = inputs_of(samples.some(three))
     inputs, named = tree.move(inputs, setting.device), tree.move(named, setting.device)
@@ -198,8 +197,13 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 def weights_of(cut: Cut) -> str:
     """The hash of all parameters and buffers of the lower part."""
+    return hash_of(cut.tensors)
+
+
+def hash_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """The hash of tensors by name: their dtypes, shapes and bytes."""
     hashes = []
-    for name, tensor in cut.tensors:
+    for name, tensor in tensors:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         data = flat.view(torch.uint8).numpy().data if flat.numel() else b""
         hashes.append(f"{name} {tensor.dtype} {tuple(tensor.shape)} {hash_bytes(data)}")

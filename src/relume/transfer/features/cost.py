@@ -11,6 +11,10 @@ WRITE_BYTES_A_SECOND = 3e8
 _LEAST_SECONDS = 0.1
 
 
+class NoGain(NotEligible):
+    """Features could be had, and are not worth their time."""
+
+
 @dataclass
 class Estimate:
     """What caching costs and saves.
@@ -50,10 +54,10 @@ class Estimate:
     def require_gain(self) -> None:
         """
         Raises:
-            NotEligible: too little is saved; says how much.
+            NoGain: too little is saved; says how much.
         """
         if not self.is_asked and self.saved_seconds < _LEAST_SECONDS:
-            raise NotEligible(
+            raise NoGain(
                 f"it would save {max(self.saved_seconds, 0.0):.1f} s: a pass through the frozen part takes "
                 f"{self.pass_seconds:.2g} s, {'one epoch is' if self.epochs == 1 else f'{self.epochs} epochs are'} left and "
                 f"the features take {self.size_bytes / 1e6:,.1f} MB"

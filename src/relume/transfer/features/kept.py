@@ -220,13 +220,16 @@ class FeatureGarbage:
 
     Attributes:
         folders: tables that are damaged, half-written or were not used for long.
-        freed_bytes: what they come to.
+        freed_bytes: what these tables come to.
+        leftovers, leftover_bytes: files beside whole tables that killed writers, or a second one of the same table, left.
         in_use: tables that would have gone and are open in some process.
         kept_bytes: what stays.
     """
 
     folders: list[Path] = field(default_factory=list)
     freed_bytes: int = 0
+    leftovers: list[Path] = field(default_factory=list)
+    leftover_bytes: int = 0
     in_use: list[Path] = field(default_factory=list)
     kept_bytes: int = 0
 
@@ -237,11 +240,16 @@ def collect_features(root: Path, *, dry_run: bool = True, days: float = KEPT_DAY
     What a process has open stays. Features can be computed again: nothing is lost but time.
     """
     folder = FeatureFolder(root).folder
-    gone, in_use, freed, kept = [], [], 0, 0
+    gone, in_use, freed, left_bytes, kept = [], [], 0, 0, 0
+    left: list[Path] = []
     for one in sorted(folder.iterdir()) if folder.is_dir() else []:
         size = sum(path.stat().st_size for path in one.rglob("*") if path.is_file())
         if not one.is_dir() or not _is_garbage(one, days):
-            kept += size
+            strays = _left_in(one) if one.is_dir() else []
+            stray_bytes = sum(path.stat().st_size for path in strays)
+            left, left_bytes, kept = left + strays, left_bytes + stray_bytes, kept + size - stray_bytes
+            for path in strays if not dry_run else ():
+                files.remove(path)
             continue
         with contextlib.ExitStack() as stack:
             try:
@@ -254,7 +262,21 @@ def collect_features(root: Path, *, dry_run: bool = True, days: float = KEPT_DAY
             if not dry_run:
                 files.remove(one / _MANIFEST)  # first: what is half gone is not taken for whole
                 shutil.rmtree(one, ignore_errors=True)
-    return FeatureGarbage(gone, freed, in_use, kept)
+    return FeatureGarbage(gone, freed, left, left_bytes, in_use, kept)
+
+
+def _left_in(folder: Path) -> list[Path]:
+    """Files in the folder of a whole table that its manifest does not name, and that nobody writes to any more."""
+    try:
+        named = {entry["name"] for entry in read_manifest(folder)["files"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    found = [path for pattern in ("*.rows", ".*.tmp") for path in sorted(folder.glob(pattern))]
+    return [path for path in found if path.name not in named and _is_abandoned(path.stat().st_mtime)]
+
+
+def _is_abandoned(written: float) -> bool:
+    return time.time() - written > 3600  # else perhaps being written
 
 
 def _is_garbage(folder: Path, days: float) -> bool:
@@ -262,7 +284,7 @@ def _is_garbage(folder: Path, days: float) -> bool:
     try:
         if not path.exists():
             newest = max((one.stat().st_mtime for one in folder.iterdir()), default=folder.stat().st_mtime)
-            return time.time() - newest > 3600  # perhaps being written
+            return _is_abandoned(newest)
         if time.time() - path.stat().st_mtime > days * 86_400:
             return True
         manifest = read_manifest(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import functools
 import os
@@ -17,6 +18,7 @@ import torch
 from blake3 import blake3
 from torch import nn
 
+from relume.checkpoint.hashing import hash_bytes
 from relume.transfer.modes import StaysInEval
 
 _MOST_FILES = 100_000
@@ -114,7 +116,7 @@ class _Reader:
         elif isinstance(value, type):
             self._class(value, path, depth)
         elif isinstance(value, types.ModuleType):
-            self.say("module", value.__name__, getattr(value, "__version__", ""))
+            self._module(value)
         elif isinstance(value, (types.BuiltinFunctionType, types.WrapperDescriptorType, types.MethodDescriptorType)):
             self.say("builtin", value.__module__, value.__qualname__)
         elif isinstance(
@@ -138,8 +140,6 @@ class _Reader:
             self._bytes(flat.numpy().data)
 
     def _bytes(self, data: memoryview) -> None:
-        from relume.checkpoint.hashing import hash_bytes
-
         self.say(hash_bytes(data))
 
     def _sequence(self, value: list[Any] | tuple[Any, ...], path: str, depth: int) -> None:
@@ -154,7 +154,7 @@ class _Reader:
 
     def _file(self, text: str, path: str) -> None:
         """A path counts with what is there: a file's size and time, and those of all files in a folder."""
-        if os.sep not in text or len(text) > 4096 or "\0" in text or "\n" in text:
+        if not text or len(text) > 4096 or "\0" in text or "\n" in text:
             return
         try:
             status = Path(text).stat()
@@ -170,8 +170,19 @@ class _Reader:
                 count += 1
                 if count > _MOST_FILES:
                     raise NoFingerprint(f"{path} is a folder with more than {_MOST_FILES:,} files")
-                inner = Path(folder, name).lstat()
+                inner = _status(Path(folder, name))
                 self.say(name, inner.st_size, inner.st_mtime_ns)
+
+    def _module(self, value: types.ModuleType) -> None:
+        """A module of the user's own counts by its source and that of its package: what is called in it is not followed."""
+        version = _library(value.__name__)
+        self.say("module", value.__name__, version or "")
+        if version is None:
+            top = value.__name__.partition(".")[0]
+            parts = [module for name, module in sys.modules.items() if name.partition(".")[0] == top]
+            for file in sorted({str(getattr(part, "__file__", None)) for part in (value, *parts)}):
+                with contextlib.suppress(OSError):
+                    self.say(file, hash_bytes(Path(file).read_bytes()))
 
     def _function(self, value: types.FunctionType, path: str, depth: int) -> None:
         self.say("function", value.__module__, value.__qualname__)
@@ -197,6 +208,8 @@ class _Reader:
                 self.say(sorted(map(repr, constant)))
             else:
                 self.say(repr(constant))
+                if isinstance(constant, str) and constant.strip("./"):  # "." and "/" are what one splits at
+                    self._file(constant, path)
         for name in code.co_names:
             if name in names:
                 self.read(names[name], f"{path}'s {name}", depth)
@@ -241,11 +254,31 @@ def _is_plain(value: object) -> bool:
     return value is None or type(value) in (bool, int, float, complex, bytes) or isinstance(value, enum.Enum)
 
 
+def _status(path: Path) -> os.stat_result:
+    """Of a file, or of a link that leads nowhere."""
+    try:
+        return path.stat()
+    except OSError:
+        return path.lstat()
+
+
 def _library(module: str | None) -> str | None:
-    """The version of the package that a module belongs to; ``None`` for code of the user's own."""
+    """The version of the installed package that a module belongs to; ``None`` for code of the user's own."""
     top = (module or "").partition(".")[0]
-    if top in sys.stdlib_module_names and top != "__main__":
+    if top == "__main__":
+        return None
+    if top in sys.stdlib_module_names:
         return "python"
     package = sys.modules.get(top)
     version = getattr(package, "__version__", None)
-    return str(version) if isinstance(version, str) and top != "__main__" else None
+    is_installed = top == "relume" or _is_installed(str(getattr(package, "__file__", None)))
+    return str(version) if isinstance(version, str) and is_installed else None
+
+
+@functools.cache
+def _is_installed(file: str) -> bool:
+    """Whether a package lies where packages are installed: one in a project's folder changes under the same version."""
+    return not _INSTALLED.isdisjoint(Path(file).parts)
+
+
+_INSTALLED = frozenset({"site-packages", "dist-packages"})

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from relume.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -41,6 +43,18 @@ class Setting:
             torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled, torch.backends.cudnn.benchmark,
             torch.backends.cudnn.allow_tf32, _processor(),
         ]  # fmt: skip
+
+
+def check_storage(dtype: object, views: object, prefix: str = "") -> None:
+    """Whether these say how features can be stored; ``prefix`` begins their names in the message.
+
+    Raises:
+        ConfigurationError: they do not.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigurationError(f"{prefix}dtype={dtype!r}: it is a floating-point dtype such as torch.float16.")
+    if views is not None and (isinstance(views, bool) or not isinstance(views, int) or views < 1):
+        raise ConfigurationError(f"{prefix}views={views!r}: it is a whole number of at least 1.")
 
 
 def _processor() -> str:
