@@ -160,6 +160,8 @@ def test_patterns_freeze_parts(garments: Path, relume: Command) -> None:
         (("--weights", "missing.safetensors"), "missing.safetensors"),
         (("--weights", "IMAGENET"), "weights 'IMAGENET'"),
         (("--val-share", "1.5"), "held out for validation is 1.5"),
+        (("--cache-features",), "--cache-features: nothing is frozen"),
+        (("--cache-features", "--freeze", "backbone", "--augment"), "--cache-features: --augment makes other images"),
     ],
 )
 def test_options_that_make_no_sense(garments: Path, relume: Command, options: tuple[str, ...], message: str) -> None:

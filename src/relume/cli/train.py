@@ -256,6 +256,9 @@ def train(
     check_epochs(epochs)
     if momentum and optimizer is not OptimizerName.sgd:
         raise ConfigurationError(f"--momentum belongs to --optimizer sgd; {optimizer.value} has its own.")
+    if cache_features and (augment or not freeze):
+        why = "--augment makes other images each time" if augment else "nothing is frozen (--freeze backbone)"
+        raise ConfigurationError(f"--cache-features: {why}, so there are no features to keep. Leave one of them out.")
     has_weights = weights is not None or from_checkpoint is not None
     finetuning.check_fine_tuning(freeze or (), unfreeze_at, lr_backbone, epochs, has_weights)
     run_name = check_name(name) if name is not None else _name_of(dataset)
