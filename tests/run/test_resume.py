@@ -105,6 +105,12 @@ def test_going_on_from_a_chosen_checkpoint(how: Any, tmp_path: Path) -> None:
         Line(tmp_path, resume="77").train(1)
 
 
+def test_number_one_is_a_checkpoint_and_no_true(tmp_path: Path) -> None:
+    Line(tmp_path, keep=Keep(last=9)).train(3)
+    with Line(tmp_path, keep=Keep(last=9), resume=1).run as run:
+        assert (run.cursor.epoch, run.cursor.step) == (1, 5)
+
+
 def test_a_fork_keeps_its_lineage(tmp_path: Path) -> None:
     parent = Line(tmp_path, keep=Keep(last=9, monitor="val/loss")).train(3)
     fork = Line(tmp_path, "fork", from_checkpoint="line:2").train(3)

@@ -154,6 +154,13 @@ def test_an_overridden_rate_holds_in_the_phase_that_goes_on(tmp_path: Path) -> N
     assert rates(schedule, tmp_path, epochs=3, factor=0.1, override="lr")[-1] == [0.1, 0.01]
 
 
+def test_rates_that_the_schedule_no_longer_sets_are_the_optimizers_own_again(tmp_path: Path) -> None:
+    slow = FreezeSchedule([Phase("1", warmup=1000)])
+    assert rates(slow, tmp_path)[-1][0] < 0.1
+    assert rates(FreezeSchedule([Phase("1")]), tmp_path, epochs=2)[-1] == [0.1, 0.05]
+    assert rates(FreezeSchedule([Phase("1")]), tmp_path, epochs=3)[-1] == [0.1, 0.05]
+
+
 def notes_of(root: Path, kind: FreezeSchedule | None, capsys: pytest.CaptureFixture[str], **more: Any) -> str:
     line(root, kind, **more)
     return capsys.readouterr().out
@@ -202,6 +209,12 @@ def test_a_schedule_that_comes_or_goes_is_reported(tmp_path: Path, capsys: pytes
         "the script has no schedule any more (it was '8: 1 epoch; 4'): what was frozen stays so"
         in capsys.readouterr().out
     )
+
+
+def test_rates_of_a_schedule_that_is_gone_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line(tmp_path, FreezeSchedule([Phase("8", lr=0.002)]))
+    line(tmp_path, None, epochs=2)
+    assert "stays so, and so do the learning rates that it has set (override='lr' takes" in capsys.readouterr().out
 
 
 def test_an_added_layer_and_a_resized_head_resume_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -276,3 +276,14 @@ def test_the_report_shows_blocks() -> None:
     assert "statistics pinned" in report._repr_html_()
     deep = relume.freeze(torchvision.models.vit_b_16(), "*.bias")
     assert len(deep.blocks) <= 24 and sum(block.frozen for block in deep.blocks) == deep.frozen
+
+
+def test_lazy_layers_are_frozen_before_they_have_a_shape() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.LazyLinear(2))
+    relume.freeze(model, trainable="2")
+    model(torch.ones(1, 4))
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["2.weight", "2.bias"]
+    other = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
+    assert relume.freeze(other, "0").trainable == 8
+    other(torch.ones(1, 4))
+    assert (relume.frozen(other).frozen, relume.unfreeze(other).trainable) == (15, 23)

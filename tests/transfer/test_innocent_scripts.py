@@ -143,6 +143,47 @@ def frozen_averaged_copy() -> Made:
     return averaged_copy(is_frozen=True)
 
 
+def averaged_part_in_the_optimizer() -> Made:
+    """All parameters are given to the optimizer, those of the teacher too, which lies in the same model."""
+    student = mlp()
+    average = copy.deepcopy(student).requires_grad_(False)
+    model = nn.ModuleDict({"student": nn.Sequential(student, nn.Linear(3, 3)), "teacher": average})
+    optimizer = adam(model.parameters())
+
+    def step(x: torch.Tensor, y: torch.Tensor, epoch: int, batch: int) -> None:
+        update(optimizer, functional.mse_loss(model["student"](x), average(x) + 1))
+        with torch.no_grad():
+            for mine, other in zip(average.parameters(), student.parameters(), strict=True):
+                mine.lerp_(other, 0.1)
+
+    return {"model": model, "optimizer": optimizer}, step
+
+
+def wasserstein_critic() -> Made:
+    """The bias of its last layer is in both terms of a difference, so that its gradient is zero."""
+    critic = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 1))
+    optimizer = adam(critic.parameters())
+
+    def step(x: torch.Tensor, y: torch.Tensor, epoch: int, batch: int) -> None:
+        update(optimizer, critic(torch.randn(8, 4)).mean() - critic(x).mean())
+
+    return {"model": critic, "optimizer": optimizer}, step
+
+
+def unfrozen_by_hand() -> Made:
+    """While the checkpoint of the epoch before is still being written."""
+    model = nn.Sequential(nn.Linear(4, 1500), nn.Linear(1500, 1500), nn.Linear(1500, 3))
+    relume.freeze(model, trainable=["2"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+    def step(x: torch.Tensor, y: torch.Tensor, epoch: int, batch: int) -> None:
+        if epoch == 1:
+            relume.unfreeze(model)
+        update(optimizer, functional.cross_entropy(model(x), y))
+
+    return {"model": model, "optimizer": optimizer}, step
+
+
 def stochastic_weight_averaging() -> Made:
     made, inner = plain(mlp())
     average = torch.optim.swa_utils.AveragedModel(made["model"])
@@ -452,7 +493,8 @@ def float64_and_complex() -> Made:
 
 RIGHT = [
     gan, toggled_gan, teacher, teacher_without_gradients, conditional_branches, alternating_epochs, alternating_steps,
-    averaged_copy, frozen_averaged_copy, stochastic_weight_averaging, momentum_encoder, sparse_rows, dense_rows, only_biases,
+    averaged_copy, frozen_averaged_copy, averaged_part_in_the_optimizer, wasserstein_critic, unfrozen_by_hand,
+    stochastic_weight_averaging, momentum_encoder, sparse_rows, dense_rows, only_biases,
     tied, only_biases_of_tied, left_out_and_frozen, statistics_that_are_meant_to_move, low_rank, warm_up_from_zero,
     second_order, first_then_second_order, accumulated, cleared_to_zero, cleared_by_the_model, cleared_as_of_old, scaled,
     a_step_to_quieten_the_scheduler, lazy_layers, a_prompt_for_a_frozen_model, weights_of_losses, features_kept, compiled,

@@ -181,3 +181,7 @@ def test_groups_may_be_given_and_tied_parameters_count_once() -> None:
 def test_bad_groups_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises((ConfigurationError, NoMatchError), match=message):
         parameter_groups(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), **arguments)
+
+
+def test_one_group_is_no_list_of_letters() -> None:
+    assert [phase.parts() for phase in FreezeSchedule.gradual("layer4").all] == ["layer4"]

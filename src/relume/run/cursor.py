@@ -35,10 +35,19 @@ class StepCounter:
 
     Several optimizers that update between two batches count as one step; several updates of one optimizer between two
     batches count each. An update that a GradScaler skips is none.
+
+    Args:
+        before_update: called before each update, skipped ones included.
     """
 
-    def __init__(self, cursor: Cursor, optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    def __init__(
+        self,
+        cursor: Cursor,
+        optimizers: Iterable[torch.optim.Optimizer],
+        before_update: Callable[[], None] = lambda: None,
+    ) -> None:
         self._cursor = cursor
+        self._before_update = before_update
         self._base = cursor.step
         self._was_updated = False
         self._counts: dict[int, int] = {}
@@ -47,7 +56,9 @@ class StepCounter:
         self.add(optimizers)
 
     def add(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
-        self._handles += [optimizer.register_step_post_hook(self._hook()) for optimizer in optimizers]
+        for optimizer in optimizers:
+            self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._before_update()))
+            self._handles.append(optimizer.register_step_post_hook(self._hook()))
 
     def _hook(self) -> Callable[..., None]:
         key = len(self._counts)

@@ -269,7 +269,7 @@ class Run(AbstractContextManager["Run"]):
         except OSError as error:
             raise RootError(f"{self.folder} cannot be written: {error.strerror}.") from error
         self._segment = segment
-        self._steps = StepCounter(self.cursor, self.optimizers.values())
+        self._steps = StepCounter(self.cursor, self.optimizers.values(), self._checkpoints.before_update)
         self.ledger = Ledger(self.models, self.optimizers, self._warn, has_phases=self.freeze is not None)
         self.status = "running"
         self._process = os.getpid()
@@ -291,7 +291,7 @@ class Run(AbstractContextManager["Run"]):
             restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
         is_there = is_run(self.root / self.name) or was_begun(self.root / self.name)
         if self._resume is False or not is_there:
-            if self._resume not in (None, True, False):
+            if self._chosen is not None:
                 raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
             self.folder = make_run_folder(self.root, self.name, is_free=self._is_free_on_the_mirror)
             self.name = self.folder.name
@@ -313,10 +313,15 @@ class Run(AbstractContextManager["Run"]):
         """What of the run is mirrored besides its checkpoints, below the root."""
         return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in segments(self.folder))]
 
+    @property
+    def _chosen(self) -> str | int | Path | None:
+        """The checkpoint that ``resume=`` names, by its number perhaps: 1 is no True."""
+        return None if isinstance(self._resume, bool) else self._resume
+
     def _find_origin(self, before: RunRecord | None) -> Origin | None:
         if not self._made_folder:
-            if self._resume not in (None, True, False):
-                return resuming.chosen(self.store, self.name, self._resume)
+            if self._chosen is not None:
+                return resuming.chosen(self.store, self.name, self._chosen)
             own = resuming.newest(self.store, self.name)
             if own is not None:
                 return own
@@ -932,7 +937,7 @@ class Run(AbstractContextManager["Run"]):
             if before is not None:
                 lines += resuming.differences(before, self.config, self._versions)
             lines += resuming.machine_differences(origin.meta, self._objects.device())
-            if self._resume not in (None, True, False):
+            if self._chosen is not None:
                 lines.append(
                     f"resume={str(self._resume)!r} goes back to this checkpoint at each start: take it out now"
                 )

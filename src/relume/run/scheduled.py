@@ -52,10 +52,12 @@ class ScheduledFreezing:
         self._is_live = False
         self._is_warming = False
         self._must_apply = False
+        self._must_reset_rates = False  # the checkpoint's schedule has set learning rates, and this one does not
         self._was_inside: bool | None = None  # what the checkpoint says of the gradients' group
         self._saved: Mapping[str, Any] | None = None
         self._has_updated: Callable[[], bool] = lambda: True
         self._said = False
+        self._has_schedulers = False
         self._stalls_in: int | None = None  # the phase that `_stopping` belongs to
         self._may_be_another = False  # whether the model is still to be compared with the checkpoint's
         self._first: Change | None = None
@@ -80,6 +82,7 @@ class ScheduledFreezing:
         """
         self._root = common_root(models)
         self._models, self._optimizers, self._has_updated = models, optimizers, has_updated
+        self._has_schedulers = bool(schedulers)
         anatomy = Anatomy(self._root)
         held = {id(p) for o in optimizers.values() for group in o.param_groups for p in group["params"]}
         for number, phase in enumerate(self.schedule.all, 1):
@@ -184,8 +187,9 @@ class ScheduledFreezing:
             self._stopping, self._stalls_in = self._stall_of(number), number
         self.number, self._starts, self._must_apply = number, starts, False
         self._watch()
-        if self.schedule.sets_lr:
+        if self.schedule.sets_lr or self._must_reset_rates:
             self._set_rates(1.0)
+            self._must_reset_rates = False
         of = f"{place + 1} of {len(self.schedule.all)}"
         text = f"freeze: phase {of} ({phase}): {plan.trainable:,} of {counted(plan.total, 'parameter')} trainable"
         is_said = number < _TURNS_SAID * len(self.schedule.all)
@@ -307,6 +311,9 @@ class ScheduledFreezing:
         if self.schedule.repeat or any(phase.get("repeat") for phase in state["schedule"]):
             starts = starts if is_same else [Start(0, 0)]
         self._starts = starts
+        self._must_reset_rates = (
+            sets_rates(state["schedule"]) and not self.schedule.sets_lr and not self._has_schedulers
+        )
         self.number = state["number"] if is_same else None
         self._must_apply, self._is_live = not is_same, is_same
         self._stalls_in = state["number"] if self.schedule.repeat else len(starts) - 1
@@ -352,13 +359,21 @@ class ScheduledFreezing:
         return hashlib.sha256(names.encode()).hexdigest()[:16]
 
 
+def sets_rates(phases: list[Mapping[str, Any]]) -> bool:
+    """Whether a schedule, as a checkpoint describes it, sets learning rates."""
+    return any(phase["lr"] is not None or phase["warmup"] for phase in phases)
+
+
 def left_behind(saved: Mapping[str, Any]) -> list[str]:
     """A word on a schedule that a checkpoint has and the script lacks."""
     state = (saved.get("tracked") or {}).get(NAME)
     if not state:
         return []
+    phases = state["state"]["schedule"]
+    rates = ", and so do the learning rates that it has set (override='lr' takes the script's)"
     return [
-        f"freeze: the script has no schedule any more (it was {_said(state['state']['schedule'])!r}): what was frozen stays so"
+        f"freeze: the script has no schedule any more (it was {_said(phases)!r}): what was frozen stays so"
+        f"{rates if sets_rates(phases) else ''}"
     ]
 
 

@@ -74,7 +74,7 @@ def freeze(
             earlier = anatomy.before(before)
             chosen = Selection(chosen.parameters | earlier.parameters, chosen.modules | earlier.modules)
     for parameter in chosen.parameters.values():
-        parameter.requires_grad_(False)
+        parameter.requires_grad = False
         parameter.grad = None
     _hold(anatomy, chosen, batchnorm, dropout)
     return report_of(anatomy)
@@ -136,7 +136,7 @@ def set_trainable(model: nn.Module, mask: Mapping[str, bool]) -> None:
     """Freeze and unfreeze parameters by canonical name, gradients of frozen ones dropped; modes are left alone."""
     for name, parameter in Anatomy(model).parameters.items():
         if name in mask and _can_train(parameter):
-            parameter.requires_grad_(mask[name])
+            parameter.requires_grad = mask[name]
             if not mask[name]:
                 parameter.grad = None
 
@@ -180,7 +180,7 @@ def _thaw(anatomy: Anatomy, chosen: Selection, batchnorm: Mode) -> None:
     own = {id(p) for p in chosen.parameters.values()}
     for parameter in chosen.parameters.values():
         if _can_train(parameter):
-            parameter.requires_grad_(True)
+            parameter.requires_grad = True
     for path, module in anatomy.modules.items():
         is_chosen = path in chosen.modules or _has_own(module, own)
         if is_batchnorm(module):

@@ -374,13 +374,18 @@ class Ledger:
         }
         self._tell(no_gradient(watch.without, f"in {watch.steps + watch.idle} steps", self._modules_with_gradients()))
         if watch.looks >= _LEAST_LOOKS:
-            self._tell(zero_gradient(watch.zero, f"at {watch.looks} of the first {watch.steps} steps"))
+            self._tell(zero_gradient(self._dead(watch.zero), f"at {watch.looks} of the first {watch.steps} steps"))
         self._tell(still_rates(name, self._optimizers[name], watch.still_rates, inventory))
         # What a batch norm subtracts again, such as a bias before it, has a gradient of rounding errors alone.
         least = _NEGLIGIBLE * max((norm for kind, norm in self._gradients.values() if kind == "finite"), default=0.0)
         stuck = [key for key, place in still.items() if place.lr != 0.0 and self._gradients[key][1] > least]
         self._tell(unmoved(stuck, watch.steps, live))
         watch.before, watch.without, watch.zero = {}, {}, {}
+
+    def _dead(self, names: Iterable[str]) -> list[str]:
+        """Without biases beside a weight that learns: a loss of differences, as of a Wasserstein critic, has no use for them."""
+        kinds = {name: kind for name, (kind, _) in self._gradients.items()}
+        return [name for name in names if not name.endswith("bias") or kinds.get(f"{name[:-4]}weight") != "finite"]
 
     def _modules_with_gradients(self) -> set[str]:
         return {name.rpartition(".")[0] for name, (kind, _) in self._gradients.items() if kind != "none"}
@@ -425,7 +430,8 @@ class Ledger:
         changed = {}
         for (name, tensor), bits in zip(live.items(), measures.sums(list(live.values())), strict=True):
             one = self._frozen[name]
-            if bits != one.bits and (one.is_held or not mistakes.has_twin(inventory, name)):
+            is_stepped = one.is_held and tensor.grad is not None
+            if bits != one.bits and (is_stepped or not mistakes.has_twin(inventory, name)):
                 changed[name] = tensor
             self._frozen[name] = replace(one, bits=bits, version=measures.version_of(tensor))
         self._tell(frozen_changed(changed, inventory))

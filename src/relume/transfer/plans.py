@@ -36,7 +36,7 @@ class Plan:
         """Bring the model into this phase: 0.5 ms for a ResNet-50, where working it out takes 30."""
         for parameter, is_trained in self.parameters:
             if parameter.requires_grad is not is_trained:
-                parameter.requires_grad_(is_trained)
+                parameter.requires_grad = is_trained
             if not is_trained:
                 parameter.grad = None
         for module, stays in self.modules:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import nn
 
+from relume.names import is_uninitialized
 from relume.text import counted, printable
 from relume.transfer.modes import is_batchnorm, is_held
 from relume.transfer.selection import Anatomy
@@ -98,8 +99,8 @@ def report_of(anatomy: Anatomy) -> FreezeReport:
     return FreezeReport(
         model=type(anatomy.model).__name__,
         blocks=tuple(_blocks(anatomy)),
-        trainable=sum(p.numel() for p in trainable.values()),
-        frozen=sum(p.numel() for p in rest.values()),
+        trainable=_count(trainable.values()),
+        frozen=_count(rest.values()),
         trainable_names=tuple(trainable),
         frozen_names=tuple(rest),
         drifting=tuple(path for path, module in anatomy.modules.items() if _drifts(module)),
@@ -118,7 +119,7 @@ def _blocks(anatomy: Anatomy) -> Iterator[Block]:
     for row in best:
         own = [p for p in row.parameters if id(p) not in seen]
         seen |= {id(p) for p in own}
-        counts = [sum(p.numel() for p in own if p.requires_grad is flag) for flag in (True, False)]
+        counts = [_count(p for p in own if p.requires_grad is flag) for flag in (True, False)]
         if own:
             yield Block(row.name, row.kind, counts[0], counts[1], _note(row.modules))
 
@@ -163,3 +164,8 @@ def _note(modules: Iterable[nn.Module]) -> str:
 def _drifts(module: nn.Module) -> bool:
     own = list(module.parameters(recurse=False))
     return is_batchnorm(module) and bool(own) and not any(p.requires_grad for p in own) and not is_held(module)
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers they hold; a lazy one holds none yet."""
+    return sum(0 if is_uninitialized(p) else p.numel() for p in parameters)

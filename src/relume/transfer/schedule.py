@@ -92,7 +92,7 @@ class FreezeSchedule:
             from relume.transfer.groups import blocks_of
 
             groups = list(reversed(list(blocks_of(groups).values())))
-        parts = [as_parts(group) for group in groups]
+        parts = [as_parts(group) for group in ([groups] if isinstance(groups, str) else groups)]
         if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 1):
             raise ConfigurationError(f"most must be a whole number of at least 1, not {most!r}.")
         parts = parts[:most]
