@@ -41,8 +41,8 @@ def freeze(
 
     Changes ``requires_grad`` in place and drops the gradients of what it freezes. Modules all of whose parameters are frozen
     stay in evaluation mode through any later ``model.train()``; nothing is replaced, names and files stay as they are.
-    Modules without tensors (a dropout beside the head) follow ``model.train()`` unless they lie in such a module or a
-    pattern names them.
+    Modules without tensors, such as a dropout, do so where they lie in such a module, where a pattern names them, and with
+    ``trainable=`` between two that are frozen; a dropout in front of the head follows ``model.train()``.
 
     Returns:
         What is frozen and what is trainable now, by block.

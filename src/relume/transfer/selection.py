@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -87,15 +87,32 @@ class Anatomy:
         )
 
     def without(self, kept: Selection) -> Selection:
-        """All but ``kept``: the other parameters, and the other modules that hold tensors and nothing of ``kept``."""
+        """All but ``kept``: the other parameters, the other modules that hold tensors, and what lies between these."""
         ids = {id(p) for p in kept.parameters.values()}
         inner = {id(module) for module in kept.modules.values()}
         around = {path for path, module in self.modules.items() if id(module) in inner}
         around |= {name.rpartition(".")[0] for name, p in self.aliases.items() if id(p) in ids}
         around |= {path[:end] for path in around for end in (n for n, c in enumerate(path) if c == ".")} | {""}
         modules = {path: module for path, module in self.modules.items() if path not in around and _has_tensors(module)}
+        for path in around:
+            modules |= self._between(path, around, modules)
         below = {name: one for path in modules for name, one in self.below(path).items()}
         return Selection({name: p for name, p in self.parameters.items() if id(p) not in ids}, below)
+
+    def _between(self, path: str, around: set[str], chosen: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """Children without tensors that were registered between chosen ones, such as a dropout, and not behind what is kept."""
+        found: dict[str, nn.Module] = {}
+        waiting: dict[str, nn.Module] = {}
+        for key, child in self.modules[path].named_children():
+            name = f"{path}.{key}" if path else key
+            if name in around:
+                break
+            if name in chosen:
+                found |= waiting
+                waiting = {}
+            else:
+                waiting[name] = child
+        return found
 
     def below(self, path: str) -> dict[str, nn.Module]:
         """A module and all within it."""
