@@ -307,7 +307,7 @@ def freeze_more(trainer: Trainer) -> None:
     ("change", "text"),
     [
         (move_body, "computed again: the frozen part has changed"),
-        (move_body_behind_its_back, "computed again: sample"),
+        (move_body_behind_its_back, "computed again: the frozen part has changed"),
         (thaw, "not cached: nothing is constant: 0.0.weight is trained"),
         (freeze_more, "cached after 1.3 "),
     ],
@@ -341,5 +341,36 @@ def test_a_compiled_model_trains_on_features(tmp_path: Path) -> None:
         )  # fmt: skip
         loader = DataLoader(data(16), 8)
         trainer.fit(loader, loader, epochs=2, run=str(cache), root=tmp_path)
+        curves.append(seen.losses)
+    assert curves[0] == curves[1]
+
+
+class Scaled(nn.Linear):
+    """Its frozen part has a number that is no tensor, and that tracing does not meet."""
+
+    scale = 1.0
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.scale = 1.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.scale
+
+
+def test_a_number_inside_a_frozen_module_is_noticed_at_once(tmp_path: Path) -> None:
+    curves = []
+    for cache in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(Scaled(), nn.ReLU(), nn.Linear(3, 2))
+        relume.freeze(model, "0")
+        seen = Seen()
+        change = Between(1, lambda trainer: setattr(trainer.model[0], "scale", 3.0))
+        trainer = Trainer(
+            model, loss=nn.CrossEntropyLoss(), optimizer=torch.optim.SGD(model[2].parameters(), lr=0.1),
+            cache_features=cache, callbacks=[seen, change], device="cpu", seed=1, quiet=True,
+        )  # fmt: skip
+        samples = TensorDataset(torch.randn(16, 4), torch.zeros(16, dtype=torch.long))
+        trainer.fit(DataLoader(samples, 8), epochs=3, run=str(cache), root=tmp_path, every=False)
         curves.append(seen.losses)
     assert curves[0] == curves[1]

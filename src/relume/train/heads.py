@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -25,7 +26,9 @@ from relume.train.metrics import Metrics
 from relume.train.result import Result
 from relume.train.trainer import Trainer
 from relume.transfer import freeze, settle
+from relume.transfer.classifiers import Found, checked, find
 from relume.transfer.features.cache import hash_of
+from relume.transfer.heads import put_classes, replace_head
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 Place = Literal["auto", "classifier", "behind"]
@@ -90,9 +93,10 @@ def fit_heads(
         raise ConfigurationError(f"place={place!r}: it is 'auto', 'classifier' or 'behind'.")
     example = next(stream_of(train_loader, seed).epoch(0)) if place == "auto" else None
     results = {}
+    find_once = functools.cache(lambda: find(checked(backbone), None))  # it takes a trace of the model
     for name, (head, make, config) in read.items():
         with isolated(derive(seed, "head")):
-            model, parameters = with_head(backbone, head, place, example)
+            model, parameters = with_head(backbone, head, place, example, find_once)
         below = _hash_below(model, backbone, parameters)
         _require_same(name, root, below)
         trainer = Trainer(
@@ -113,7 +117,7 @@ def fit_heads(
 
 
 def with_head(
-    backbone: nn.Module, head: int | nn.Module, place: Place, example: Any
+    backbone: nn.Module, head: int | nn.Module, place: Place, example: Any, find_classifier: Callable[[], Found]
 ) -> tuple[nn.Module, list[nn.Parameter]]:
     """A model like ``backbone`` with the same tensors, frozen, and a head that is trained; and the head's parameters."""
     shared = sharing(backbone)
@@ -125,8 +129,11 @@ def with_head(
         if not isinstance(head, nn.Module):
             raise ConfigurationError(f"a head behind the backbone must be a module, not {head!r:.80}.")
         model: nn.Module = nn.Sequential(shared, head)
-    else:
+    elif isinstance(head, nn.Module):
         model = _replaced(shared, head)
+    else:
+        put_classes(shared, head, find_classifier())
+        model = shared
     own = [parameter for parameter in model.parameters() if id(parameter) not in before]
     for parameter in own:
         parameter.requires_grad_(True)
@@ -176,9 +183,7 @@ def _place_of(shared: nn.Module, head: int | nn.Module, example: Any) -> Place:
     return fits[0]
 
 
-def _replaced(model: nn.Module, head: int | nn.Module) -> nn.Module:
-    from relume.transfer.heads import replace_head
-
+def _replaced(model: nn.Module, head: nn.Module) -> nn.Module:
     replace_head(model, head)
     return model
 
