@@ -169,12 +169,17 @@ def test_a_frozen_batch_norm_without_parameters_is_pinned() -> None:
     assert not model[1].training
 
 
-def test_a_dropout_between_frozen_layers_is_off_and_one_before_the_head_is_on() -> None:
+@pytest.mark.parametrize("is_by_hand", [False, True])
+def test_a_dropout_between_frozen_layers_is_off_and_one_before_the_head_is_on(is_by_hand: bool) -> None:
     classifier = nn.Sequential(
         nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 3), nn.Dropout(), nn.Linear(3, 1), nn.Dropout(), nn.LayerNorm(1)
     )
     model = nn.Sequential(nn.Dropout(), nn.Linear(3, 3), nn.Dropout(), classifier, nn.Dropout())
-    relume.freeze(model, trainable="3.4")
+    if is_by_hand:
+        relume.freeze(model)
+        relume.unfreeze(model, "3.4")
+    else:
+        relume.freeze(model, trainable="3.4")
     model.train()
     on = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout) and module.training]
     assert on == ["2", "3.3", "3.5", "4"]

@@ -149,15 +149,27 @@ def moves_statistics(module: nn.Module) -> bool:
 def settle(model: nn.Module) -> None:
     """Let go of modules that were wholly frozen and have something trainable in them now, such as a new head.
 
-    What lies beside it and holds no tensors, such as a dropout, follows ``model.train()`` again too.
+    What stands beside that and holds no tensors, such as a dropout, follows ``model.train()`` again too, but for what lies
+    between frozen layers.
     """
     for module in Anatomy(model).modules.values():
         if is_held(module) and any(p.requires_grad for child in module.children() for p in child.parameters()):
-            release(module)
-            for child in module.children():
-                if not any(True for _ in (*child.parameters(), *child.buffers())):
-                    for one in child.modules():
-                        release(one)
+            _let_go(module)
+
+
+def _let_go(module: nn.Module) -> None:
+    release(module)
+    waiting: list[nn.Module] = []
+    has_met = False
+    for child in module.children():
+        if any(p.requires_grad for p in child.parameters()):
+            has_met = True
+        elif any(True for _ in (*child.parameters(), *child.buffers())):
+            waiting = waiting if has_met else []
+        else:
+            waiting.append(child)
+    for one in (inner for child in waiting for inner in child.modules()):
+        release(one)
 
 
 def _hold(anatomy: Anatomy, chosen: Selection, batchnorm: Mode, dropout: Mode) -> None:
@@ -186,8 +198,10 @@ def _thaw(anatomy: Anatomy, chosen: Selection, batchnorm: Mode) -> None:
         if is_batchnorm(module):
             if is_chosen:
                 hold(module) if batchnorm == "eval" else release(module)
-        elif is_chosen or any(p.requires_grad for p in module.parameters()):
+        elif is_chosen:
             release(module)
+        elif is_held(module) and any(p.requires_grad for p in module.parameters()):
+            _let_go(module)
 
 
 def _has_own(module: nn.Module, ids: set[int]) -> bool:
