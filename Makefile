@@ -45,7 +45,7 @@ test: $(VENV)/.ready
 
 test-long: $(VENV)/.ready
 	@echo "==> the long proofs"
-	@$(TEST) -m long -rP
+	@$(TEST) -m long -rP $(PROOFS)
 
 check: $(VENV)/.ready
 	@echo "==> format" && $(BIN)/ruff format --check

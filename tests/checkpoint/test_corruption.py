@@ -71,6 +71,7 @@ def test_flipped_bits_are_found(verify: Verify, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_every_flipped_bit_is_found(tmp_path: pathlib.Path) -> None:
     count = _flips(tmp_path, range, True)
     print(f"{count} flipped bits, all found")

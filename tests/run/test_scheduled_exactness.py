@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.run import frozen_trainings, trainings
@@ -15,6 +16,12 @@ STEPS = EPOCHS * STEPS_PER_EPOCH
 def changes(root: Path, run: str = "frozen") -> list[int]:
     """The steps at which phases began."""
     return list(trainings.metric_steps(root, run, "freeze/phase"))
+
+
+def differing(found: Any, expected: Any) -> list[str]:
+    """Places that differ, but for what was decided about the cache of features: for how many epochs depends on the start."""
+    decided = "state.tracked.relume/trainer.state.features"
+    return [place for place in trainings.differing(found, expected) if place != decided]
 
 
 @pytest.mark.parametrize("length", ["short", pytest.param("long", marks=pytest.mark.long)])
@@ -37,7 +44,7 @@ def test_crashed_at_random_steps_and_at_the_edges(kind: str, optimizer: str, len
         with pytest.raises(Crash):
             frozen_trainings.train(root, kind, optimizer=optimizer, crash_at=place)
         frozen_trainings.train(root, kind, optimizer=optimizer)
-        assert trainings.differing(trainings.final_state(root, "frozen"), expected) == [], f"crashed at step {place}"
+        assert differing(trainings.final_state(root, "frozen"), expected) == [], f"crashed at step {place}"
         assert trainings.logged(root, "frozen") == lines
 
 
@@ -49,7 +56,7 @@ def test_two_models_and_optimizers_in_turns(place: int, tmp_path: Path) -> None:
         frozen_trainings.by_hand(tmp_path, crash_at=place)
     frozen_trainings.by_hand(tmp_path)
     found, expected = (trainings.final_state(root, "hand") for root in (tmp_path, tmp_path / "whole"))
-    assert trainings.differing(found, expected) == []
+    assert differing(found, expected) == []
 
 
 @pytest.mark.parametrize(
@@ -65,5 +72,5 @@ def test_killed_at_random_moments(kind: str, kills: int, tmp_path: Path) -> None
     )
     assert len(done) >= kills - 2
     found, expected = (trainings.final_state(root, "frozen") for root in (killed, tmp_path / "whole"))
-    assert trainings.differing(found, expected) == []
+    assert differing(found, expected) == []
     assert trainings.logged(killed, "frozen") == lines
