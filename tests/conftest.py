@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -50,3 +51,14 @@ def loader() -> DataLoader:
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randn(50, 4, generator=generator)
     return DataLoader(TensorDataset(inputs, inputs.abs().argmax(1).clamp(max=2)), batch_size=16, shuffle=True)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch.hub's folder of checkpoints, empty, and no network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies of its first use
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    return tmp_path / "hub" / "checkpoints"

@@ -18,17 +18,6 @@ from relume.models import CNN, MLP, make_model
 WEIGHTS = "resnet18-f37072fd.pth"  # what torchvision calls the file of resnet18's IMAGENET1K_V1
 
 
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch.hub's folder of checkpoints, empty, and no network."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies of its first use
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
-
-
 def pretrained(hub: Path) -> nn.Module:
     model = torchvision.models.resnet18()
     torch.save(model.state_dict(), hub / WEIGHTS)

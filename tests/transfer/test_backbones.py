@@ -36,17 +36,6 @@ RESNET18 = "resnet18-f37072fd.pth"  # what torchvision calls the file of IMAGENE
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """torch.hub's folder of checkpoints, empty, and no network."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    for name in ("http_proxy", "https_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies of its first use
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints"
-
-
-@pytest.fixture
 def seven(tmp_path: Path) -> Path:
     """Weights of a resnet18 for seven classes."""
     torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), tmp_path / "seven.pth")

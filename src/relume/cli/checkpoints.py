@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relume.cli.output import Json, Root, console, counted, print_json, size, table_of
+from relume.cli.output import Json, Monitor, Root, console, counted, print_json, size, table_of
 
 if TYPE_CHECKING:
     from relume.checkpoint import Problem, Store, VerifyReport
@@ -148,12 +148,7 @@ def export(
     model: Annotated[
         str | None, typer.Option(help="Which of several models' weights (.safetensors).", show_default=False)
     ] = None,
-    monitor: Annotated[
-        str | None,
-        typer.Option(
-            help="The metric that RUN@best looks at; by default the loss of the validation.", show_default=False
-        ),
-    ] = None,
+    monitor: Monitor = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
 ) -> None:
     """Write a checkpoint as one file that plain PyTorch reads."""

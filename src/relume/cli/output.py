@@ -11,9 +11,13 @@ import typer
 
 from relume.text import counted, printable, size, table_of
 
-__all__ = ["Json", "Root", "console", "counted", "print_json", "say", "size", "table_of"]
+__all__ = ["Json", "Monitor", "Root", "console", "counted", "print_json", "say", "size", "table_of"]
 
 Root = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
+Monitor = Annotated[
+    str | None,
+    typer.Option(help="The metric that RUN@best looks at; by default the loss of the validation.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 _LINE = 20_000

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relume.cli.output import Root, console, counted, say
+from relume.cli.output import Monitor, Root, console, counted, say
 
 if TYPE_CHECKING:
     from relume.train.images import Prediction
@@ -44,12 +44,7 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write it to this file.", show_default=False)
     ] = None,
-    monitor: Annotated[
-        str | None,
-        typer.Option(
-            help="The metric that RUN@best looks at; by default the loss of the validation.", show_default=False
-        ),
-    ] = None,
+    monitor: Monitor = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, … or auto.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 32,
     root: Root = Path("runs"),

@@ -12,6 +12,7 @@ import torch
 
 from relume.errors import closest
 from relume.models.matching import Prefix, Proposal, Shift
+from relume.text import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -294,8 +295,3 @@ def _said(value: tuple[int, ...] | torch.dtype) -> str:
 def _percent(report: LoadReport) -> str:
     share = 100 * report.coverage
     return "100%" if report.size_bytes == report.size_bytes_total else f"{min(share, 99.9):.1f}%"
-
-
-def counted(count: int, one: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {one if count == 1 else one + 's'}"

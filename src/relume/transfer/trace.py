@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from relume import tree
 from relume.errors import ConfigurationError
 from relume.generators import isolated
 
@@ -132,7 +133,7 @@ def _run(model: nn.Module, example: Any, training: bool, replaced: Mapping[str, 
             part.register_forward_hook(_recorder(path, made, taken))
     with _apart(device), torch.enable_grad():
         given = torch.utils._pytree.tree_map(lambda value: _moved(value, device), example)
-        outputs = list(_tensors(_called(twin, given)))
+        outputs = list(tree.tensors(_called(twin, given)))
     names = {id(p): name for name, p in twin.named_parameters()}
     last, loose = _last(outputs, made, names)
     order = [path for path, _ in twin.named_modules() if path in last]
@@ -178,9 +179,9 @@ def _is_one_layer(part: nn.Module) -> bool:
 
 def _recorder(path: str, made: dict[Any, str], taken: dict[str, tuple[int, ...]]) -> Any:
     def record(module: nn.Module, args: Any, output: Any) -> None:
-        if (first := next(_tensors(args), None)) is not None:
+        if (first := next(tree.tensors(args), None)) is not None:
             taken[path] = tuple(first.shape)
-        for value in _tensors(output):
+        for value in tree.tensors(output):
             if value.grad_fn is not None:
                 made.setdefault(value.grad_fn, path)
 
@@ -205,19 +206,6 @@ def _last(outputs: list[torch.Tensor], made: dict[Any, str], names: Mapping[int,
         else:
             waiting += [before for before, _ in step.next_functions]
     return last, loose
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _tensors(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _tensors(one)
-    elif hasattr(value, "__dataclass_fields__"):
-        yield from _tensors(list(vars(value).values()))
 
 
 def _moved(value: Any, device: torch.device) -> Any:
