@@ -41,6 +41,7 @@ from relume.monitor.record import check_name, is_run, was_begun
 from relume.monitor.values import split
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_seed, check_step, versions
+from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
@@ -192,7 +193,12 @@ class Run(AbstractContextManager["Run"]):
         self._save_observers: list[SaveObserver] = []
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
+        self._companions = Companions(self._accompanied(), self)
         self._init_saving()
+
+    def _accompanied(self) -> Iterator[Companion]:
+        """What goes along with this run, in the order in which it is told of its moments."""
+        yield from ()
 
     def _init_saving(self) -> None:
         self._origin: Origin | None = None
@@ -278,6 +284,7 @@ class Run(AbstractContextManager["Run"]):
         self._last_save = time.monotonic()
         wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
         self._keeper = Keeper(self.folder, self.journal, self._on_time, wait_seconds)
+        self._companions.open()
         self._keeper.start()
         self._signals = Signals(self._request, lambda: self._loops > 0)
         self._signals.install()
@@ -409,6 +416,7 @@ class Run(AbstractContextManager["Run"]):
             self._close(status)
 
     def _close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
+        self._companions.close()
         self.status = status
         seconds = time.perf_counter() - self.started
         total = round(seconds + self._seconds_before, 3)
@@ -421,6 +429,7 @@ class Run(AbstractContextManager["Run"]):
         for _, stream in self._streams.values():
             stream.close()
         self._keeper.stop()
+        self._companions.ended()
         try:
             fold(self.folder)
         except Exception:  # an index can be made again
@@ -480,6 +489,7 @@ class Run(AbstractContextManager["Run"]):
             self.note("a loader is read across epochs: after a resume it begins anew, so a resume is not exact")
         self._settle()
         self.ledger.epoch_done()
+        self._companions.epoch_done()
         values, self._epoch_values = self._epoch_values, {}
         self._look_at_stopping(values)
         if self._freezing is not None:
@@ -714,6 +724,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _on_time(self) -> None:
         """Called by the keeper every now and then."""
+        self._companions.look()
         if self.cursor.step > 0 and not self._has_looped and "unlooped" not in self._said:
             self._said.add("unlooped")
             self.note(
@@ -788,6 +799,7 @@ class Run(AbstractContextManager["Run"]):
         for observer in self._save_observers:
             observer("start", None)
         self._settle()
+        self._companions.settle()
         metrics = {
             n: v for n, v in self.last.items() if self._last_step.get(n) == self.cursor.step or n.startswith("train/")
         }
