@@ -18,6 +18,7 @@ from relume.run import Run
 from relume.train.evaluation import evaluation_mode
 from relume.transfer.features import FeatureCache, NoCut, NothingConstant, Setting, cache_for
 from relume.transfer.features.cost import NoGain
+from relume.transfer.features.plans import moment
 from relume.transfer.features.setting import check_storage
 from relume.transfer.selection import Anatomy
 
@@ -76,14 +77,15 @@ class CachedFeatures:
         model.train()
         modes = [module.training for module in model.modules()]
         signature = (frozenset(may_train), tuple(modes), id(train_loader), id(val_loader))
-        self._settle(self._train, run, model, train_loader, epochs, may_train, signature, obstacle)
-        run.read_instead(train_loader, self._train.stream)
-        if val_loader is not None:
-            if self._train.cache is None:
-                self._val.forget()
-            else:
-                with evaluation_mode(model):
-                    self._settle(self._val, run, model, val_loader, epochs, may_train, signature, obstacle)
+        with moment.kept():
+            self._settle(self._train, run, model, train_loader, epochs, may_train, signature, obstacle)
+            run.read_instead(train_loader, self._train.stream)
+            if val_loader is not None:
+                if self._train.cache is None:
+                    self._val.forget()
+                else:
+                    with evaluation_mode(model):
+                        self._settle(self._val, run, model, val_loader, epochs, may_train, signature, obstacle)
 
     def for_evaluation(self, loader: Any) -> tuple[nn.Module, Stream] | None:
         """The upper part and the stream of features of the validation, if ``loader`` is that and has them."""

@@ -28,6 +28,7 @@ from relume.train.trainer import Trainer
 from relume.transfer import freeze, settle
 from relume.transfer.classifiers import Found, checked, find
 from relume.transfer.features.cache import hash_of
+from relume.transfer.features.plans import plans
 from relume.transfer.heads import put_classes, replace_head
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -49,6 +50,7 @@ def fit_heads(
     root: str | Path = "runs",
     seed: int = 0,
     cache_features: CacheFeatures = "auto",
+    every: str | Iterable[str] | bool = "30 s",
     place: Place = "auto",
     on: Callable[[str, nn.Module], None] | None = None,
     **settings: Any,
@@ -65,6 +67,8 @@ def fit_heads(
         optimizer: for the heads that have none of their own; AdamW with a learning rate of 1e-3 by default.
         seed: each head begins from weights that are a function of it and of nothing else.
         cache_features: as in :class:`relume.Trainer`.
+        every: when checkpoints are made, see :class:`relume.Run`; always at the end of each head. Heads on features have
+            epochs of a tenth of a second, which a checkpoint of each would double; ``"1 epoch"`` keeps the best of them.
         place: ``"classifier"`` puts heads in the place of the backbone's classifier, ``"behind"`` behind the whole of it;
             by default where a head fits.
         on: called with a head's name and its whole model when its training is over.
@@ -94,25 +98,32 @@ def fit_heads(
     example = next(stream_of(train_loader, seed).epoch(0)) if place == "auto" else None
     results = {}
     find_once = functools.cache(lambda: find(checked(backbone), None))  # it takes a trace of the model
-    for name, (head, make, config) in read.items():
-        with isolated(derive(seed, "head")):
-            model, parameters = with_head(backbone, head, place, example, find_once)
-        below = _hash_below(model, backbone, parameters)
-        _require_same(name, root, below)
-        trainer = Trainer(
-            model,
-            loss=loss,
-            optimizer=make(parameters),
-            metrics=metrics,
-            seed=seed,
-            cache_features=cache_features,
-            **settings,
-        )
-        results[name] = trainer.fit(
-            train_loader, val_loader, epochs=epochs, run=name, root=root, config=as_config(config) | {_BACKBONE: below}
-        )
-        if on is not None:
-            on(name, model)
+    with plans.kept():
+        for name, (head, make, config) in read.items():
+            with isolated(derive(seed, "head")):
+                model, parameters = with_head(backbone, head, place, example, find_once)
+            below = _hash_below(model, backbone, parameters)
+            _require_same(name, root, below)
+            trainer = Trainer(
+                model,
+                loss=loss,
+                optimizer=make(parameters),
+                metrics=metrics,
+                seed=seed,
+                cache_features=cache_features,
+                **settings,
+            )
+            results[name] = trainer.fit(
+                train_loader,
+                val_loader,
+                epochs=epochs,
+                run=name,
+                root=root,
+                config=as_config(config) | {_BACKBONE: below},
+                every=every,
+            )
+            if on is not None:
+                on(name, model)
     return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ from relume.transfer.features.cut import Cut, find_cut, tensors_of
 from relume.transfer.features.intercept import UpTo
 from relume.transfer.features.kept import FeatureFolder
 from relume.transfer.features.key import NoFingerprint, fingerprint_of
+from relume.transfer.features.plans import identity, marks, moment, plans
 from relume.transfer.features.random import apart
 from relume.transfer.features.rows import agree
 from relume.transfer.features.samples import Samples
 from relume.transfer.features.setting import Setting
 from relume.transfer.features.table import FeatureTable, inputs_of
 
-FORMAT = 1
+FORMAT = 2
 _CHECK_SECONDS = 5.0
 _CHECKED = 1  # samples that are computed anew at the start of an epoch
 LIVE_TOLERANCE = 1e-5
@@ -126,7 +127,7 @@ def cache_for(
     inputs, named = tree.move(inputs, setting.device), tree.move(named, setting.device)
     with setting.autocast():
         cut = find_cut(inner, inputs, named, trainable=trainable, after=after)
-        is_exact = verify(inner, cut, inputs, named)
+        is_exact = plans.once(lambda: _plan(cut), lambda: verify(inner, cut, inputs, named))
     weights = weights_of(cut)
     notes = []
     key: str | None = None
@@ -161,10 +162,21 @@ def _found(key: str | None, folder: FeatureFolder | None, cut: Cut, samples: Sam
     table, how = open_tables.get(key), "kept from before"
     if table is None and folder is not None:
         table, how = folder.find(key), "found on the disk"
-    if table is None or not rows_agree(cut, table, samples, setting, [0, samples.count - 1]):
+    found = table
+    if found is None or not plans.once(
+        lambda: ("agrees", key, id(found)), lambda: rows_agree(cut, found, samples, setting, [0, samples.count - 1])
+    ):
         return None
-    open_tables[key] = table
-    return Built(table, how, 0.0)
+    open_tables[key] = found
+    return Built(found, how, 0.0)
+
+
+def _plan(cut: Cut) -> Hashable:
+    """The same for models that are traced alike and have the same lower part."""
+    if cut.trace is None:
+        return object()  # what is called cannot be told
+    modules = tuple((name, identity(child)) for name, child in cut.lower.named_children())
+    return cut.traced, cut.code, modules, tuple(marks(t) for _, t in cut.tensors), cut.upper.training
 
 
 def _text(cut: Cut, built: Built, estimate: Estimate, samples: Samples, setting: Setting) -> str:
@@ -186,7 +198,9 @@ def key_of(cut: Cut, weights: str, samples: Samples, setting: Setting) -> str:
     Raises:
         NoFingerprint: the dataset holds something whose content is not known.
     """
-    data = [samples.dataset, samples.count, samples.chunk, samples.views, samples.seed if samples.views else 0]
+    kept = repr(samples.stamp)
+    dataset = plans.once(lambda: ("data", id(samples.dataset), kept), lambda: fingerprint_of(samples.dataset))
+    data = [dataset, samples.count, samples.chunk, samples.views, samples.seed if samples.views else 0]
     if isinstance(cut.lower, UpTo):
         model, head = cut.lower.parts
         parts = [_settings(model, head)]
@@ -208,7 +222,7 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 def weights_of(cut: Cut) -> str:
     """The hash of all parameters and buffers of the lower part."""
-    return hash_of(cut.tensors)
+    return moment.once(lambda: tuple((name, marks(t)) for name, t in cut.tensors), lambda: hash_of(cut.tensors))
 
 
 def hash_of(tensors: Iterable[tuple[str, torch.Tensor]]) -> str:

@@ -6,13 +6,15 @@ follow their samples, the operation mixes samples; where the generators' states 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from relume import tree
 from relume.transfer.features.constant import Constancy
+from relume.transfer.features.plans import identity, plans
 from relume.transfer.features.random import apart, state
 
 if TYPE_CHECKING:
@@ -104,29 +106,28 @@ def constant_nodes(
     if limit is not None and limit in nodes.constant:
         nodes.limit = ancestors([limit]) | nodes.fixed | {n for n in graph.nodes if n.op == "placeholder"}
         nodes.settle(own)
-    runs = [_run(holder, nodes, *(_taken(part, order) for part in (inputs, named))) for order in ORDERS]
+    seen = plans.once(lambda: _key(holder, nodes, inputs, named), lambda: _observed(holder, nodes, inputs, named))
     for node in graph.nodes:
         if node in nodes.constant and node not in nodes.fixed and node.op != "placeholder":
-            values = [run.get(node) for run in runs]
-            if any(isinstance(value, _Random) for value in values):
+            if seen[node.name].is_random:
                 own[node] = f"{node.name} draws random numbers"
-            elif isinstance(values[0], torch.Tensor) and not follows_rows(*values):
+            elif seen[node.name].is_tensor and not seen[node.name].follows:
                 own[node] = f"{node.name} mixes samples, or its first axis is not that of the samples"
     nodes.settle(own)
-    _find_sizes(nodes, runs)
-    _prefer_small(nodes, holder, own, runs[0])
-    while bad := [node for node in nodes.frontier if not isinstance(runs[0].get(node), torch.Tensor)]:
+    _find_sizes(nodes, seen)
+    _prefer_small(nodes, holder, own, seen)
+    while bad := [node for node in nodes.frontier if not seen[node.name].is_tensor]:
         own |= {node: f"{node.name} is no tensor" for node in bad}
         nodes.settle(own)
     return nodes
 
 
-def _prefer_small(nodes: Nodes, holder: Holder, own: dict[fx.Node, str], values: dict[fx.Node, Any]) -> None:
+def _prefer_small(nodes: Nodes, holder: Holder, own: dict[fx.Node, str], seen: dict[str, _Seen]) -> None:
     """Leave operations without weights that only make the features larger, such as a repeating pool, to the upper part."""
     for node in nodes.frontier:
-        least, here = _count(values.get(node)), node
+        least, here = seen[node.name].count, node
         while (source := _only_source(nodes, holder, here)) is not None:
-            count = _count(values.get(source))
+            count = seen[source.name].count
             if 0 < count < least:
                 own[here] = f"{here.name} only makes the features larger"
                 least = count
@@ -144,8 +145,49 @@ def _only_source(nodes: Nodes, holder: Holder, node: fx.Node) -> fx.Node | None:
     return sources[0] if len(sources) == 1 and sources[0].op != "placeholder" else None
 
 
-def _count(value: Any) -> int:
-    return value.numel() if isinstance(value, torch.Tensor) else 0
+@dataclass(frozen=True)
+class _Seen:
+    """What two runs have shown of a constant node.
+
+    Attributes:
+        is_random: it was drawn.
+        is_tensor, count: whether it is a tensor, and of how many elements.
+        follows: whether its rows are those of the samples.
+        values: what both runs gave, if that is a number or the like.
+    """
+
+    is_random: bool
+    is_tensor: bool
+    count: int
+    follows: bool
+    values: tuple[Any, ...]
+
+
+def _observed(holder: Holder, nodes: Nodes, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> dict[str, _Seen]:
+    runs = [_run(holder, nodes, *(_taken(part, order) for part in (inputs, named))) for order in ORDERS]
+    found = {}
+    for node in nodes.constant:
+        one, other = (run.get(node) for run in runs)
+        is_tensor = isinstance(one, torch.Tensor)
+        found[node.name] = _Seen(
+            is_random=isinstance(one, _Random) or isinstance(other, _Random),
+            is_tensor=is_tensor,
+            count=one.numel() if is_tensor else 0,  # type: ignore[union-attr]
+            follows=node not in nodes.fixed and follows_rows(one, other),
+            values=() if is_tensor else (one, other),
+        )
+    return found
+
+
+def _key(holder: Holder, nodes: Nodes, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> Hashable:
+    """The same for graphs of the same text whose constant nodes are of the same modules and tensors."""
+    held = [
+        (node.name, identity(holder.get(str(node.target))) if node.op in ("call_module", "get_attr") else None)
+        for node in nodes.graph.nodes
+        if node in nodes.constant
+    ]
+    batch = [(tuple(tensor.shape), tensor.dtype, tensor.device) for tensor in tree.tensors((inputs, dict(named)))]
+    return str(nodes.graph), holder.model.training, torch.is_autocast_enabled(), tuple(held), tuple(batch)
 
 
 def follows_rows(first: Any, second: Any) -> bool:
@@ -179,10 +221,10 @@ class _Random:
     """In the place of a value that was drawn."""
 
 
-def _find_sizes(nodes: Nodes, runs: list[dict[fx.Node, Any]]) -> None:
+def _find_sizes(nodes: Nodes, seen: dict[str, _Seen]) -> None:
     counts = tuple(len(order) for order in ORDERS)
     for node in nodes.constant - nodes.fixed:
-        values = tuple(run.get(node) for run in runs)
+        values = seen[node.name].values or (None, _Random())
         if all(type(value) is int for value in values) and values == counts:
             nodes.sizes.add(node)
         elif all(type(value) in _LITERALS for value in values) and values[0] == values[1]:
