@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cProfile
 import itertools
 import json
 import random
@@ -462,6 +463,19 @@ def test_wherever_the_work_is_cut_short_torch_is_left_as_it_was(
         assert torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
         assert torch.ones(1).device.type == "cpu"
         assert torch._C._len_torch_function_stack() == 0
+
+
+def test_under_a_profiler_models_are_built_and_the_profiler_goes_on() -> None:
+    profile = cProfile.Profile()
+    profile.enable()
+    try:
+        with budget.limited_work([1000, 1000, 1000, 1000], Held(tensors=4, largest=10, size_bytes=160)):
+            nn.Linear(2, 2)
+        is_current = sys.getprofile()
+        list(map(str, range(3)))
+    finally:
+        profile.disable()
+    assert is_current is None or is_current is profile  # newer Pythons profile without the hook
 
 
 @builder

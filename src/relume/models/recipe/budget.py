@@ -90,7 +90,11 @@ def limited_work(recipe: Any, held: Held) -> Iterator[None]:
     try:
         yield
     finally:
-        sys.setprofile(before)
+        if before is None or callable(before):
+            sys.setprofile(before)
+        else:  # cProfile hooks in below Python, and cannot be put back by its name
+            sys.setprofile(None)
+            before.enable()
 
 
 def _may_be_ended(frame: FrameType | None, event: str, argument: Any) -> bool:
