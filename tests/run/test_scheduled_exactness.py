@@ -19,9 +19,7 @@ def changes(root: Path, run: str = "frozen") -> list[int]:
 
 
 def differing(found: Any, expected: Any) -> list[str]:
-    """Places that differ, but for what was decided about the cache of features: for how many epochs depends on the start."""
-    decided = "state.tracked.relume/trainer.state.features"
-    return [place for place in trainings.differing(found, expected) if place != decided]
+    return [place for place in trainings.differing(found, expected) if place != trainings.DECISIONS]
 
 
 @pytest.mark.parametrize("length", ["short", pytest.param("long", marks=pytest.mark.long)])

@@ -196,6 +196,14 @@ def test_a_lengthened_phase_goes_on_and_is_reported(tmp_path: Path, capsys: pyte
     assert trained(line(tmp_path, longer, epochs=4)) == {"0"}
 
 
+def test_a_run_that_goes_on_says_which_phase_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    schedule = FreezeSchedule([Phase("8", epochs=1), Phase("4", epochs=2), Phase("0")])
+    line(tmp_path, schedule, epochs=2)
+    capsys.readouterr()
+    line(tmp_path, schedule, epochs=3)
+    assert "freeze: phase 2 (4: 2 epochs) holds at epoch 3, step 8" in capsys.readouterr().out
+
+
 def test_a_schedule_that_comes_or_goes_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line(tmp_path, None)
     schedule = FreezeSchedule([Phase("8", epochs=1), Phase("4")])
@@ -272,7 +280,7 @@ def test_a_run_that_was_unfrozen_by_hand_goes_on_so(tmp_path: Path) -> None:
     assert held_modules(parts) == held_modules(whole) == ["0", "1", "2", "3", "5"]
     found, expected = (trainings.final_state(tmp_path / name, "hand") for name in ("parts", "whole"))
     differing = trainings.differing(found, expected)
-    said = ("state.run.", "state.trainable.", "state.held.", "state.tracked.relume/trainer.state.features")
+    said = ("state.run.", "state.trainable.", "state.held.", trainings.DECISIONS)
     assert [place for place in differing if not place.startswith(said)] == []
 
 

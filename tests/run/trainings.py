@@ -189,6 +189,10 @@ def metric_steps(root: Path, run: str, name: str) -> Iterator[int]:
     return (step for step, _, values in logged(root, run) if name in values)
 
 
+DECISIONS = "state.tracked.relume/trainer.state.features"
+"""What was decided about the cache of features, and for how many epochs: that depends on where a process began."""
+
+
 def differing(found: Any, expected: Any, path: str = "state") -> list[str]:
     """The paths of everything that is not the same to the last bit."""
     if isinstance(expected, dict) and isinstance(found, dict) and list(found) == list(expected):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
 import relume
 from relume.errors import BatchError, ConfigurationError, LossError, OptimizerError, PreflightError, TargetError
@@ -258,6 +259,15 @@ def test_bad_input_is_named(arguments: dict[str, Any], error: type[Exception], m
 
 def test_no_optimizer_is_a_problem() -> None:
     assert codes(preflight(net(), None, BATCH, LOSS)) == ["no optimizer"]
+
+
+@pytest.mark.parametrize("wrong", ["loader", "iterator", None, "a batch"])
+def test_what_is_no_batch_is_refused(wrong: str | None) -> None:
+    loader = DataLoader(TensorDataset(torch.ones(4, 2), torch.ones(4, 1)))
+    batch = {"loader": loader, "iterator": iter(loader)}.get(wrong or "", wrong)
+    model = nn.Linear(2, 1)
+    with pytest.raises(BatchError, match=r"batch must be one batch, not a \w+: give next\(iter\(loader\)\)"):
+        preflight(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, nn.MSELoss())
 
 
 def test_the_report_shows_blocks_and_problems() -> None:

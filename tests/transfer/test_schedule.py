@@ -89,6 +89,7 @@ def test_the_table_and_the_line() -> None:
     ("make", "message"),
     [
         (lambda: FreezeSchedule([]), "at least one relume.Phase"),
+        (lambda: FreezeSchedule(None), "phases must be a list of relume.Phase, not None"),  # type: ignore[arg-type]
         (lambda: FreezeSchedule(["fc"]), "consists of relume.Phase, not str: 'fc'"),  # type: ignore[list-item]
         (lambda: FreezeSchedule([Phase("a"), Phase("b")]), r"phase 1 \(a\) has no end, so phase 2 \(b\) never comes"),
         (lambda: FreezeSchedule([Phase("a", epochs=1, name="x"), Phase("b", name="x")]), "two phases are called 'x'"),

@@ -343,7 +343,7 @@ class ScheduledFreezing:
         if self._saved is None:
             return [f"freeze: the checkpoint was made without this schedule: {now}"]
         if self._saved["schedule"] == self.schedule.describe():
-            return []
+            return [f"freeze: {now}"]
         return [
             f"freeze: the schedule was {_said(self._saved['schedule'])!r} and is {self.schedule.summary()!r}: {now}"
         ]

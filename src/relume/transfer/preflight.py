@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from relume import tree
 from relume.data.calls import Loss, call_loss, call_model, device_of, inputs_and_target, loss_arity
-from relume.errors import ConfigurationError, LossError, OptimizerError
+from relume.errors import BatchError, ConfigurationError, LossError, OptimizerError
 from relume.generators import isolated
 from relume.names import is_uninitialized, unwrap
 from relume.transfer import measures, mistakes
@@ -53,6 +54,10 @@ def preflight(model: nn.Module, optimizer: Any, batch: Any, loss: Loss) -> Prefl
         raise ConfigurationError(f"model must be an nn.Module, not a {type(model).__name__}.")
     if not callable(loss):
         raise ConfigurationError(f"loss must be a function of (output, target), not a {type(loss).__name__}.")
+    if batch is None or isinstance(batch, (DataLoader, Iterator, str)):
+        raise BatchError(
+            f"batch must be one batch, not a {type(batch).__name__}: give next(iter(loader)), or what the loader gives."
+        )
     inner = unwrap(model)
     inventory = Inventory({"model": inner}, _named(optimizer))
     lazy = [name for name, p in inventory.parameters.items() if is_uninitialized(p)]

@@ -54,6 +54,8 @@ class FreezeSchedule:
     """
 
     def __init__(self, phases: Iterable[Phase], *, repeat: bool = False) -> None:
+        if not isinstance(phases, (Phase, Iterable)):
+            raise ConfigurationError(f"phases must be a list of relume.Phase, not {phases!r:.60}.")
         phases = [phases] if isinstance(phases, Phase) else list(phases)
         if not phases:
             raise ConfigurationError("a schedule needs at least one relume.Phase.")
