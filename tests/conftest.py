@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader, TensorDataset
 
 from relume.data import memory
@@ -19,6 +20,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a job that a shel
 # torch starts threads of autograd at the first backward pass, for all devices that it knows by then. torch.compile makes more
 # known; a process that compiled before its first backward pass cannot fork one that goes on training, as some tests do.
 torch.ones(1, requires_grad=True).backward()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("pt2") and TorchVersion(torch.__version__) < (2, 9):
+        pytest.skip("needs torch 2.9 or newer")
+    if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 @pytest.fixture(autouse=True)

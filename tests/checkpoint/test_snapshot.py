@@ -145,7 +145,6 @@ def test_a_failure_before_the_commit_commits_nothing(tmp_path: pathlib.Path) -> 
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_snapshot_of_a_device_is_that_of_its_moment(tmp_path: pathlib.Path) -> None:
     weight = torch.ones(4096, 4096, device="cuda")
     frozen = torch.full((1000,), 3.0, device="cuda")

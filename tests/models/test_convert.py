@@ -120,6 +120,7 @@ def test_a_class_that_can_no_longer_be_imported(tmp_path: Path) -> None:
     assert written["epoch"] == 3 and same(written["model"], state)
 
 
+@pytest.mark.pt2
 def test_to_a_graph_and_back(tmp_path: Path) -> None:
     from relume.models.recipe import build
     from relume.models.whole import load_model, save_model

@@ -21,6 +21,8 @@ from relume.errors import ConfigurationError, ModelFileError, RelumeError, Unsaf
 from relume.models.exported import load_exported, read_pt2_state
 from relume.models.whole import load_model, save_model
 
+pytestmark = pytest.mark.pt2
+
 MODEL, WEIGHTS, CONSTANTS = (
     "models/model.json",
     "data/weights/model_weights_config.json",

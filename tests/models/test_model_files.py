@@ -290,7 +290,6 @@ def test_strides_are_kept_in_pt(tmp_path: Path) -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_weights_on_a_gpu_are_saved_for_the_cpu(name: str, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(30, 30), nn.Linear(30, 30)).cuda()

@@ -383,6 +383,7 @@ def test_a_traced_model_of_fx_gives_its_weights(tmp_path: Path) -> None:
     assert file.callables["torch.fx.graph_module.reduce_graph_module"] == 1
 
 
+@pytest.mark.pt2
 def test_other_archives_of_torch_are_named(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(nn.Linear(2, 1), (torch.ones(1, 2),)), tmp_path / "a.pt2")
     assert not is_torch_file(tmp_path / "a.pt2")

@@ -338,6 +338,7 @@ GRAPHS = {
 @pytest.mark.parametrize(
     "name", [n if n in ("resnet18", "convnext_atto") else pytest.param(n, marks=pytest.mark.long) for n in GRAPHS]
 )
+@pytest.mark.pt2
 def test_graphs_of_models_give_the_same_bits(name: str, tmp_path: Path) -> None:
     make, size = GRAPHS[name]
     model = make().eval()
@@ -349,6 +350,7 @@ def test_graphs_of_models_give_the_same_bits(name: str, tmp_path: Path) -> None:
             assert torch.equal(loaded(inputs), model(inputs))
 
 
+@pytest.mark.pt2
 def test_graphs_of_transformers_and_odd_dtypes(tmp_path: Path) -> None:
     encoder = nn.TransformerEncoder(
         nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2, enable_nested_tensor=False
@@ -367,6 +369,7 @@ def test_graphs_of_transformers_and_odd_dtypes(tmp_path: Path) -> None:
     assert bits(weights) == bits(mixed.state_dict())
 
 
+@pytest.mark.pt2
 def test_a_graph_with_modes_of_torch_in_it(tmp_path: Path) -> None:
     class Modes(nn.Module):
         def __init__(self) -> None:
@@ -386,6 +389,7 @@ def test_a_graph_with_modes_of_torch_in_it(tmp_path: Path) -> None:
     assert all(torch.equal(loaded(inputs)[name], model(inputs)[name]) for name in ("y", "z"))
 
 
+@pytest.mark.pt2
 def test_a_graph_is_used_like_any_model(tmp_path: Path) -> None:
     import relume
 

@@ -264,7 +264,6 @@ def test_values_that_arrive_late_keep_their_place_in_the_journal(tmp_path: Path)
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_tensor_on_a_device_is_not_waited_for(tmp_path: Path) -> None:
     journal = make(tmp_path)
     torch.cuda._sleep(200_000_000)

@@ -416,7 +416,6 @@ def test_a_model_that_is_a_layer_and_what_is_no_model() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_new_head_goes_to_the_gpu() -> None:
     model = torchvision.models.resnet18().cuda()
     replace_head(model, 3)

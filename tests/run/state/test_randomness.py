@@ -67,7 +67,6 @@ def test_devices_and_generators_that_are_not_there_are_notes() -> None:
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_generators_go_on() -> None:
     torch.randn(3, device="cuda")
     state = stored(random_state())
