@@ -177,8 +177,8 @@ def _dress(axes: Any, name: str, label: str, log: bool) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#888888")
     axes.margins(x=0.02)
-    if log:
-        axes.set_yscale("log")
+    if log and any(np.any(np.asarray(line.get_ydata()) > 0) for line in axes.lines):
+        axes.set_yscale("log", nonpositive="mask")
 
 
 def _legend(figure: Any, names: Sequence[str]) -> None:

@@ -158,7 +158,7 @@ class _Reading:
         self.file, self.run = file, run
         self.files = file.parent / "files"
         self.step = 0
-        self.summary: dict[str, Any] = {}
+        self.summary: dict[str, float] = {}
 
     def read(self) -> None:
         run = self.run
@@ -172,7 +172,10 @@ class _Reading:
             text = f"{self.file.name}: {cut}; what stands before it was imported ({counted(count, 'record')})"
             run.notes.append(text)
             warnings.warn(text, RelumeWarning, stacklevel=5)
-        left = {name: value for name, value in _numbers(self.summary) if name not in run.names}
+        own = ("_step", "_timestamp", "_runtime")
+        left = {
+            name: value for name, value in self.summary.items() if name not in run.names and not name.startswith(own)
+        }
         if left:  # said once, such as the result of a test
             run.add_values(self.step, run.last[1] or run.created or 0.0, left)
 
@@ -185,7 +188,7 @@ class _Reading:
         elif kind == "history":
             self._history(record.history)
         elif kind == "summary":
-            self.summary.update(_items(record.summary.update))
+            self.summary.update(_numbers(_items(record.summary.update)))
         elif kind == "exit":
             self.run.status = "finished" if record.exit.exit_code == 0 else "failed"
             self.run.seconds = float(record.exit.runtime) or None
@@ -244,14 +247,21 @@ class _Reading:
 
 
 def _items(updates: Iterable[Any]) -> dict[str, Any]:
-    """Keys with their values; nested keys become names with slashes."""
-    found = {}
+    """Keys with their values; what was taken apart along its keys is put together again."""
+    found: dict[str, Any] = {}
     for item in updates:
-        key = "/".join(item.nested_key) if item.nested_key else item.key
         try:
-            found[key] = json.loads(item.value_json)
+            value = json.loads(item.value_json)
         except (ValueError, RecursionError):
             continue
+        *path, last = item.nested_key or [item.key]
+        place = found
+        for key in path[:_DEEPEST]:
+            inner = place.get(key)
+            if not isinstance(inner, dict):
+                inner = place[key] = {}
+            place = inner
+        place[last] = value
     return found
 
 
