@@ -10,7 +10,7 @@ from relume.provenance import git, sources
 from relume.provenance.git import GitError
 from relume.provenance.keeping import Keeper, readable
 from relume.provenance.record import Code, LeftOut, Notebook, Patch, SourceTree
-from relume.provenance.secrets import is_secret_file
+from relume.provenance.secrets import is_secret_file, without_credentials
 from relume.text import counted
 
 _MOST_TREES = 12
@@ -29,7 +29,7 @@ def capture_code(keeper: Keeper, arguments: Sequence[str], directory: Path, sinc
     """
     script = sources.script()
     modules = sources.local_modules()
-    named = sources.argument_files(arguments, directory)
+    named = sources.argument_files(arguments, directory) if not sources.in_notebook() else []  # a kernel's are its own
     main = _root(script.parent if script is not None else directory)
     found = Code(script=str(script or ""))
     wanted: dict[Path, list[tuple[Path, str]]] = {}
@@ -59,9 +59,17 @@ def capture_code(keeper: Keeper, arguments: Sequence[str], directory: Path, sinc
         is_git = (top / ".git").exists() and top not in problems
         others = [other for other in wanted if other != top and other.is_relative_to(top)]
         if is_git:
-            _capture_repository(tree, top, keeper, wanted[top], [keeper.folder.parent, *others], since)
+            capture_repository(
+                tree,
+                top,
+                keeper,
+                wanted[top],
+                [keeper.folder.resolve().parent, *others],
+                since,
+                with_untracked=top.is_relative_to(first),
+            )
         else:
-            _capture_files(tree, top, keeper, wanted[top], since)
+            capture_files(tree, top, keeper, wanted[top], since)
     if len(tops) > _MOST_TREES:
         found.problem = f"code was imported from {len(tops)} folders: {_MOST_TREES} of them are kept"
     found.notebook = capture_notebook(keeper)
@@ -89,27 +97,32 @@ def _folder_of(path: Path, home: Path, base: Path) -> Path:
     return home if path.is_relative_to(home) else base
 
 
-def _capture_files(
-    tree: SourceTree, top: Path, keeper: Keeper, files: Iterable[tuple[Path, str]], since: float
-) -> None:
+def capture_files(tree: SourceTree, top: Path, keeper: Keeper, files: Iterable[tuple[Path, str]], since: float) -> None:
     for path, kind in dict(reversed(list(files))).items():
         keeper.keep(tree, top, os.fsencode(path.relative_to(top)), kind, since, whatever=True)
 
 
-def _capture_repository(
+def capture_repository(
     tree: SourceTree,
     top: Path,
     keeper: Keeper,
     files: Sequence[tuple[Path, str]],
     leave_out: Sequence[Path],
     since: float,
+    *,
+    with_untracked: bool = True,
 ) -> None:
+    """``with_untracked``: it is the script's own repository; of others, such as libraries, what was imported is enough."""
     state = git.state_of(top, leave_out)
     tree.is_git, tree.commit, tree.branch, tree.upstream = True, state.commit, state.branch, state.upstream
-    tree.ahead, tree.remote, tree.problem = state.ahead, keeper.redactor.text(state.remote), state.problem
+    tree.ahead, tree.remote, tree.problem = (
+        state.ahead,
+        keeper.redactor.text(without_credentials(state.remote)),
+        state.problem,
+    )
     imported = {os.fsencode(path.relative_to(top)): kind for path, kind in files}
     if state.problem:  # what is known to have run is kept in any case
-        _capture_files(tree, top, keeper, files, since)
+        capture_files(tree, top, keeper, files, since)
         return
     changes = sorted(
         state.changes, key=lambda c: (c.kind == "untracked", c.path not in imported, not c.path.endswith(b".py"))
@@ -122,6 +135,8 @@ def _capture_repository(
         elif change.kind == "submodule":
             if not any(other == top / os.fsdecode(change.path) for other in leave_out):
                 keeper.leave_out(tree, LeftOut(path=name, kind="modified", why="it is a submodule that has changed"))
+        elif change.kind == "untracked" and not with_untracked and change.path not in imported:
+            continue
         elif change.kind == "untracked":
             untracked += 1
             if untracked > _MOST_UNTRACKED:

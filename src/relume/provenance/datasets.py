@@ -160,8 +160,9 @@ def _rows(name: str, count: int) -> str:
 
 
 def _portable(value: object) -> str:
-    """A text; of a path, its last two parts."""
+    """A text; of a file's path, its last two parts, of a folder's its name."""
     text = str(value)
     if len(text) < 4096 and ("/" in text or "\\" in text) and "\n" not in text:
-        return "/".join(PurePath(text.replace("\\", "/")).parts[-2:])
+        path = PurePath(text.replace("\\", "/"))
+        return "/".join(path.parts[-2 if path.suffix else -1 :])
     return text[:_ROW_BYTES]

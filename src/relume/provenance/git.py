@@ -6,6 +6,7 @@ prompts, no network; each question has a time limit.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tempfile
@@ -271,8 +272,14 @@ def files_of(repository: Path, commit: str) -> list[Blob]:
     return found
 
 
+def name_of(data: bytes, digits: int) -> str:
+    """The name that git gives to a file's content: SHA-1, or SHA-256 where names have 64 digits."""
+    header = b"blob %d\0" % len(data)
+    return (hashlib.sha1(header + data) if digits == 40 else hashlib.sha256(header + data)).hexdigest()
+
+
 def contents(repository: Path, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, bytes]]:
-    """The bytes of files of a commit as git has them: no filter, no conversion of line ends. git checks each hash.
+    """The bytes of files of a commit as git has them: no filter, no conversion of line ends. Each is checked against its hash.
 
     Raises:
         GitError: one is missing or damaged.
@@ -293,6 +300,8 @@ def contents(repository: Path, blobs: Sequence[Blob]) -> Iterator[tuple[Blob, by
                     data = process.stdout.read(int(header[2]))
                     if process.stdout.read(1) != b"\n" or len(data) != int(header[2]):
                         raise GitError(f"git ended in the middle of {os.fsdecode(blob.path)}")
+                    if name_of(data, len(blob.hash)) != blob.hash:
+                        raise GitError(f"the object {blob.hash} ({os.fsdecode(blob.path)}) is damaged")
                     yield blob, data
             finally:
                 process.kill()

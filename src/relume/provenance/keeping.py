@@ -15,6 +15,7 @@ from relume.provenance.sources import is_source
 
 FILE_BYTES = 1_000_000
 RUN_BYTES = 20_000_000
+_CLOCK_SECONDS = 1.0  # the start of a process is known no better
 _CHUNK = 4096
 _MOST_NAMED = 200
 _SIBLINGS = 20
@@ -100,7 +101,7 @@ class Keeper:
                 hash=digest,
                 stored=stored,
                 redacted=redacted,
-                changed_after_start=status.st_mtime > since,
+                changed_after_start=status.st_mtime > since + _CLOCK_SECONDS,
             )
         )
 

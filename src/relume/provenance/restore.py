@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -194,7 +193,8 @@ class _Work:
                 say(f"{file.path}: {counted(file.redacted, 'secret')} taken out")
         for entry in tree.left_out:
             how_large = "" if entry.size_bytes is None else f", {size(entry.size_bytes)}"
-            say(f"{entry.path} ({entry.kind}{how_large}) was not kept: {entry.why}")
+            instead = "; in its place is that of the commit" if entry.kind == "modified" and tree.commit else ""
+            say(f"{entry.path} ({entry.kind}{how_large}) was not kept: {entry.why}{instead}")
         if tree.more_left_out:
             say(f"{counted(tree.more_left_out, 'more file')} of {tree.path} that git does not track, not kept")
         if tree.problem and not tree.problem.startswith("no patch"):
@@ -246,21 +246,18 @@ class _Work:
     def finish(self) -> None:
         for path, (kind, digest) in self._files.items():
             data = path.read_bytes()
-            now = git_hash(data, len(digest)) if kind == b"git" else blake3(data).hexdigest()
+            now = git.name_of(data, len(digest)) if kind == b"git" else blake3(data).hexdigest()
             if now != digest:
                 raise RootError(
                     f"{path} reads otherwise than it was written: the disk, or two names that are one here."
                 )
         for path, link in self._links.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.symlink_to(os.fsdecode(link))
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(os.fsdecode(link))
+            except OSError as error:
+                raise RootError(f"{path} cannot be made a link: {error.strerror}.") from None
         self.found.files = len(self._files) + len(self._links)
-
-
-def git_hash(data: bytes, digits: int) -> str:
-    """The name that git gives to a file's content; ``digits`` says with which function."""
-    header = b"blob %d\0" % len(data)
-    return (hashlib.sha1(header + data) if digits == 40 else hashlib.sha256(header + data)).hexdigest()
 
 
 def _safe(path: bytes) -> bytes:

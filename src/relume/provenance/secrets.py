@@ -59,7 +59,9 @@ _HINTS = (
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----(?:(?!-----END)[\s\S]){0,20000}(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----)?"
 )
-_URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]{1,30}://)([^\s/?#@'\"<>\\]{1,500})@")
+_URL = re.compile(
+    r"\b([A-Za-z][A-Za-z0-9+.-]{1,30}://)([^\s/?#@'\"<>\\]{1,500}|[^\s/?#@:'\"<>\\]{0,200}:(?!\d+/)[^\s@'\"<>\\]{1,500})@"
+)
 _QUERY = re.compile(
     r"([?&;](?:[\w.-]*(?:token|secret|password|signature|credential)|[\w.-]*api[_-]?key|key|sig|auth)=)([^\s&;'\"<>\\]+)",
     re.I,
@@ -341,6 +343,28 @@ def _hinted(text: str) -> Iterator[tuple[str, bool]]:
             part = ""
     if part:
         yield part, True
+
+
+def without_credentials(url: str) -> str:
+    """An address that can still be used: the user of ``ssh://git@host`` stays, passwords and tokens go.
+
+    Example:
+        >>> without_credentials("https://me:token@example.org/a.git"), without_credentials("git@example.org:a.git")
+        ('https://example.org/a.git', 'git@example.org:a.git')
+    """
+    scheme, sign, rest = url.partition("://")
+    if not sign:
+        return url
+    place, slash, path = rest.partition("/")
+    port = place.partition(":")[2]
+    if "@" in path and "@" not in place and port and not port.isdigit():  # a password with a slash
+        user, _, behind = rest.rpartition("@")
+        place, slash, path = behind.partition("/")
+        place = f"{user}@{place}"
+    user, at, host = place.rpartition("@")
+    name = user.partition(":")[0]
+    kept = f"{name}@" if at and not scheme.lower().startswith(("http", "ftp")) else ""
+    return f"{scheme}://{kept}{host}{slash}{path}"
 
 
 def _is_place(value: str) -> bool:
