@@ -37,7 +37,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
     """All files below a folder but git's own: their bytes and whether they are executable."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if ".git" in path.relative_to(folder).parts or path.is_dir() and not path.is_symlink():
+        if ".git" in path.relative_to(folder).parts or (path.is_dir() and not path.is_symlink()):
             continue
         data = b"-> " + bytes(path.readlink()) if path.is_symlink() else path.read_bytes()
         found[str(path.relative_to(folder))] = (data, path.lstat().st_mode & 0o100)

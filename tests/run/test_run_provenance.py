@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import relume
-from relume.errors import ConfigurationError, RelumeWarning, RunError
+from relume.errors import ConfigurationError, RunError
 from relume.monitor import RunRecord, launch_again
 from relume.provenance import Provenance, restore_code
 from relume.provenance.secrets import REDACTED
@@ -291,3 +291,16 @@ def test_the_capture_waits_for_nothing_in_the_training(tmp_path: Path) -> None:
         run.checkpoint()
         entry = Provenance.load(run.folder).find()
         assert entry.missing == [] and entry.code is not None and entry.capture_seconds is not None
+
+
+def test_a_mirror_has_the_provenance_too(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    (project / "helper.py").write_text("VALUE = 2\n")
+    (tmp_path / "drive").mkdir()
+    with relume.Run(
+        "a", model=nn.Linear(1, 1), root=tmp_path / "runs", mirror=tmp_path / "drive" / "runs", quiet=True
+    ) as run:
+        run.checkpoint()
+    there = tmp_path / "drive" / "runs" / "a"
+    tree = Provenance.load(there).find().code.trees[0]
+    assert (there / tree.files[0].stored).read_text() == "VALUE = 2\n"

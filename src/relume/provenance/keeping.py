@@ -9,7 +9,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from relume.provenance.record import LeftOut, SourceFile, SourceTree
+from relume.provenance.record import FILE, LeftOut, SourceFile, SourceTree
 from relume.provenance.secrets import Redactor, is_secret_file
 from relume.provenance.sources import is_source
 
@@ -189,6 +189,12 @@ class Keeper:
                     continue
             self._siblings = [path for _, path in sorted(found, reverse=True)[:_SIBLINGS]]
         return self._siblings
+
+
+def kept_files(run: Path) -> list[Path]:
+    """All files of a run's provenance, those of its code included."""
+    files = [run / FILE, *(path for path in (run / "code").glob("files/*/*") if not path.name.startswith("."))]
+    return [path for path in files if path.is_file()]
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -39,6 +39,7 @@ from relume.monitor.journal import next_segment, segments
 from relume.monitor.launch import redirected
 from relume.monitor.record import check_name, is_run, was_begun
 from relume.monitor.values import split
+from relume.provenance.keeping import kept_files
 from relume.provenance.secrets import process_redactor
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_notes, check_seed, check_step, check_tags, versions
@@ -325,7 +326,8 @@ class Run(AbstractContextManager["Run"]):
 
     def _small_files(self) -> list[Path]:
         """What of the run is mirrored besides its checkpoints, below the root."""
-        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in segments(self.folder))]
+        parts = (*segments(self.folder), *kept_files(self.folder))
+        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in parts)]
 
     @property
     def _chosen(self) -> str | int | Path | None:
