@@ -141,6 +141,13 @@ def test_runs_in_the_repository_are_not_its_sources(repository: Path) -> None:
     assert not tree.is_dirty and tree.left_out == []
 
 
+def test_a_repository_that_shows_no_untracked_files_has_none(repository: Path, tmp_path: Path) -> None:
+    """Such as one of the settings in a home folder."""
+    in_git(repository, "config", "status.showUntrackedFiles", "no")
+    (repository / "new.py").write_text("N = 1\n")
+    assert capture(repository, tmp_path / "runs" / "a").files == []
+
+
 def test_two_changed_halves_of_a_merge_are_kept_as_they_stand(repository: Path, tmp_path: Path) -> None:
     in_git(repository, "checkout", "-qb", "other")
     (repository / "train.py").write_text("other\n")

@@ -66,7 +66,7 @@ def capture_code(keeper: Keeper, arguments: Sequence[str], directory: Path, sinc
                 wanted[top],
                 [keeper.folder.resolve().parent, *others],
                 since,
-                with_untracked=top.is_relative_to(first),
+                with_untracked=top.is_relative_to(first) and top != Path.home(),
             )
         else:
             capture_files(tree, top, keeper, wanted[top], since)

@@ -22,7 +22,7 @@ _SAFE = (
     "core.hooksPath=/dev/null", "core.fsmonitor=false", "core.pager=cat", "core.quotePath=false", "core.sshCommand=false",
     "core.askPass=true", "credential.helper=", "diff.external=", "diff.noprefix=false", "diff.mnemonicPrefix=false",
     "diff.relative=false", "diff.orderFile=/dev/null", "color.ui=false", "status.renames=false", "protocol.allow=never",
-    "submodule.recurse=false", "status.showUntrackedFiles=all", "status.relativePaths=true", "gc.auto=0",
+    "submodule.recurse=false", "status.relativePaths=true", "gc.auto=0",
     "maintenance.auto=false", "log.showSignature=false", "advice.detachedHead=false",
 )  # fmt: skip
 _KEPT = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM", "GIT_CEILING_DIRECTORIES", "GIT_EXEC_PATH")
@@ -143,9 +143,18 @@ def state_of(root: Path, leave_out: Sequence[Path] = ()) -> State:
     found = State(root)
     inner = [os.path.relpath(path, root) for path in leave_out if path != root and path.is_relative_to(root)]
     paths = ["--", ":(top)", *(f":(top,exclude,literal){path}" for path in inner)] if inner else []
+    shown = "no" if _setting(root, "status.showUntrackedFiles") == "no" else "all"
     try:
         out = git(
-            root, "status", "--porcelain=v2", "--branch", "-z", "--no-renames", "--ignore-submodules=none", *paths
+            root,
+            "status",
+            f"--untracked-files={shown}",
+            "--porcelain=v2",
+            "--branch",
+            "-z",
+            "--no-renames",
+            "--ignore-submodules=none",
+            *paths,
         )
         _read_status(out, found)
     except GitError as error:
@@ -156,6 +165,13 @@ def state_of(root: Path, leave_out: Sequence[Path] = ()) -> State:
             pass
     found.remote = _remote(root, found.upstream)
     return found
+
+
+def _setting(root: Path, name: str) -> str:
+    try:
+        return git(root, "config", "--get", name).decode(errors="replace").strip()
+    except GitError:
+        return ""
 
 
 def _read_status(out: bytes, found: State) -> None:
