@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+REDACTED = "[redacted]"
+"""What stands in a run's files in the place of a secret."""
+
 _LEFT = {
     "run", "status", "", "setting", "value", "reason", "tensor", "shape", "dtype", "layer", "kind", "output", "here",
     "there", "what", "from", "callable", "largest at", "own tensors", "class", "metric", "taken for", "image", "others",

@@ -14,6 +14,7 @@ import typer
 from relume import __version__
 from relume.cli.checkpoints import checkpoints, export, verify
 from relume.cli.checkpoints import gc as collect
+from relume.cli.code import restore_code
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
 from relume.cli.predict import predict
@@ -45,6 +46,7 @@ app.command()(checkpoints)
 app.command()(verify)
 app.command()(export)
 app.command("gc")(collect)
+app.command("restore-code")(restore_code)
 app.command()(inspect)
 app.command()(convert)
 app.command()(diff)

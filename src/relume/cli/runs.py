@@ -58,12 +58,21 @@ def runs(
 def show(
     run: Annotated[str, typer.Argument(help="The run's name below the root, or its path.", show_default=False)],
     root: Root = Path("runs"),
+    code: Annotated[bool, typer.Option("--code", help="Show the code that the run used.")] = False,
+    segment: Annotated[int | None, typer.Option(help="With --code: of which start.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """Show one run: how it went, its metrics by epoch, its configuration."""
+    """Show one run: how it went, its metrics by epoch, its configuration; or the code that it used."""
+    from relume.cli.code import code_of, print_code
     from relume.monitor import RunRecord, find_run
 
     folder = find_run(run, root)
+    if code:
+        if as_json:
+            print_json(code_of(folder, segment))
+        else:
+            print_code(folder, segment)
+        return
     record = RunRecord.load(folder)
     facts = _facts(folder)
     report = _class_report(folder)
@@ -71,12 +80,13 @@ def show(
         print_json(
             facts
             | {"seed": record.seed, "config": record.config, "argv": record.argv, "versions": record.versions}
+            | {"tags": record.tags, "notes": record.notes}
             | {"classes": None if report is None else report.as_json()}
         )
         return
     out = console()
     out.print(_headline(facts))
-    for table in (_epochs_table(folder), _metrics_table(facts), _settings_table(record)):
+    for table in (_epochs_table(folder), _metrics_table(facts), _settings_table(record, folder)):
         if table is not None:
             out.print()
             out.print(table)
@@ -186,9 +196,10 @@ def _metrics_table(facts: dict[str, Any]) -> Any:
     return table if facts["metrics"] else None
 
 
-def _settings_table(record: Any) -> Any:
+def _settings_table(record: Any, folder: Path) -> Any:
     from rich.text import Text
 
+    from relume.cli.code import main_facts
     from relume.text import printable
 
     table = table_of("setting", "value")
@@ -196,4 +207,7 @@ def _settings_table(record: Any) -> Any:
         table.add_row(Text(key), Text(printable(value if isinstance(value, str) else json.dumps(value), _SETTING)))
     table.add_row("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items()))
     table.add_row("command", Text(" ".join(record.argv)))
+    for name, text in (("tags", ", ".join(record.tags)), ("notes", record.notes), *main_facts(folder)):
+        if text:
+            table.add_row(name, Text(printable(text, _SETTING)))
     return table

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from relume.errors import RunError
 from relume.monitor.record import RunRecord, status_of
+from relume.text import REDACTED
 
 RESUME_VARIABLE = "RELUME_RESUME"
 """``fashion/fashion-2``: where a script makes the run ``fashion``, it is to go on with ``fashion-2``."""
@@ -97,6 +98,11 @@ def _check_command(record: RunRecord, arguments: Sequence[str]) -> None:
         raise RunError(f"run {name!r} does not say what started it. Start its script again yourself: it carries on.")
     if any(Path(part).stem in _NOTEBOOKS or Path(part).parent.name in _NOTEBOOKS for part in arguments):
         raise RunError(f"run {name!r} was made in a notebook. Open it and run the cells again: the run carries on.")
+    if any(REDACTED in part for part in arguments):
+        raise RunError(
+            f"run {name!r} was started with a secret in its arguments, which is not stored. Start its script again yourself, "
+            "with the same arguments: the run carries on. (A secret in a variable of the environment needs no argument.)"
+        )
     kind, script = script_of(arguments)
     if kind == "none" or Path(script).stem in ("ipython", "ipython3") or script == "IPython":
         raise RunError(

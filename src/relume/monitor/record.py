@@ -64,6 +64,8 @@ class RunRecord(BaseModel):
     executable: str = ""
     lineage: dict[str, Any] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
+    tags: list[str] = Field(default_factory=list)
+    notes: str = ""
     process: Process
 
     def save(self, folder: Path) -> None:
@@ -135,6 +137,7 @@ _OWN_FILES = (
     "tensorboard",
     "console.log",
     "classes.json",
+    "provenance.json",
 )
 
 

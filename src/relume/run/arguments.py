@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -10,6 +11,10 @@ import torch
 
 from relume.errors import ConfigurationError
 from relume.monitor import jsonable
+from relume.provenance.secrets import process_redactor
+
+_MOST_TAGS = 100
+_TAG = 100
 
 
 def check_seed(seed: Any) -> int:
@@ -37,7 +42,32 @@ def as_config(config: Any) -> dict[str, Any]:
         raise ConfigurationError(
             f"config must be a mapping, a dataclass, a Namespace or a pydantic model, not {type(config).__name__}."
         )
-    return plain
+    found: dict[str, Any] = process_redactor().config(plain)
+    return found
+
+
+def check_tags(tags: str | Iterable[str]) -> tuple[str, ...]:
+    """The tags, each once; raises ConfigurationError unless they are short texts of one line."""
+    found = (tags,) if isinstance(tags, str) else tuple(tags) if isinstance(tags, Iterable) else None
+    if found is None or len(found) > _MOST_TAGS:
+        raise ConfigurationError(
+            f"tags must be at most {_MOST_TAGS} words, such as ('baseline', 'lr-sweep'), not {tags!r:.100}."
+        )
+    for tag in found:
+        if not isinstance(tag, str) or not tag.strip() or len(tag) > _TAG or not tag.isprintable():
+            raise ConfigurationError(
+                f"a tag must be a text of one line and at most {_TAG} characters, not {tag!r:.120}."
+            )
+    redactor = process_redactor()
+    return tuple(dict.fromkeys(redactor.text(tag.strip()) for tag in found))
+
+
+def check_notes(notes: str | None) -> str | None:
+    if notes is None:
+        return None
+    if not isinstance(notes, str):
+        raise ConfigurationError(f"notes must be a text, not {type(notes).__name__}.")
+    return process_redactor().text(notes.encode("utf-8", "backslashreplace").decode())
 
 
 def versions() -> dict[str, str]:

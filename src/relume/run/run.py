@@ -39,14 +39,17 @@ from relume.monitor.journal import next_segment, segments
 from relume.monitor.launch import redirected
 from relume.monitor.record import check_name, is_run, was_begun
 from relume.monitor.values import split
+from relume.provenance.keeping import kept_files
+from relume.provenance.secrets import process_redactor
 from relume.run import resuming, state
-from relume.run.arguments import as_config, check_epochs, check_seed, check_step, versions
+from relume.run.arguments import as_config, check_epochs, check_notes, check_seed, check_step, check_tags, versions
 from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
 from relume.run.lock import hold
 from relume.run.objects import Objects
+from relume.run.provenance import CapturedProvenance
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
 from relume.run.schedulechecks import check_schedule
@@ -92,6 +95,8 @@ class Run(AbstractContextManager["Run"]):
         max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.
         in_memory: whether deterministic datasets are kept in memory: ``None`` where it is proven, ``False``, ``True``.
         freeze: what of the model is trained when, see :class:`relume.FreezeSchedule`.
+        tags: words to find the run by; those of earlier starts stay.
+        notes: a text about it; ``None`` keeps that of an earlier start.
         quiet: show nothing.
 
     SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
@@ -146,6 +151,8 @@ class Run(AbstractContextManager["Run"]):
         max_time: float | str | None = None,
         in_memory: bool | None = None,
         freeze: FreezeSchedule | None = None,
+        tags: str | Iterable[str] = (),
+        notes: str | None = None,
         quiet: bool = False,
     ) -> None:
         self.asked_name = check_name(name)
@@ -159,6 +166,7 @@ class Run(AbstractContextManager["Run"]):
         self.models, self.optimizers = self._objects.models, self._objects.optimizers
         self.schedulers, self.scaler, self.tracked = self._objects.schedulers, scaler, self._objects.tracked
         self.config = as_config(config)
+        self.tags, self.notes = check_tags(tags), check_notes(notes)
         self.seed = torch.initial_seed() if seed is None else check_seed(seed)
         self._seeds_process = seed is not None
         self.root = Path(os.environ.get("RELUME_ROOT") or root)
@@ -198,7 +206,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _accompanied(self) -> Iterator[Companion]:
         """What goes along with this run, in the order in which it is told of its moments."""
-        yield from ()
+        yield CapturedProvenance()
 
     def _init_saving(self) -> None:
         self._origin: Origin | None = None
@@ -318,7 +326,8 @@ class Run(AbstractContextManager["Run"]):
 
     def _small_files(self) -> list[Path]:
         """What of the run is mirrored besides its checkpoints, below the root."""
-        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in segments(self.folder))]
+        parts = (*segments(self.folder), *kept_files(self.folder))
+        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in parts)]
 
     @property
     def _chosen(self) -> str | int | Path | None:
@@ -350,6 +359,10 @@ class Run(AbstractContextManager["Run"]):
         if self._origin is not None and not self._origin.is_own:
             meta = self._origin.meta
             lineage = {"checkpoint": self._origin.name, "run": meta.get("run"), "run_id": meta.get("run_id")}
+        if before is not None:
+            self.tags = tuple(dict.fromkeys((*before.tags, *self.tags)))
+            self.notes = before.notes if self.notes is None else self.notes
+        redactor = process_redactor()
         return RunRecord(
             name=self.name,
             asked_name=self.asked_name,
@@ -357,13 +370,15 @@ class Run(AbstractContextManager["Run"]):
             created=before.created if before is not None else time.time(),
             seed=self.seed,
             config=self.config,
-            argv=jsonable(sys.argv),
-            command=jsonable(list(getattr(sys, "orig_argv", []))),
+            argv=redactor.arguments(jsonable(sys.argv)),
+            command=redactor.arguments(jsonable(list(getattr(sys, "orig_argv", [])))),
             directory=str(Path.cwd()),
             executable=sys.executable,
             versions=self._versions,
             process=Process.current(),
             lineage=lineage,
+            tags=list(self.tags),
+            notes=self.notes or "",
         )
 
     def _lost_id(self) -> str | None:
@@ -394,7 +409,8 @@ class Run(AbstractContextManager["Run"]):
             status, self.reason = "interrupted", error.reason
         else:
             assert kind is not None
-            status, self.reason = "failed", f"{kind.__name__}: {error}".splitlines()[0][:500]
+            reason = f"{kind.__name__}: {error}".splitlines()[0][:500]
+            status, self.reason = "failed", process_redactor().text(reason)
         self._observers = []  # what they could say comes too late
         self._settle()
         try:

@@ -166,14 +166,16 @@ class Trainer:
         override: str | Iterable[str] = (),
         max_time: float | str | None = None,
         freeze: FreezeSchedule | None = None,
+        tags: str | Iterable[str] = (),
+        notes: str | None = None,
     ) -> Result:
         """Train for ``epochs`` epochs, evaluate after each, and store everything as a run.
 
         Args:
             train_loader, val_loader: see :func:`relume.evaluate` for the batches that are understood.
             run: the run's name (the model's class by default), or a Run that is open already.
-            root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze: see
-                :class:`relume.Run`.
+            root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze, tags, notes:
+                see :class:`relume.Run`.
 
         Called again, by the same script started once more or under the same name, it goes on where the run stands.
 
@@ -188,11 +190,11 @@ class Trainer:
         check_epochs(epochs)
         self._check_training(freeze if not isinstance(run, Run) else run.freeze)
         if isinstance(run, Run):
-            others = (config, track, every, keep, stop, mirror, resume, from_checkpoint, max_time, freeze)
-            if any(value is not None for value in others) or str(root) != "runs" or override:
+            others = (config, track, every, keep, stop, mirror, resume, from_checkpoint, max_time, freeze, notes)
+            if any(value is not None for value in others) or str(root) != "runs" or override or tags:
                 raise ConfigurationError(
-                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override, max_time and freeze "
-                    "belong to the Run that is open already: give them to it."
+                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze, tags "
+                    "and notes belong to the Run that is open already: give them to it."
                 )
             if self.seed is not None and self.seed != run.seed:
                 raise ConfigurationError(
@@ -229,6 +231,8 @@ class Trainer:
             max_time=max_time,
             in_memory=self.in_memory,
             freeze=freeze,
+            tags=tags,
+            notes=notes,
             quiet=self.quiet,
         )
         with opened:
