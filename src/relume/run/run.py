@@ -35,9 +35,11 @@ from relume.monitor import (
     make_run_folder,
     reporter,
 )
+from relume.monitor.board import open_tensorboard
 from relume.monitor.journal import next_segment, segments
 from relume.monitor.launch import redirected
 from relume.monitor.record import check_name, is_run, was_begun
+from relume.monitor.stored import StoredRun
 from relume.monitor.values import split
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_seed, check_step, versions
@@ -225,6 +227,32 @@ class Run(AbstractContextManager["Run"]):
         self._saved_at: tuple[int, ...] | None = None
         self._loops = 0
 
+    # ------------------------------------------------------------------------------------------------------ how it looks
+
+    def __repr__(self) -> str:
+        return (
+            f"<Run {self.name!r}: {self.status}, epoch {self.cursor.epoch}, step {self.cursor.step}, in {self.folder}>"
+        )
+
+    def _repr_html_(self) -> str | None:
+        return None if self.status == "new" else StoredRun(self.folder)._repr_html_()
+
+    def tensorboard(self, height: int = 800, port: int | None = None) -> None:
+        """Open TensorBoard on this run: in the cell of a notebook, or with its address on a terminal.
+
+        Args:
+            height: of the frame, in pixels.
+            port: where its server listens on this machine; by default a free one from 6006 on.
+
+        A server that shows the run already is used again. It ends with the machine, or by ``kill``, as that of
+        ``%tensorboard`` does.
+
+        Raises:
+            MissingPackageError: TensorBoard is not installed.
+            ConfigurationError: its server did not start; what it said.
+        """
+        open_tensorboard([self.folder], height=height, port=port)
+
     # ------------------------------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> Run:
@@ -250,7 +278,7 @@ class Run(AbstractContextManager["Run"]):
         self._versions = versions()
         record = self._record(before)
         self._id = record.id
-        self.console: Reporter = reporter(quiet=self._quiet)
+        self.console: Reporter = reporter(quiet=self._quiet, folder=self.folder)
         self._checkpoints = Checkpoints(
             self.store, self.name, self.keep, self._committed, lambda: self._request("retry")
         )
