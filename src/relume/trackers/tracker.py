@@ -5,6 +5,8 @@ tracker cannot be rebuilt in another process) and tells it of each line that cou
 take long, fail or hang: the training does not notice, the journal has it all, and what is left is delivered later.
 """
 
+# ruff: noqa: B027 - what a tracker cannot do, it need not override
+
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
@@ -111,8 +113,8 @@ class Tracker(ABC):
             step at which the tracker has another value already.
     """
 
-    name: ClassVar[str]
-    kinds: ClassVar[frozenset[str]] = frozenset()
+    name: str = ""
+    kinds: frozenset[str] = frozenset()
     forgets: ClassVar[bool] = False
 
     def check(self) -> None:
