@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from relume.monitor import points
 from relume.monitor.journal import live_ranges, number, read_lines
 
-_VERSION = 1
-_SCHEMA = """
+_VERSION = 2
+_PART = 50_000
+"""Points that are folded at a time: what is held in memory, and how long others wait for their turn."""
+
+_TABLES = ("fold", "metric", "piece", "event")
+_SCHEMA = f"""
 CREATE TABLE fold (segment INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, damaged INTEGER NOT NULL);
-CREATE TABLE metric (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
-CREATE TABLE value (
-    metric INTEGER NOT NULL, step INTEGER NOT NULL, segment INTEGER NOT NULL, line INTEGER NOT NULL,
-    epoch INTEGER NOT NULL, time REAL NOT NULL, value REAL,
-    PRIMARY KEY (metric, step, segment, line)
-) WITHOUT ROWID;
+{points.SCHEMA}
 CREATE TABLE event (segment INTEGER NOT NULL, line INTEGER NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
     PRIMARY KEY (segment, line)) WITHOUT ROWID;
 """
@@ -32,14 +32,19 @@ def index(run_folder: Path) -> Iterator[sqlite3.Connection]:
     """The run's index, up to date with its journal.
 
     Where the file cannot be used (a read-only folder, a file system without locks, a damaged index), the journal is folded
-    into memory instead. NaN is stored as NULL, since SQLite has none.
+    into memory instead.
     """
     path = run_folder / "metrics.db"
     try:
         connection = _open(path)
         _fold(connection, run_folder)
-    except sqlite3.DatabaseError:
-        connection = _afresh(path, run_folder)
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorname", "").startswith(
+            "SQLITE_BUSY"
+        ):  # others are at it: their index is left alone
+            connection = _in_memory(run_folder)
+        else:
+            connection = _afresh(path, run_folder)
     with closing(connection):
         yield connection
 
@@ -57,9 +62,13 @@ def _afresh(path: Path, run_folder: Path) -> sqlite3.Connection:
         _fold(connection, run_folder)
         return connection
     except (OSError, sqlite3.DatabaseError):
-        connection = _open(":memory:")
-        _fold(connection, run_folder)
-        return connection
+        return _in_memory(run_folder)
+
+
+def _in_memory(run_folder: Path) -> sqlite3.Connection:
+    connection = _open(":memory:")
+    _fold(connection, run_folder)
+    return connection
 
 
 def _open(path: Path | str) -> sqlite3.Connection:
@@ -69,7 +78,7 @@ def _open(path: Path | str) -> sqlite3.Connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                for name in ("fold", "metric", "value", "event"):
+                for name in (*_TABLES, "value"):
                     connection.execute(f"DROP TABLE IF EXISTS {name}")
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
@@ -93,14 +102,19 @@ def _fold(connection: sqlite3.Connection, run_folder: Path) -> None:
 
 
 def _forget_dead_branches(connection: sqlite3.Connection, ranges: list[tuple[Path, int | None]]) -> None:
-    """When a run went on from a checkpoint, what was folded beyond it no longer counts: fold anew."""
+    """When a run went on from a checkpoint, what was folded beyond it no longer counts: fold these segments anew."""
     ends = {int(path.stem): end for path, end in ranges}
-    folded = dict(connection.execute("SELECT segment, offset FROM fold"))
-    if all(number in ends and (ends[number] is None or at <= ends[number]) for number, at in folded.items()):
+    dead = [
+        number
+        for number, at in connection.execute("SELECT segment, offset FROM fold").fetchall()
+        if number not in ends or ((end := ends[number]) is not None and at > end)
+    ]
+    if not dead:
         return
     connection.execute("BEGIN IMMEDIATE")
-    for name in ("fold", "value", "event"):
-        connection.execute(f"DELETE FROM {name}")
+    for name in _TABLES:
+        if name != "metric":
+            connection.executemany(f"DELETE FROM {name} WHERE segment=?", [(number,) for number in dead])
     connection.execute("COMMIT")
 
 
@@ -109,14 +123,26 @@ def _fold_segment(connection: sqlite3.Connection, path: Path, end: int | None) -
     known = connection.execute("SELECT offset FROM fold WHERE segment=?", (segment,)).fetchone()
     if known is not None and known[0] == size:
         return
-    connection.execute("BEGIN IMMEDIATE")
+    while True:  # other processes may fold the same segment, each a part in its turn
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            is_done = _fold_part(connection, path, segment, end)
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+        if is_done:
+            return
+
+
+def _fold_part(connection: sqlite3.Connection, path: Path, segment: int, end: int | None) -> bool:
+    """Fold on from where the segment's last part ended; whether its end is reached."""
     row = connection.execute("SELECT offset, line, damaged FROM fold WHERE segment=?", (segment,)).fetchone()
     offset, line_number, damaged = row or (0, 0, 0)
-    if offset > size:
-        connection.execute("ROLLBACK")
-        raise sqlite3.DatabaseError("the journal is shorter than its index")
-    names = dict(connection.execute("SELECT name, id FROM metric"))
-    values: list[tuple[Any, ...]] = []
+    if not _ends_a_line(path, offset):
+        raise sqlite3.DatabaseError("the journal was cut since it was folded")
+    folding = points.Folding(connection, segment)
+    is_done = True
     for behind, line in read_lines(path, offset):
         if end is not None and behind > end:
             break
@@ -125,26 +151,37 @@ def _fold_segment(connection: sqlite3.Connection, path: Path, end: int | None) -
         if line is None:
             damaged += 1
         elif isinstance(line.get("values"), dict):
-            place = (
-                _integer(line.get("step")),
-                segment,
-                line_number,
-                _integer(line.get("epoch")),
-                number(line.get("time")) or 0.0,
-            )
-            for logged, value in line["values"].items():
-                name = logged.encode("utf-8", "replace").decode()
-                if name not in names:
-                    names[name] = connection.execute("INSERT INTO metric (name) VALUES (?)", (name,)).lastrowid
-                values.append((names[name], *place, number(value)))
+            place = (_integer(line.get("step")), _integer(line.get("epoch")), number(line.get("time")) or 0.0)
+            folding.add(line_number, place, {_storable(name): _float(value) for name, value in line["values"].items()})
         elif "event" in line:
             content = (segment, line_number, str(line["event"]), json.dumps(line))
             connection.execute("INSERT OR REPLACE INTO event VALUES (?,?,?,?)", content)
-    connection.executemany(
-        "INSERT OR REPLACE INTO value (metric, step, segment, line, epoch, time, value) VALUES (?,?,?,?,?,?,?)", values
-    )
+        if folding.count >= _PART:
+            is_done = False
+            break
+    folding.store()
     connection.execute("INSERT OR REPLACE INTO fold VALUES (?,?,?,?)", (segment, offset, line_number, damaged))
-    connection.execute("COMMIT")
+    return is_done
+
+
+def _ends_a_line(path: Path, offset: int) -> bool:
+    """Whether a line ends at ``offset``, as it did when it was folded; the file may have been cut since, and grown."""
+    if offset == 0:
+        return True
+    with path.open("rb") as file:
+        file.seek(offset - 1)
+        return file.read(1) == b"\n"
+
+
+def _storable(name: str) -> str:
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
+
+
+def _float(value: Any) -> float:
+    if type(value) is float:
+        return value
+    found = number(value)
+    return float("nan") if found is None else found
 
 
 def _integer(value: Any) -> int:
@@ -154,57 +191,45 @@ def _integer(value: Any) -> int:
 def columns(run_folder: Path, metrics: Sequence[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
     """The run's metrics as columns of equal length, one row a step: ``step``, ``epoch``, ``time`` and each metric.
 
-    A metric that was not logged at a step is NaN there. A metric that is itself called step, epoch or time is found as
-    ``logged/step`` and so on.
+    A metric that was not logged at a step is NaN there, and of several values at a step the newest counts. A metric that is
+    itself called step, epoch or time is found as ``logged/step`` and so on.
     """
     with index(run_folder) as connection:
-        names = dict(connection.execute("SELECT id, name FROM metric ORDER BY id"))
-        if metrics is not None:
-            names = {key: name for key, name in names.items() if name in metrics}
-        marks = ",".join("?" * len(names))
-        rows = connection.execute(
-            f"SELECT step, epoch, time, metric, value FROM value WHERE metric IN ({marks}) ORDER BY step, segment, line",
-            list(names),
-        ).fetchall()
-    steps = np.array(sorted({row[0] for row in rows}), dtype=np.int64)
-    place = {int(step): i for i, step in enumerate(steps)}
-    table = {name: np.full(len(steps), np.nan) for name in names.values()}
-    epochs, times = np.zeros(len(steps), dtype=np.int64), np.zeros(len(steps))
-    for step, epoch, seconds, metric, value in rows:
-        i = place[step]
-        epochs[i], times[i] = epoch, seconds
-        table[names[metric]][i] = np.nan if value is None else value
-    taken = ("step", "epoch", "time")
-    return {
-        "step": steps,
-        "epoch": epochs,
-        "time": times,
-        **{f"logged/{n}" if n in taken else n: c for n, c in table.items()},
-    }
+        found = {
+            name: points.read(connection, key)
+            for name, key in points.metrics(connection).items()
+            if metrics is None or name in metrics
+        }
+    return as_columns(found)
+
+
+def as_columns(found: Mapping[str, points.Points]) -> dict[str, np.ndarray[Any, Any]]:
+    """Points of each metric, by step, as columns: see `columns`."""
+    newest = {name: _newest_of_each_step(series) for name, series in found.items()}
+    steps = np.unique(np.concatenate([np.zeros(0, np.int64), *(series["step"] for series in newest.values())]))
+    epochs, times = np.zeros(len(steps), np.int64), np.full(len(steps), -np.inf)
+    table: dict[str, np.ndarray[Any, Any]] = {"step": steps, "epoch": epochs, "time": times}
+    for name, series in newest.items():
+        rows = np.searchsorted(steps, series["step"])
+        later = series["time"] >= times[rows]
+        epochs[rows[later]], times[rows[later]] = series["epoch"][later], series["time"][later]
+        column = np.full(len(steps), np.nan)
+        column[rows] = series["value"]
+        table[f"logged/{name}" if name in ("step", "epoch", "time") else name] = column
+    return table
+
+
+def _newest_of_each_step(series: points.Points) -> points.Points:
+    is_last = np.ones(len(series), bool)
+    is_last[:-1] = series["step"][1:] != series["step"][:-1]
+    newest: points.Points = series[is_last]
+    return newest
 
 
 def metric_summary(run_folder: Path) -> dict[str, dict[str, float]]:
-    """For each metric: how often it was logged, its last, smallest and largest value and the steps of these."""
+    """For each metric: how often it was logged, its last, smallest and largest value, and the steps and epochs of these.
+
+    ``nan`` is how many of its values are NaN; where all are, so are the smallest and the largest.
+    """
     with index(run_folder) as connection:
-        found: dict[str, dict[str, float]] = {}
-        for key, name in connection.execute("SELECT id, name FROM metric ORDER BY id").fetchall():
-            count, low, high = connection.execute(
-                "SELECT count(*), min(value), max(value) FROM value WHERE metric=?", (key,)
-            ).fetchone()
-            last = connection.execute(
-                "SELECT value, step, epoch FROM value WHERE metric=? ORDER BY step DESC, segment DESC, line DESC LIMIT 1",
-                (key,),
-            ).fetchone()
-            entry = {"count": count, "last": _nan(last[0]), "step": last[1], "epoch": last[2]}
-            for label, value in (("min", low), ("max", high)):
-                entry[label] = _nan(value)
-                at = connection.execute(
-                    "SELECT step, epoch FROM value WHERE metric=? AND value=? LIMIT 1", (key, value)
-                ).fetchone()
-                entry[f"{label}_step"], entry[f"{label}_epoch"] = at or (-1, -1)
-            found[name] = entry
-    return found
-
-
-def _nan(value: float | None) -> float:
-    return float("nan") if value is None else value
+        return {name: points.summary(connection, key) for name, key in points.metrics(connection).items()}

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic_core import from_json
+
 from relume.errors import RelumeWarning
 
 if TYPE_CHECKING:
@@ -259,11 +261,19 @@ def read_lines(path: Path, offset_bytes: int = 0) -> Iterator[tuple[int, dict[st
             if not data.endswith(b"\n"):
                 return  # still being written, or cut off by a kill
             offset_bytes += len(data)
-            try:
-                line = json.loads(data)
-            except ValueError:
-                line = None
-            yield offset_bytes, line if isinstance(line, dict) else None
+            yield offset_bytes, _parsed(data)
+
+
+def _parsed(data: bytes) -> dict[str, Any] | None:
+    # Hot path: 0.6 microseconds for one metric, where json takes 3.5. Half of a surrogate pair is read by json alone.
+    try:
+        line = from_json(data)
+    except ValueError:
+        try:
+            line = json.loads(data)
+        except (ValueError, RecursionError):
+            return None
+    return line if isinstance(line, dict) else None
 
 
 def last_line(path: Path) -> dict[str, Any] | None:
