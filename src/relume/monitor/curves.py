@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from relume.direction import mode_of
-from relume.monitor.index import index
+from relume.monitor.buckets import buckets
 from relume.page import Drawing, Styled
 from relume.text import printable
 
@@ -47,20 +47,12 @@ class Curve:
         return cls([step for step, _ in kept], found, found, found)
 
 
-def curve_of(folder: Path, metric: str, buckets: int = _BUCKETS) -> Curve:
+def curve_of(folder: Path, metric: str, count: int = _BUCKETS) -> Curve:
     """The course of one of a run's metrics; where it was logged often, no spike is left out."""
-    finite = "metric=(SELECT id FROM metric WHERE name=?) AND value BETWEEN -1e300 AND 1e300"
-    with index(folder) as connection:
-        first, last = connection.execute(f"SELECT min(step), max(step) FROM value WHERE {finite}", (metric,)).fetchone()
-        if first is None:
-            return Curve.of([])
-        rows = connection.execute(
-            "SELECT (min(step) + max(step)) / 2.0, avg(value), min(value), max(value) FROM value "
-            f"WHERE {finite} GROUP BY CAST((step - ?) * 1.0 * ? / ? AS INTEGER) ORDER BY 1",
-            (metric, first, buckets, last - first + 1),
-        ).fetchall()
-    steps, means, lows, highs = (list(column) for column in zip(*rows, strict=True))
-    return Curve(steps, means, lows, highs)
+    found = buckets(folder, metric, count)
+    is_drawn = np.isfinite(found.min) & np.isfinite(found.max) & np.isfinite(found.mean)
+    places = (found.x + found.last_x) / 2.0
+    return Curve(*(column[is_drawn].tolist() for column in (places, found.mean, found.min, found.max)))
 
 
 def drawing(curve: Curve, name: str, width: int = _WIDTH, height: int = _HEIGHT) -> Drawing:

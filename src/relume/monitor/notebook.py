@@ -19,7 +19,7 @@ from relume.page import Block, Cell, Drawing, Folded, Grid, Styled, dot, html_of
 from relume.text import counted
 
 _SECONDS_BETWEEN_DRAWS = 0.5
-_MOST_ROWS, _MOST_COLUMNS, _MOST_NOTES = 15, 8, 5
+_MOST_ROWS, _MOST_COLUMNS, _MOST_NOTES = 15, 8, 8
 _STATUS = {"finished": "green", "interrupted": "yellow"}
 
 
@@ -76,10 +76,10 @@ class Notebook:
 
     def _look_back(self, before: int | None) -> None:
         """The rows of epochs that another execution has done."""
-        if self._has_looked_back or self._folder is None or (before is not None and before <= 1):
+        if self._has_looked_back or self._folder is None:
             return
         self._has_looked_back = True
-        if before is None and self._rows:
+        if before == 1:
             return
         with suppress(Exception):  # what cannot be read is not shown
             rows = _epochs(self._folder)

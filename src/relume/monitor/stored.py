@@ -17,7 +17,7 @@ from relume.errors import RelumeError, RootError
 from relume.monitor.curves import Curve, curve_of, drawing
 from relume.monitor.index import columns, metric_summary
 from relume.monitor.pace import duration, number
-from relume.monitor.record import RunRecord, find_run, is_run, runs_in, status_of
+from relume.monitor.record import RunRecord, find_run, runs_in, status_of
 from relume.page import Block, Cell, Folded, Grid, Page, Styled, dot, heading, html_of, line, text_of
 from relume.text import counted, printable
 
@@ -300,7 +300,10 @@ def _metric_grid(folder: Path, metrics: dict[str, Metric], names: Sequence[str])
 
 
 def _curve(folder: Path, name: str) -> Curve:
-    return curve_of(folder, name) if is_run(folder) else Curve.of([])
+    try:
+        return curve_of(folder, name)
+    except _DAMAGE:  # the folder is gone, or the metric's index
+        return Curve.of([])
 
 
 def _settings(record: RunRecord) -> Folded:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from relume.errors import ConfigurationError, RelumeError, closest
-from relume.monitor.board import help_the_magic, open_tensorboard
 from relume.monitor.record import find_run
 from relume.monitor.stored import StoredRun, StoredRuns, runs
+from relume.trackers.board import help_the_magic, open_tensorboard
 
 HELP = """\
 %relume runs [--root DIR]                         the runs, newest last, with small curves

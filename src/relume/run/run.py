@@ -35,7 +35,6 @@ from relume.monitor import (
     make_run_folder,
     reporter,
 )
-from relume.monitor.board import open_tensorboard
 from relume.monitor.journal import next_segment, segments
 from relume.monitor.launch import redirected
 from relume.monitor.record import check_name, is_run, was_begun
@@ -58,6 +57,7 @@ from relume.run.scheduled import Change, ScheduledFreezing, left_behind
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
+from relume.trackers.board import open_tensorboard
 from relume.transfer.findings import Problem
 from relume.transfer.ledger import Ledger
 from relume.transfer.schedule import FreezeSchedule

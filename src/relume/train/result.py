@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from relume.monitor import columns, find_run
-from relume.monitor.board import open_tensorboard
 from relume.monitor.pace import duration
 from relume.monitor.stored import result_page
 from relume.page import Page, html_of, text_of
 from relume.text import counted
+from relume.trackers.board import open_tensorboard
 
 
 def history(

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from relume.errors import ConfigurationError, MissingPackageError
 from relume.monitor.stored import StoredRun
 from relume.text import printable
+from relume.trackers.sync import sync
 
 Place = Literal["terminal", "jupyter", "jupyterhub", "vscode", "colab", "kaggle"]
 _FOLDER = "tensorboard"
@@ -54,22 +55,25 @@ def open_tensorboard(
         for folder in folders:
             _display(StoredRun(folder))
         return
-    for text in _missing(folders):
-        _say(text)
+    for folder in folders:
+        _fill(folder)
     _show(place, start_server(arguments(folders, root, port)), height)
 
 
 def arguments(folders: Sequence[Path], root: Path | None, port: int | None = None) -> list[str]:
     """What TensorBoard's program is given. Paths are absolute, so that the same runs find the same server again.
 
+    Its fast reader drops numbers where steps go backwards, and does not forget what a run went back behind: the other one
+    is taken.
+
     Example:
         >>> arguments([Path("/runs/a")], None)
-        ['--logdir', '/runs/a/tensorboard']
-        >>> arguments([Path("/runs/a"), Path("/runs/b")], None)
+        ['--logdir', '/runs/a/tensorboard', '--load_fast', 'false']
+        >>> arguments([Path("/runs/a"), Path("/runs/b")], None)[:2]
         ['--logdir_spec', 'a:/runs/a/tensorboard,b:/runs/b/tensorboard']
     """
     paths = {folder.name: folder.absolute() / _FOLDER for folder in folders}
-    ports = [] if port is None else ["--port", str(port)]
+    ports = ["--load_fast", "false", *([] if port is None else ["--port", str(port)])]
     if len(paths) < len(folders):
         raise ConfigurationError(
             "two of these runs have the same name: TensorBoard shows them together only below one root."
@@ -164,13 +168,14 @@ def _check(height: int, port: int | None) -> None:
         raise ConfigurationError(f"port must be a number from 0 (any free one) to 65535, not {port!r}.")
 
 
-def _missing(folders: Sequence[Path]) -> list[str]:
-    return [
-        f'{folder.name} has written nothing for TensorBoard yet: trackers=["tensorboard"] in its Run or fit does that. '
-        "What comes later appears by itself."
-        for folder in folders
-        if not (folder / _FOLDER).is_dir()
-    ]
+def _fill(folder: Path) -> None:
+    """Give TensorBoard what a run has logged without it: from the journal, as far as the run is now."""
+    if any((folder / _FOLDER).glob("**/*tfevents*")):
+        return
+    _say(f'{folder.name} was not made with trackers=["tensorboard"]: what it has logged until now is written for it')
+    for done in sync(folder, ["tensorboard"]):
+        if done.tracker == "tensorboard" and not done.is_complete:
+            _say(f"TensorBoard {done.text}")
 
 
 def _show(place: Place, port: int, height: int) -> None:
