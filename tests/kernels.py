@@ -16,12 +16,16 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import nbformat
 from nbclient import NotebookClient
+from nbclient.exceptions import DeadKernelError
 folder, source = sys.argv[1:]
 if source.endswith(".ipynb"):
     book = nbformat.read(source, 4)
 else:
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in json.loads(source)])
-NotebookClient(book, timeout=100, allow_errors=True, resources={"metadata": {"path": folder}}).execute()
+try:
+    NotebookClient(book, timeout=100, allow_errors=True, shutdown_kernel="immediate", resources={"metadata": {"path": folder}}).execute()
+except DeadKernelError:
+    pass  # what was shown until then is what the notebook keeps
 print(json.dumps([cell.get("outputs", []) for cell in book.cells]))
 """
 

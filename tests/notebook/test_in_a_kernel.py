@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -213,3 +214,16 @@ def test_each_place_is_given_what_it_can_show(cells: dict[str, Shown]) -> None:
     assert any("application/javascript" in output.get("data", {}) for output in cells["Colab"].outputs)
     assert re.search(r"403.*third-party cookies.*serve_kernel_port_as_window\(\d+\)", cells["Colab"].text, re.DOTALL)
     assert "/user/ada/proxy/" in cells["hub"].html and "jupyter-server-proxy" in cells["hub"].text
+
+
+def test_a_kernel_that_died_leaves_its_table_and_a_new_one_goes_on(tmp_path: Path) -> None:
+    dying = """
+    class Die(relume.Callback):
+        def on_step_end(self, trainer):
+            if trainer.run.cursor.step == 35: os.kill(os.getpid(), signal.SIGKILL)
+    fit('a', callbacks=[Die()])
+    """
+    _, before = execute([SETUP, textwrap.dedent(dying)], tmp_path)
+    assert before.error == "" and epochs_in(before) == [1] and "epoch 2/4" in before.text
+    _, after = execute([SETUP, "fit('a')"], tmp_path)
+    assert "resumes from a@" in after.text and epochs_in(after) == [1, 2, 3, 4] and "finished after" in after.text

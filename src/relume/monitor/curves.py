@@ -92,7 +92,7 @@ def _svg(curve: Curve, name: str, width: int, height: int) -> str:
 
     def point(step: float, value: float) -> str:
         x = _MARGIN + inner_width * ((step - first) / length if len(curve.steps) > 1 else 0.5)
-        y = height - _MARGIN - inner_height * (value / 4 - low) / span
+        y = height - _MARGIN - inner_height * ((value / 4 - low) / span)
         return f"{x:.1f},{y:.1f}"
 
     line = " ".join(map(point, curve.steps, curve.means))

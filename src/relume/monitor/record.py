@@ -66,6 +66,12 @@ class RunRecord(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     process: Process
 
+    def _repr_html_(self) -> str:
+        from relume.monitor.stored import record_page
+        from relume.page import html_of
+
+        return html_of(record_page(self))
+
     def save(self, folder: Path) -> None:
         write_whole(folder / "run.json", self.model_dump_json(indent=1) + "\n")
 

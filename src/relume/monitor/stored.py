@@ -306,6 +306,12 @@ def _curve(folder: Path, name: str) -> Curve:
         return Curve.of([])
 
 
+def record_page(record: RunRecord) -> Page:
+    """What is known of a run when it starts."""
+    begun = f"started {_moment(record.created)} by process {record.process.pid} on {record.process.host}"
+    return [heading(record.name), line(begun, "dim"), *_settings(record).blocks]
+
+
 def _settings(record: RunRecord) -> Folded:
     grid = Grid(["setting", "value"])
     values = {**record.config, "seed": record.seed}
