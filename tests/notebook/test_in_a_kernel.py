@@ -220,7 +220,9 @@ def test_a_kernel_that_died_leaves_its_table_and_a_new_one_goes_on(tmp_path: Pat
     dying = """
     class Die(relume.Callback):
         def on_step_end(self, trainer):
-            if trainer.run.cursor.step == 35: os.kill(os.getpid(), signal.SIGKILL)
+            if trainer.run.cursor.step == 35:
+                trainer.run.wait()  # for the checkpoint of the first epoch
+                os.kill(os.getpid(), signal.SIGKILL)
     fit('a', callbacks=[Die()])
     """
     _, before = execute([SETUP, textwrap.dedent(dying)], tmp_path)
