@@ -6,6 +6,7 @@ RelumeError
 │   ├── OptimizerError     the optimizer and the model do not belong together
 │   ├── UnknownNameError   no such model, dataset, run or metric: lists the closest names
 │   │   └── NoMatchError       a pattern that matches no parameter or module: lists the closest names
+│   ├── ExpressionError    a condition on runs that cannot be read: points at the place
 │   └── PreflightError     the model, its frozen parts and the optimizer contradict each other: says where and the remedy
 ├── MissingPackageError    an optional package is needed: names the extra to install
 ├── DataError              the data cannot be used
@@ -78,6 +79,10 @@ class NoMatchError(UnknownNameError):
 
 class PreflightError(ConfigurationError):
     """The model, its frozen parts and the optimizer contradict each other."""
+
+
+class ExpressionError(ConfigurationError):
+    """A condition on runs cannot be read."""
 
 
 class MissingPackageError(RelumeError, ImportError):

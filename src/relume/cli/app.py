@@ -17,6 +17,7 @@ from relume.cli.checkpoints import gc as collect
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
 from relume.cli.predict import predict
+from relume.cli.recorded import compare, history, import_app, plot
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
@@ -52,6 +53,10 @@ app.command()(inspect)
 app.command()(convert)
 app.command()(diff)
 app.command()(summary)
+app.command()(compare)
+app.command()(plot)
+app.command()(history)
+app.add_typer(import_app, name="import")
 
 
 def _version(wanted: bool) -> None:

@@ -15,20 +15,44 @@ _SETTING = 300
 _COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "failed": "red", "killed": "red"}
 
 
-def runs(root: Root = Path("runs"), as_json: Json = False) -> None:
+def runs(
+    root: Root = Path("runs"),
+    where: Annotated[
+        str | None,
+        typer.Option(help="Only runs for which this holds, e.g. 'lr<1e-2 and val/accuracy>0.9'.", show_default=False),
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(help="Order by a setting, a metric (its best; last:NAME) or a fact.", show_default=False),
+    ] = None,
+    descending: Annotated[bool, typer.Option("--desc", "--reverse", help="The largest first.")] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option(help="Columns to show, with commas between them, e.g. lr,val/loss.", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+) -> None:
     """List the runs below a folder, newest last."""
     from relume.errors import RootError
-    from relume.monitor import runs_in
+    from relume.recorded import choose, facts_below
+    from relume.recorded.listing import as_rows, csv_of, shown_columns
 
     if root.exists() and not root.is_dir():
         raise RootError(f"{root} is a file: --root is the folder that holds the runs.")
-    found = [_facts(folder) for folder in runs_in(root)]
+    there = facts_below(root)
+    found = choose(there, where, sort, descending=descending)
+    names = shown_columns(there, columns, where, sort)
     if as_json:
-        print_json(found)
-    elif not found:
+        print_json(found if columns is None else as_rows(found, names))
+    elif as_csv:
+        typer.echo(csv_of(found, names), nl=False)
+    elif not there:
         console().print(f"There are no runs in {root}. Try: relume train fashion-mnist")
+    elif not found:
+        console().print(f"None of the {len(there)} runs in {root} is such a run.")
     else:
-        console().print(_runs_table(found))
+        console().print(_runs_table(found, names if columns or where or sort else None, is_whole=columns is None))
 
 
 def show(
@@ -77,39 +101,9 @@ def _class_report(folder: Path) -> Any:
 
 def _facts(folder: Path) -> dict[str, Any]:
     """What both commands tell of a run."""
-    from relume.direction import mode_of
-    from relume.errors import RelumeError
-    from relume.monitor import RunRecord, metric_summary, status_of
+    from relume.recorded import facts_of
 
-    try:
-        record = RunRecord.load(folder)
-        status, line = status_of(folder)
-        summary = metric_summary(folder)
-    except (RelumeError, OSError, ValueError, ArithmeticError) as error:  # one run must not hide the others
-        return {"name": folder.name, "status": "damaged", "reason": str(error), "folder": str(folder), "metrics": {}}
-    metrics = {
-        name: {
-            "last": entry["last"],
-            "best": entry[mode_of(name) or "min"],
-            "best_epoch": entry[f"{mode_of(name) or 'min'}_epoch"],
-            "best_step": entry[f"{mode_of(name) or 'min'}_step"],
-            "count": entry["count"],
-        }
-        for name, entry in summary.items()
-    }
-    now = time.time() if status == "running" else float(line.get("time", record.created))
-    return {
-        "name": folder.name,
-        "id": record.id,
-        "status": status,
-        "reason": line.get("reason", ""),
-        "created": record.created,
-        "seconds": round(line.get("seconds", now - record.created), 3),
-        "epoch": line.get("epoch", 0),
-        "step": line.get("step", 0),
-        "folder": str(folder),
-        "metrics": metrics,
-    }
+    return facts_of(folder)
 
 
 def _styled(status: str) -> Any:
@@ -118,19 +112,28 @@ def _styled(status: str) -> Any:
     return Text(status, style=_COLOURS.get(status, "red"))
 
 
-def _runs_table(found: list[dict[str, Any]]) -> Any:
+def _runs_table(found: list[dict[str, Any]], asked: list[str] | None, *, is_whole: bool) -> Any:
+    """The runs with some metrics, or with the names that were asked for."""
+    from rich.markup import escape
     from rich.text import Text
 
     from relume.monitor.pace import duration, number
+    from relume.recorded.listing import cell
+    from relume.text import printable
 
     names = [n for n in dict.fromkeys(n for facts in found for n in facts["metrics"]) if n.startswith("val/")][:3]
-    table = table_of("run", "status", "epoch", "step", "time", *names, "started")
+    names = names if asked is None else asked
+    places = ("status", "epoch", "step", "time") if is_whole else ()
+    table = table_of("run", *places, *(escape(printable(n, 40)) for n in names), *(("started",) if is_whole else ()))
     for facts in found:
-        bests = [number(facts["metrics"][n]["best"]) if n in facts["metrics"] else "" for n in names]
+        values = [cell(facts, name, number) for name in names]
+        if not is_whole:
+            table.add_row(Text(facts["name"]), *map(Text, values))
+            continue
         started = time.strftime("%b %d %H:%M", time.localtime(facts["created"])) if "created" in facts else ""
         seconds = duration(facts["seconds"]) if "seconds" in facts else ""
         place = (str(facts.get("epoch", "")), str(facts.get("step", "")))
-        table.add_row(Text(facts["name"]), _styled(facts["status"]), *place, seconds, *bests, started)
+        table.add_row(Text(facts["name"]), _styled(facts["status"]), *place, seconds, *map(Text, values), started)
     table.caption = Text("metrics: the best value of each run", style="dim") if names else None
     table.caption_justify = "left"
     return table

@@ -8,31 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from relume.monitor import columns, find_run
+from relume.monitor import columns
 from relume.monitor.pace import duration
 from relume.monitor.stored import result_page
 from relume.page import Page, html_of, text_of
+from relume.recorded.reading import history as history
 from relume.text import counted
 from relume.trackers.board import open_tensorboard
-
-
-def history(
-    run: str | Path, root: str | Path = "runs", metrics: list[str] | None = None
-) -> dict[str, np.ndarray[Any, Any]]:
-    """The metrics of a run as columns of equal length, while it goes on or afterwards.
-
-    Args:
-        run: a run's name below ``root``, or its path.
-        metrics: only these; all by default.
-
-    Returns:
-        ``{"step": int64, "epoch": int64, "time": float64 (Unix seconds), "train/loss": float64, …}``, one row for each step
-        at which something was logged; NaN where a metric was not. ``pandas.DataFrame`` takes it as it is.
-
-    Raises:
-        UnknownNameError: there is no such run; lists the closest names.
-    """
-    return columns(find_run(run, root), metrics)
 
 
 @dataclass
