@@ -116,7 +116,8 @@ def test_one_call_feeds_all_and_the_end_waits_for_them(tmp_path: Path) -> None:
 
 def test_the_trainer_takes_trackers_too(tmp_path: Path, model: torch.nn.Module, loader: object) -> None:
     mine = Mine()
-    trainer = relume.Trainer(model, loss=torch.nn.CrossEntropyLoss(), quiet=True, device="cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    trainer = relume.Trainer(model, optimizer=optimizer, loss=torch.nn.CrossEntropyLoss(), quiet=True, device="cpu")
     result = trainer.fit(loader, epochs=1, root=tmp_path, run="t", trackers=[mine])
     assert len(mine.numbers("train/loss")) == 4 and mine.calls[-1] == ("close", "finished")
     assert result.status == "finished"
@@ -224,7 +225,7 @@ def test_sync_delivers_what_is_left_when_training_and_workers_were_killed(tmp_pa
     in_process(job)
     for name in ("tensorboard", "tofile"):  # wherever they are: at their start, in the middle of a line, or done
         for process in psutil.process_iter(["cmdline"]):
-            if process.info["cmdline"][-2:] == [str(folder.absolute()), name]:
+            if (process.info["cmdline"] or [])[-2:] == [str(folder.absolute()), name]:
                 end_process(process.pid)
                 process.wait(10)
     done = sync(folder, to=["tensorboard"])

@@ -178,7 +178,7 @@ def test_a_server_that_runs_all_the_while_forgets_too_and_answers_for_every_kind
         shown = server.ask("plugin/images/images", **at, tag="pictures/one")[-1]
         assert server.get(f"plugin/images/individualImage?{shown['query']}") == png(4, 3, 2)
     with serving(root, tmp_path / "server2.log") as server:  # the HParams tab takes each session once
-        columns = {"statuses": ["STATUS_SUCCESS"], "colParams": [], "startIndex": 0, "sliceSize": 10}
+        columns = {"allowedStatuses": ["STATUS_SUCCESS"], "colParams": [], "startIndex": 0, "sliceSize": 10}
         until(lambda: bool(server.post("plugin/hparams/session_groups", columns).get("sessionGroups")))
         (group,) = server.post("plugin/hparams/session_groups", columns)["sessionGroups"]
         assert group["hparams"] == {"lr": 0.1}
