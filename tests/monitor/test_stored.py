@@ -122,4 +122,4 @@ def test_only_the_newest_of_many_runs_are_drawn(tmp_path: Path) -> None:
     for number in range(1, 60):
         shutil.copytree(folder, tmp_path / str(number))
     text = str(runs(tmp_path))
-    assert text.count("finished") == 50 and "10 older runs not shown" in text
+    assert text.count("finished") == 50 and "10 more runs not shown" in text

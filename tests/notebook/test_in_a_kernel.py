@@ -66,6 +66,10 @@ run
     "runs": "%relume runs",
     "show": "found = %relume show hand\nfound",
     "many": "relume_runs = __import__('relume.monitor.stored', fromlist=['x']).runs()\nrelume_runs[:2]",
+    "chosen": "%relume runs --where \"val/accuracy > 0 and name != 'b'\" --sort val/loss",
+    "bad condition": '%relume runs --where "val/accuracy >"',
+    "compared": "%relume compare a b",
+    "plotted": "%relume plot a b --metric val/loss --smooth 0.5",
     "unknown": "%relume shwo a",
     "no run": "%relume show aa",
     "wrong": "%relume tensorboard --height tall",
@@ -183,6 +187,12 @@ def test_the_magic_shows_runs(cells: dict[str, Shown]) -> None:
     assert cells["many"].html.count("finished") == 2 and cells["loaded again"].html.count("finished") >= 7
 
 
+def test_the_magic_chooses_compares_and_draws(cells: dict[str, Shown]) -> None:
+    assert ">a</span>" in cells["chosen"].html and ">b</span>" not in cells["chosen"].html
+    assert "epochs" in cells["compared"].html and "31" in cells["compared"].text
+    assert [sorted(output["data"]) for output in cells["plotted"].outputs] == [["image/png", "text/plain"]]
+
+
 def test_mistakes_in_the_magic_are_one_line(cells: dict[str, Shown]) -> None:
     said = {name: cells[name].text for name in CELLS}
     assert "knows no 'shwo': did you mean 'show'?" in said["unknown"] and cells["unknown"].error == ""
@@ -191,6 +201,7 @@ def test_mistakes_in_the_magic_are_one_line(cells: dict[str, Shown]) -> None:
         "argument --height: invalid int value: 'tall'" in said["wrong"]
         and "usage: %relume tensorboard" in said["wrong"]
     )
+    assert "val/accuracy >" in said["bad condition"] and cells["bad condition"].error == ""
     assert "No closing quotation" in said["quoting"]
     assert "a comparison needs two runs at least" in said["one"]
     assert "%relume runs" in said["help"]

@@ -122,9 +122,10 @@ class StoredRun:
 class StoredRuns(Sequence[StoredRun]):
     """Runs as a table, newest last: ``relume.runs()``. An index, a slice or a name gives of them."""
 
-    def __init__(self, runs: Sequence[StoredRun], root: Path) -> None:
+    def __init__(self, runs: Sequence[StoredRun], root: Path, *, best_first: bool = False) -> None:
         self._runs = list(runs)
         self.root = root
+        self._best_first = best_first
 
     @overload
     def __getitem__(self, which: int | str) -> StoredRun: ...
@@ -133,7 +134,9 @@ class StoredRuns(Sequence[StoredRun]):
     def __getitem__(self, which: int | str | slice) -> StoredRun | StoredRuns:
         if isinstance(which, str):
             return StoredRun.find(which, self.root)
-        return StoredRuns(self._runs[which], self.root) if isinstance(which, slice) else self._runs[which]
+        if isinstance(which, slice):
+            return StoredRuns(self._runs[which], self.root, best_first=self._best_first)
+        return self._runs[which]
 
     def __iter__(self) -> Iterator[StoredRun]:
         return iter(self._runs)
@@ -145,7 +148,8 @@ class StoredRuns(Sequence[StoredRun]):
         """The table: of each run how it stands, its best values and the course of the first of them."""
         if not self._runs:
             return [line(f"There are no runs in {self.root}.", "dim")]
-        rows = [_Row(run) for run in self._runs[-_MOST_RUNS:]]
+        shown = self._runs[:_MOST_RUNS] if self._best_first else self._runs[-_MOST_RUNS:]
+        rows = [_Row(run) for run in shown]
         names = _compared([row.metrics for row in rows])
         grid = Grid(
             ["run", "status", "epoch", "step", "time", *names[:1], *(["curve"] if names else []), *names[1:], "started"]
@@ -153,7 +157,7 @@ class StoredRuns(Sequence[StoredRun]):
         grid.rows = [row.cells(names) for row in rows]
         left_out = len(self._runs) - len(rows)
         notes = ["metrics: the best value of each run"] if names else []
-        notes += [f"{counted(left_out, 'older run')} not shown"] if left_out else []
+        notes += [f"{counted(left_out, 'more run')} not shown"] if left_out else []
         grid.note = ", ".join(notes)
         return [grid]
 

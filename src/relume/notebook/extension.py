@@ -17,13 +17,16 @@ from relume.monitor.stored import StoredRun, StoredRuns, runs
 from relume.trackers.board import help_the_magic, open_tensorboard
 
 HELP = """\
-%relume runs [--root DIR]                         the runs, newest last, with small curves
-%relume show RUN [--root DIR]                     one run: its metrics, curves and settings
-%relume compare RUN RUN… [--root DIR]             what differs between runs
-%relume tensorboard [RUN…] [--height N] [--port N] [--root DIR]
-                                                  TensorBoard in the cell, on these runs or on all
-%relume help                                      this text
-The runs are in ./runs, or where --root says. Each command gives back what it shows: found = %relume runs"""
+%relume runs [--where "lr < 0.01"] [--sort val/accuracy] [--desc]
+                             the runs with small curves, newest last
+%relume show RUN             one run: its metrics, curves and settings
+%relume compare RUN RUN…     what differs between runs
+%relume plot RUN… [--metric "val/*"] [--x step|epoch|time] [--smooth 0.9] [--log]
+                             their curves as a picture
+%relume tensorboard [RUN…] [--height N] [--port N]
+                             TensorBoard in the cell, on these runs or on all
+%relume help                 this text
+The runs are in ./runs, or in --root DIR. All but tensorboard give back what they show: found = %relume runs"""
 
 
 def load_ipython_extension(shell: Any) -> None:
@@ -67,7 +70,14 @@ def obey(line: str) -> Any:
     except ValueError as error:
         raise ConfigurationError(f"%relume {line}: {error}.") from None
     command, rest = (words[0], words[1:]) if words else ("help", [])
-    known = {"runs": _runs, "show": _show, "compare": _compare, "tensorboard": _tensorboard, "help": _help}
+    known: dict[str, Callable[[list[str]], Any]] = {
+        "runs": _runs,
+        "show": _show,
+        "compare": _compare,
+        "plot": _plot,
+        "tensorboard": _tensorboard,
+        "help": _help,
+    }
     if command not in known:
         raise ConfigurationError(f"%relume knows no {command!r}: {closest(command, known)} %relume help says more.")
     return known[command](rest)
@@ -94,7 +104,18 @@ def _help(words: list[str]) -> None:
 
 
 def _runs(words: list[str]) -> StoredRuns:
-    return runs(_Parser("runs").parse_args(words).root)
+    parser = _Parser("runs")
+    parser.add_argument("--where")
+    parser.add_argument("--sort")
+    parser.add_argument("--desc", action="store_true")
+    given = parser.parse_args(words)
+    if given.where is None and given.sort is None:
+        return runs(given.root)
+    from relume.recorded import choose, facts_below
+
+    found = choose(facts_below(given.root), given.where, given.sort, descending=given.desc)
+    is_sorted = given.sort is not None
+    return StoredRuns([StoredRun(Path(facts["folder"])) for facts in found], given.root, best_first=is_sorted)
 
 
 def _show(words: list[str]) -> StoredRun:
@@ -106,8 +127,26 @@ def _compare(words: list[str]) -> Any:
     given = _Parser("compare", nargs="+").parse_args(words)
     if len(given.runs) < 2:
         raise ConfigurationError(f"a comparison needs two runs at least; only {given.runs[0]!r} was given.")
-    relume = importlib.import_module("relume")
-    return relume.compare(*given.runs, root=given.root)
+    from relume.recorded import compare
+
+    return compare(*given.runs, root=given.root)
+
+
+def _plot(words: list[str]) -> Any:
+    parser = _Parser("plot", nargs="+")
+    parser.add_argument("--metric", action="append")
+    parser.add_argument("--x", choices=("step", "epoch", "time"), default="step")
+    parser.add_argument("--smooth", type=float, default=0.0)
+    parser.add_argument("--log", action="store_true")
+    given = parser.parse_args(words)
+    from relume.recorded import plot
+
+    picture = plot(*given.runs, metrics=given.metric, x=given.x, smooth=given.smooth, log=given.log, root=given.root)
+    data = io.BytesIO()
+    picture.savefig(data, format="png", dpi=110, bbox_inches="tight")
+    return importlib.import_module("IPython.display").Image(
+        data.getvalue()
+    )  # a figure shows itself only in some backends
 
 
 def _tensorboard(words: list[str]) -> None:
