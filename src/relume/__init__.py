@@ -178,6 +178,16 @@ __all__ = [
 ]
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """``%load_ext relume``: adds the magic ``%relume`` to a notebook."""
+    importlib.import_module("relume.notebook").load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """``%unload_ext relume``."""
+    importlib.import_module("relume.notebook").unload_ipython_extension(shell)
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"relume.{name}")

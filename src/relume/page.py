@@ -21,7 +21,17 @@ _LINE = 2000
 _FOLDED = {"tensor", "layer", "kind", "what", "callable", "own tensors"}
 """Columns that give way where a terminal is narrow."""
 
-_COLOURS = {"bold red": "#c00", "red": "#c00", "yellow": "#a60", "green": "#080", "dim": "#777"}
+_COLOURS = {
+    "bold red": "#d03b3b", "red": "#d03b3b", "yellow": "#a66f00", "green": "#1a8a4a", "cyan": "#3b82f6",
+    "bold green": "#1a8a4a", "bold yellow": "#a66f00", "bold cyan": "#3b82f6",
+}  # fmt: skip
+"""Colours of a notebook that can be read on white and on black."""
+
+_LINE_COLOUR = "rgba(128, 128, 128, .3)"
+_TABLE = (
+    "border-collapse: collapse; border: none; margin: 6px 0; font-size: inherit; font-variant-numeric: tabular-nums"
+)
+_EDGE = f"border: none; border-bottom: 1px solid {_LINE_COLOUR}; padding: 4px 14px 4px 0; background: none"
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,19 @@ class Styled:
     style: str = ""
 
 
-Cell = str | int | Styled
+@dataclass(frozen=True)
+class Drawing:
+    """What a notebook can draw, and what stands there elsewhere.
+
+    Args:
+        html: made by relume alone: nothing out of a file may be in it that is not escaped.
+    """
+
+    html: str
+    text: Styled
+
+
+Cell = str | int | Styled | Drawing
 
 
 @dataclass
@@ -44,7 +66,15 @@ class Grid:
     note: str = ""
 
 
-Block = Styled | Grid
+@dataclass
+class Folded:
+    """Blocks under a heading that a notebook shows on a click."""
+
+    heading: str
+    blocks: list[Styled | Drawing | Grid]
+
+
+Block = Styled | Drawing | Grid | Folded
 Page = list[Block]
 
 
@@ -60,7 +90,11 @@ def print_page(page: Iterable[Block], console: Any) -> None:
     for block in page:
         if isinstance(block, Grid):
             console.print(_table(block))
+        elif isinstance(block, Folded):
+            console.print(Text(printable(block.heading, _LINE), style="dim"), highlight=False)
+            print_page(block.blocks, console)
         else:
+            block = _styled(block)
             console.print(Text(printable(block.text, _LINE), style=block.style), soft_wrap=False, highlight=False)
 
 
@@ -69,14 +103,29 @@ def text_of(page: Iterable[Block], width: int = WIDTH) -> str:
     from rich.console import Console
 
     out = io.StringIO()
-    print_page(page, Console(file=out, width=width, color_system=None, force_terminal=False, legacy_windows=False))
+    console = Console(
+        file=out, width=width, color_system=None, force_terminal=False, force_jupyter=False, legacy_windows=False
+    )  # in a notebook it would show what is asked for as text
+    print_page(page, console)
     return "\n".join(row.rstrip() for row in out.getvalue().splitlines())
 
 
 def html_of(page: Iterable[Block]) -> str:
-    """A page for a notebook."""
-    parts = [_html_table(block) if isinstance(block, Grid) else f"<div>{_html(block)}</div>" for block in page]
-    return f'<div style="font-size: 90%">{"".join(parts)}</div>'
+    """A page for a notebook: no script, nothing from elsewhere, and colours that suit a light and a dark one."""
+    return f'<div style="font-size: 90%; line-height: 1.5">{"".join(map(_html_block, page))}</div>'
+
+
+def _html_block(block: Block) -> str:
+    if isinstance(block, Grid):
+        return _html_table(block)
+    if isinstance(block, Folded):
+        inner = "".join(map(_html_block, block.blocks))
+        heading = html.escape(printable(block.heading, _LINE))
+        return (
+            f'<details style="margin: 4px 0"><summary style="cursor: pointer; opacity: .7">{heading}</summary>'
+            f"{inner}</details>"
+        )
+    return f"<div>{_html(block)}</div>"
 
 
 def _table(grid: Grid) -> Any:
@@ -97,22 +146,56 @@ def _html_table(grid: Grid) -> str:
     sides = ["left" if is_text(column) else "right" for column in grid.columns]
 
     def row(cells: Iterable[Cell], tag: str) -> str:
+        weight = "font-weight: 500; opacity: .65; " if tag == "th" else ""
         shown = zip(cells, sides, strict=True)
-        return "".join(f'<{tag} style="text-align: {side}">{_html(_styled(cell))}</{tag}>' for cell, side in shown)
+        return "".join(f'<{tag} style="{weight}text-align: {side}; {_EDGE}">{_html(c)}</{tag}>' for c, side in shown)
 
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in grid.rows)
+    body = "".join(f'<tr style="background: none">{row(cells, "td")}</tr>' for cells in grid.rows)
     note = f"<div>{_html(Styled(grid.note, 'dim'))}</div>" if grid.note else ""
-    return f"<table><thead><tr>{row(grid.columns, 'th')}</tr></thead><tbody>{body}</tbody></table>{note}"
+    head = f"<thead><tr>{row(grid.columns, 'th')}</tr></thead>"
+    scroll = '<div style="overflow-x: auto">'
+    return f'{scroll}<table style="{_TABLE}">{head}<tbody>{body}</tbody></table></div>{note}'
 
 
-def _html(cell: Styled) -> str:
+def _html(cell: Cell) -> str:
+    if isinstance(cell, Drawing):
+        return cell.html
+    cell = _styled(cell)
     text = str(cell.text)
     indent = len(text) - len(text.lstrip(" "))
     safe = "&nbsp;" * min(indent, 40) + html.escape(printable(text.lstrip(" "), _LINE))
-    colour, weight = _COLOURS.get(cell.style, ""), "bold" if "bold" in cell.style else ""
-    style = "; ".join(part for part in (colour and f"color: {colour}", weight and f"font-weight: {weight}") if part)
-    return f'<span style="{style}">{safe}</span>' if style else safe
+    return f'<span style="{style}">{safe}</span>' if (style := css_of(cell.style)) else safe
+
+
+def css_of(style: str) -> str:
+    """One of rich's styles as a notebook draws it, on white or on black.
+
+    Example:
+        >>> css_of("bold green"), css_of("dim"), css_of("")
+        ('color: #1a8a4a; font-weight: 600', 'opacity: .65', '')
+    """
+    if style == "dim":
+        return "opacity: .65"
+    colour, weight = _COLOURS.get(style, ""), "600" if "bold" in style else ""
+    return "; ".join(part for part in (colour and f"color: {colour}", weight and f"font-weight: {weight}") if part)
+
+
+def heading(text: str) -> Drawing:
+    """The name of what is shown."""
+    safe = html.escape(printable(text, _LINE))
+    return Drawing(f'<span style="font-size: 115%; font-weight: 600">{safe}</span>', Styled(text, "bold"))
+
+
+def dot(text: str, style: str) -> Drawing:
+    """A word with a dot of its colour before it, such as a status."""
+    colour = _COLOURS.get(style, "#888")
+    mark = (
+        f"display: inline-block; width: 9px; height: 9px; border-radius: 50%; background: {colour}; margin-right: 6px"
+    )
+    return Drawing(f'<span style="{mark}"></span>{html.escape(printable(text, _LINE))}', Styled(text, style))
 
 
 def _styled(cell: Cell) -> Styled:
+    if isinstance(cell, Drawing):
+        return cell.text
     return cell if isinstance(cell, Styled) else Styled(cell)

@@ -440,4 +440,4 @@ def test_names_of_layers_never_reach_a_terminal_or_a_notebook_raw() -> None:
 
 def test_a_notebook_shows_the_rows_and_the_totals() -> None:
     page = summary(nn.Sequential(nn.Linear(4, 8)), (4,))._repr_html_()
-    assert page.count("<table>") == 2 and "Linear" in page and "mult-adds" in page
+    assert page.count("<table") == 2 and "Linear" in page and "mult-adds" in page

@@ -109,7 +109,7 @@ def test_a_notebook_shows_a_table(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
     html, errors = json.loads(ended.stdout)
     assert errors == [] and len(html) == 1
-    assert html[0].count("<tr>") == 3 and "<th>val/accuracy</th>" in html[0] and "finished after" in html[0]
+    assert html[0].count("<tr") == 4 and ">val/accuracy</th>" in html[0] and "finished after" in html[0]
 
 
 def test_the_time_left_counts_the_epochs_to_come() -> None:

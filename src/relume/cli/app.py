@@ -22,6 +22,8 @@ from relume.cli.recorded import compare, history, import_app, plot
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
+from relume.cli.sync import sync
+from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
 from relume.errors import RelumeError, RelumeWarning
 
@@ -47,6 +49,8 @@ app.command()(verify)
 app.command()(export)
 app.command("gc")(collect)
 app.command("restore-code")(restore_code)
+app.command()(sync)
+app.command()(tensorboard)
 app.command()(inspect)
 app.command()(convert)
 app.command()(diff)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from relume.monitor.pace import Pace, Summary, duration, number, shown
@@ -76,14 +77,14 @@ class Plain:
         self.note(f"  stored in {summary.folder}")
 
 
-def reporter(*, quiet: bool = False) -> Reporter:
-    """The reporter that fits where this process runs."""
+def reporter(*, quiet: bool = False, folder: Path | None = None) -> Reporter:
+    """The reporter that fits where this process runs; ``folder`` is where it finds what a run that goes on did before."""
     if quiet or sys.stdout is None:
         return Quiet()
     if _is_notebook():
         from relume.monitor.notebook import Notebook
 
-        return Notebook()
+        return Notebook(folder)
     if getattr(sys.stdout, "isatty", bool)() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb":
         from relume.monitor.terminal import Terminal
 

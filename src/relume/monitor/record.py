@@ -68,6 +68,12 @@ class RunRecord(BaseModel):
     notes: str = ""
     process: Process
 
+    def _repr_html_(self) -> str:
+        from relume.monitor.stored import record_page
+        from relume.page import html_of
+
+        return html_of(record_page(self))
+
     def save(self, folder: Path) -> None:
         write_whole(folder / "run.json", self.model_dump_json(indent=1) + "\n")
 
@@ -135,6 +141,7 @@ _OWN_FILES = (
     "metrics.db",
     "code",
     "tensorboard",
+    "trackers",
     "console.log",
     "classes.json",
     "provenance.json",

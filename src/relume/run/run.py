@@ -38,6 +38,7 @@ from relume.monitor import (
 from relume.monitor.journal import next_segment, segments
 from relume.monitor.launch import redirected
 from relume.monitor.record import check_name, is_run, was_begun
+from relume.monitor.stored import StoredRun
 from relume.monitor.values import split
 from relume.provenance.keeping import kept_files
 from relume.provenance.secrets import process_redactor
@@ -45,6 +46,7 @@ from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_notes, check_seed, check_step, check_tags, versions
 from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
+from relume.run.delivering import Wanted, delivering
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
 from relume.run.lock import hold
@@ -58,6 +60,7 @@ from relume.run.scheduled import Change, ScheduledFreezing, left_behind
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.seeds import seed_everything
+from relume.trackers.board import open_tensorboard
 from relume.transfer.findings import Problem
 from relume.transfer.ledger import Ledger
 from relume.transfer.schedule import FreezeSchedule
@@ -97,6 +100,8 @@ class Run(AbstractContextManager["Run"]):
         freeze: what of the model is trained when, see :class:`relume.FreezeSchedule`.
         tags: words to find the run by; those of earlier starts stay.
         notes: a text about it; ``None`` keeps that of an earlier start.
+        trackers: what else shows the run: names (``"tensorboard"``, ``"wandb"``, ``"mlflow"``) and :class:`relume.Tracker`
+            objects. ``RELUME_TRACKERS`` adds some. None of them can slow or stop the training.
         quiet: show nothing.
 
     SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
@@ -153,6 +158,7 @@ class Run(AbstractContextManager["Run"]):
         freeze: FreezeSchedule | None = None,
         tags: str | Iterable[str] = (),
         notes: str | None = None,
+        trackers: Wanted = None,
         quiet: bool = False,
     ) -> None:
         self.asked_name = check_name(name)
@@ -201,12 +207,14 @@ class Run(AbstractContextManager["Run"]):
         self._save_observers: list[SaveObserver] = []
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
+        self._trackers = trackers
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
     def _accompanied(self) -> Iterator[Companion]:
         """What goes along with this run, in the order in which it is told of its moments."""
         yield CapturedProvenance()
+        yield from delivering(self._trackers)
 
     def _init_saving(self) -> None:
         self._origin: Origin | None = None
@@ -233,6 +241,32 @@ class Run(AbstractContextManager["Run"]):
         self._saved_at: tuple[int, ...] | None = None
         self._loops = 0
 
+    # ------------------------------------------------------------------------------------------------------ how it looks
+
+    def __repr__(self) -> str:
+        return (
+            f"<Run {self.name!r}: {self.status}, epoch {self.cursor.epoch}, step {self.cursor.step}, in {self.folder}>"
+        )
+
+    def _repr_html_(self) -> str | None:
+        return None if self.status == "new" else StoredRun(self.folder)._repr_html_()
+
+    def tensorboard(self, height: int = 800, port: int | None = None) -> None:
+        """Open TensorBoard on this run: in the cell of a notebook, or with its address on a terminal.
+
+        Args:
+            height: of the frame, in pixels.
+            port: where its server listens on this machine; by default a free one from 6006 on.
+
+        A server that shows the run already is used again. It ends with the machine, or by ``kill``, as that of
+        ``%tensorboard`` does.
+
+        Raises:
+            MissingPackageError: TensorBoard is not installed.
+            ConfigurationError: its server did not start; what it said.
+        """
+        open_tensorboard([self.folder], height=height, port=port)
+
     # ------------------------------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> Run:
@@ -258,7 +292,7 @@ class Run(AbstractContextManager["Run"]):
         self._versions = versions()
         record = self._record(before)
         self._id = record.id
-        self.console: Reporter = reporter(quiet=self._quiet)
+        self.console: Reporter = reporter(quiet=self._quiet, folder=self.folder)
         self._checkpoints = Checkpoints(
             self.store, self.name, self.keep, self._committed, lambda: self._request("retry")
         )
@@ -388,7 +422,8 @@ class Run(AbstractContextManager["Run"]):
     def _resumed_from(self) -> dict[str, Any] | None:
         if self._origin is None or not self._origin.is_own:
             return None
-        return {**self._origin.meta["journal"], "checkpoint": self._origin.name}
+        place = {name: self._origin.cursor[name] for name in ("step", "epoch")}
+        return {**self._origin.meta["journal"], "checkpoint": self._origin.name, **place}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
