@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from relume.errors import RelumeError, RelumeWarning
 
@@ -17,6 +17,17 @@ class Companion:
 
     def open(self, run: Run) -> None:
         """The journal is open and everything is restored; nothing has been trained."""
+
+    def added(self, run: Run) -> None:
+        """Models or optimizers were added to the run."""
+
+    def batches(self, run: Run, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches of an epoch, to be passed on as they are."""
+        return batches
+
+    def why_not_finite(self, run: Run) -> str | None:
+        """What it knows of where NaN or infinity came from first."""
+        return None
 
     def epoch_done(self, run: Run) -> None:
         """Behind an epoch and its evaluation, before its checkpoint."""
@@ -49,6 +60,23 @@ class Companions:
                 raise
             except Exception as error:
                 self._drop(companion, error)
+
+    def added(self) -> None:
+        self._tell(lambda companion: companion.added(self._run))
+
+    def batches(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for companion in self._companions:
+            batches = companion.batches(self._run, batches)
+        return batches
+
+    def why_not_finite(self) -> str | None:
+        found: list[str] = []
+        self._tell(lambda companion: found.append(companion.why_not_finite(self._run) or ""))
+        return next((text for text in found if text), None)
+
+    def drop(self, companion: Companion, error: Exception) -> None:
+        """It has failed outside of its moments."""
+        self._drop(companion, error)
 
     def epoch_done(self) -> None:
         self._tell(lambda companion: companion.epoch_done(self._run))

@@ -54,6 +54,7 @@ from relume.run.scheduled import NAME as FREEZE
 from relume.run.scheduled import Change, ScheduledFreezing, left_behind
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
+from relume.run.system import watchers
 from relume.seeds import seed_everything
 from relume.transfer.findings import Problem
 from relume.transfer.ledger import Ledger
@@ -92,6 +93,8 @@ class Run(AbstractContextManager["Run"]):
         max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.
         in_memory: whether deterministic datasets are kept in memory: ``None`` where it is proven, ``False``, ``True``.
         freeze: what of the model is trained when, see :class:`relume.FreezeSchedule`.
+        watch: watchers, such as :class:`relume.Watch` or :class:`relume.Speed`. The machine's own load is watched each 10 s
+            (:class:`relume.System`); ``False`` leaves that out, too.
         quiet: show nothing.
 
     SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
@@ -146,6 +149,7 @@ class Run(AbstractContextManager["Run"]):
         max_time: float | str | None = None,
         in_memory: bool | None = None,
         freeze: FreezeSchedule | None = None,
+        watch: Iterable[Companion] | Companion | bool | None = None,
         quiet: bool = False,
     ) -> None:
         self.asked_name = check_name(name)
@@ -189,16 +193,18 @@ class Run(AbstractContextManager["Run"]):
         self._streams: dict[int, tuple[Any, Stream]] = {}
         self._instead: dict[int, Stream] = {}  # features in the place of samples, by the loader's id
         self._said: set[str] = set()
+        self.norm_before_clipping: torch.Tensor | None = None
         self._observers: list[Observer] = []
         self._save_observers: list[SaveObserver] = []
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
+        self._watchers = watchers(watch)
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
     def _accompanied(self) -> Iterator[Companion]:
         """What goes along with this run, in the order in which it is told of its moments."""
-        yield from ()
+        yield from self._watchers
 
     def _init_saving(self) -> None:
         self._origin: Origin | None = None
@@ -560,6 +566,8 @@ class Run(AbstractContextManager["Run"]):
         self._open_streams[number] = stream
         try:
             batches = stream.epoch(epoch, done, state_there)
+            if leads:
+                batches = self._companions.batches(batches)
             for batch in itertools.islice(batches, 1):
                 self._say_decision(stream)
                 if leads:
@@ -608,6 +616,7 @@ class Run(AbstractContextManager["Run"]):
         """Add objects to a run that is open: they become part of each checkpoint, and go on from the present one."""
         self._require_running()
         new = self._objects.add(model, optimizer, scheduler, scaler, track)
+        self.scaler = self._objects.scaler
         self._bind_freezing()
         if self._origin is not None:
             for text in self._objects.load(self._origin.state, new, self.override):
@@ -615,6 +624,7 @@ class Run(AbstractContextManager["Run"]):
         self._steps.add(new.optimizers.values())
         self._begin_freezing()
         self.ledger.again()
+        self._companions.added()
 
     def _bind_freezing(self) -> None:
         if self._freezing is not None and self.models and not self._freezing.is_bound:
@@ -1019,6 +1029,28 @@ class Run(AbstractContextManager["Run"]):
         self.console.values(values)
         for observer in self._observers:
             observer(step, epoch, values)
+
+    def moment(self, step: int | None = None) -> dict[str, Any]:
+        """For companions: what a line of the journal begins with, at the present step or at ``step``."""
+        epoch = self.cursor.epoch + 1 if self._in_epochs else self.cursor.epoch
+        return {"step": self.cursor.step if step is None else step, "epoch": epoch, "time": round(time.time(), 4)}
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the script is on its way to the place of the checkpoint: what it does was done, and logged, before."""
+        return self._is_replaying
+
+    def next_step(self, optimizer: torch.optim.Optimizer) -> int:
+        """The number of the step that the next update of ``optimizer``, one of this run's, makes."""
+        return self._steps.next_step(optimizer)
+
+    def drop(self, companion: Companion, error: Exception) -> None:
+        """Go on without a companion that has failed."""
+        self._companions.drop(companion, error)
+
+    def why_not_finite(self) -> str | None:
+        """Where NaN or infinity came from first, if a watcher such as :class:`relume.NonFinite` knows it."""
+        return self._companions.why_not_finite()
 
     def note(self, text: str) -> None:
         """Say something on the console and keep it in the journal."""
