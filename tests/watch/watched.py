@@ -49,13 +49,22 @@ def train(
 
 
 def logged(folder: Path) -> dict[str, dict[int, float]]:
-    """Each metric's values by step; a step must have it once."""
+    """Each metric's values by step; a step must have what a watcher logs once."""
     found: dict[str, dict[int, float]] = {}
     for line in live_lines(folder):
         for name, value in line.get("values", {}).items():
-            assert line["step"] not in found.setdefault(name, {}), (name, line["step"])
-            found[name][line["step"]] = float(value)
+            known = found.setdefault(name, {})
+            assert name.startswith("train/") or line["step"] not in known, (name, line["step"])
+            known[line["step"]] = float(value)
     return found
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [
+        (line["step"], line["values"]["train/loss"])
+        for line in live_lines(folder)
+        if "train/loss" in line.get("values", {})
+    ]
 
 
 def media(folder: Path) -> dict[str, dict[int, dict[str, Any]]]:

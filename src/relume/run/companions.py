@@ -41,6 +41,9 @@ class Companion:
     def close(self, run: Run) -> None:
         """The run is over; the journal takes lines still, and then its last."""
 
+    def failed(self) -> None:
+        """One of these methods has failed, and no other will be called."""
+
     def ended(self, run: Run) -> None:
         """The journal is closed, the run's folder not yet given free."""
 
@@ -74,10 +77,6 @@ class Companions:
         self._tell(lambda companion: found.append(companion.why_not_finite(self._run) or ""))
         return next((text for text in found if text), None)
 
-    def drop(self, companion: Companion, error: Exception) -> None:
-        """It has failed outside of its moments."""
-        self._drop(companion, error)
-
     def epoch_done(self) -> None:
         self._tell(lambda companion: companion.epoch_done(self._run))
 
@@ -103,10 +102,18 @@ class Companions:
     def _drop(self, companion: Companion, error: Exception) -> None:
         if companion in self._companions:
             self._companions.remove(companion)
-        lines = str(error).splitlines() or [""]
-        warnings.warn(
-            f"{type(companion).__name__} failed and is left out from here on ({type(error).__name__}: {lines[0]:.300}). "
-            "The training goes on.",
-            RelumeWarning,
-            stacklevel=2,
-        )
+        try:
+            companion.failed()
+        except Exception:  # it is left out anyway
+            pass
+        warn_left_out(companion, error)
+
+
+def warn_left_out(companion: Companion, error: Exception) -> None:
+    lines = str(error).splitlines() or [""]
+    warnings.warn(
+        f"{type(companion).__name__} failed and is left out from here on ({type(error).__name__}: {lines[0]:.300}). "
+        "The training goes on.",
+        RelumeWarning,
+        stacklevel=3,
+    )

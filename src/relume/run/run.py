@@ -240,12 +240,25 @@ class Run(AbstractContextManager["Run"]):
         self._opening = ExitStack()
         try:
             self._open()
-        except BaseException:
-            self._opening.close()
-            if self._made_folder and not is_run(self.folder):  # what never began leaves nothing behind
-                shutil.rmtree(self.folder, ignore_errors=True)
+        except BaseException as error:
+            self._abandon(error)
             raise
         return self
+
+    def _abandon(self, error: BaseException) -> None:
+        """The run could not begin: what is new leaves nothing behind, and what was there is as it was."""
+        if self.status == "running":
+            self.status, self.reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            self._companions.close()
+            end = {"event": "end", "status": self.status, "reason": self.reason, "seconds": 0.0}
+            self.journal.write(end | self._place())
+            self.journal.close()
+            self._steps.close()
+            self.ledger.close()
+            self._companions.ended()
+        self._opening.close()
+        if self._made_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:
         before = self._open_folder()
@@ -1043,10 +1056,6 @@ class Run(AbstractContextManager["Run"]):
     def next_step(self, optimizer: torch.optim.Optimizer) -> int:
         """The number of the step that the next update of ``optimizer``, one of this run's, makes."""
         return self._steps.next_step(optimizer)
-
-    def drop(self, companion: Companion, error: Exception) -> None:
-        """Go on without a companion that has failed."""
-        self._companions.drop(companion, error)
 
     def why_not_finite(self) -> str | None:
         """Where NaN or infinity came from first, if a watcher such as :class:`relume.NonFinite` knows it."""

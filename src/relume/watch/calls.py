@@ -6,6 +6,7 @@ So a model that is copied or pickled while it is watched has no hook in it, and 
 from __future__ import annotations
 
 import fnmatch
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -46,6 +47,8 @@ class Calls:
 
     def arm(self) -> None:
         if self._handle is None and self._chosen:
+            # its only effect, a second call of the hook for the wrapper, is nothing here: wrappers are not chosen
+            warnings.filterwarnings("ignore", "Using `torch.compile.module.` when there are global hooks")
             self._handle = register_module_forward_hook(self._hook)
 
     def disarm(self) -> None:

@@ -153,3 +153,7 @@ class DeadUnits(StepWatcher):
     def fail(self, error: Exception) -> None:
         self._calls.disarm()
         super().fail(error)
+
+    def failed(self) -> None:
+        self._calls.disarm()
+        super().failed()

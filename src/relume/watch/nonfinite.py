@@ -137,6 +137,10 @@ class NonFinite(StepWatcher):
         self._calls.disarm()
         super().fail(error)
 
+    def failed(self) -> None:
+        self._calls.disarm()
+        super().failed()
+
     # ------------------------------------------------------------------------------------------------------ what is seen
 
     def _see(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:

@@ -102,7 +102,7 @@ def content(numbers: Sequence[float], size: int) -> dict[str, Any]:
     finite = sum(counts)
     edges = _edges(low, high, len(counts))
     if not finite:
-        low = high = math.nan
+        low = high = 0.0
         edges, counts = [0.0, 1.0], [0]
     elif len(edges) == 2:
         counts = [finite]

@@ -15,7 +15,7 @@ import torch
 
 from relume.errors import ConfigurationError, RelumeWarning
 from relume.monitor.values import Copy, widest
-from relume.run.companions import Companion
+from relume.run.companions import Companion, warn_left_out
 from relume.run.every import Every
 from relume.run.run import Run
 
@@ -147,6 +147,8 @@ class StepWatcher(Companion):
         self.added(run)
 
     def added(self, run: Run) -> None:
+        if self._run is None:
+            return
         for name, optimizer in run.optimizers.items():
             if id(optimizer) not in self._hooked:
                 self._hooked.add(id(optimizer))
@@ -159,8 +161,9 @@ class StepWatcher(Companion):
 
     def close(self, run: Run) -> None:
         try:
-            self.later.settle()
-            self.end(run)
+            if self._run is not None:
+                self.later.settle()
+                self.end(run)
         finally:
             self._release()
 
@@ -188,6 +191,8 @@ class StepWatcher(Companion):
     def _behind(self, name: str) -> Callable[..., None]:
         def behind(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
             step = self._now.pop(id(optimizer), None)
+            if self._run is None:
+                return
             if step is not None:
                 self._guarded(lambda: self.behind(name, optimizer, step))
             if self.sees_each and self._run is not None and not self._run.is_replaying:
@@ -206,11 +211,13 @@ class StepWatcher(Companion):
 
     def fail(self, error: Exception) -> None:
         """Leave this watcher out from here on, with one warning: a training does not end by being watched."""
-        run, self._run = self._run, None
+        if self._run is not None:
+            self._run, self.later = None, Later()  # its hooks do nothing now; within one, they cannot be taken away
+            warn_left_out(self, error)
+
+    def failed(self) -> None:
+        self._run, self.later = None, Later()
         self._release()
-        self.later = Later()
-        if run is not None:
-            run.drop(self, error)
 
     def is_first(self, key: str) -> bool:
         """Whether ``key`` is asked for the first time: what was said once need not be said again."""

@@ -219,6 +219,10 @@ class Watch(StepWatcher):
         self._calls.disarm()
         super().fail(error)
 
+    def failed(self) -> None:
+        self._calls.disarm()
+        super().failed()
+
     # ----------------------------------------------------------------------------------------------------- activations
 
     def _see(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
