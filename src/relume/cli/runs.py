@@ -167,9 +167,10 @@ def _epochs_table(folder: Path) -> Any:
     import numpy as np
 
     from relume.monitor import columns
+    from relume.monitor.index import is_detail
     from relume.monitor.pace import number
 
-    table = columns(folder)
+    table = {name: column for name, column in columns(folder).items() if not is_detail(name)}
     epochs = [int(e) for e in dict.fromkeys(table["epoch"].tolist())]
     names = [
         n for n in table if n not in ("step", "epoch", "time") and 0 < (~np.isnan(table[n])).sum() <= 2 * len(epochs)
@@ -187,10 +188,13 @@ def _epochs_table(folder: Path) -> Any:
 def _metrics_table(facts: dict[str, Any]) -> Any:
     from rich.text import Text
 
+    from relume.monitor.index import is_detail
     from relume.monitor.pace import number
 
     table = table_of("", "last", "best", "at epoch", "at step", "values")
     for name, entry in facts["metrics"].items():
+        if is_detail(name):
+            continue
         places = (str(entry["best_epoch"]), str(entry["best_step"]), f"{entry['count']:,}")
         table.add_row(Text(name), number(entry["last"]), number(entry["best"]), *places)
     return table if facts["metrics"] else None

@@ -188,17 +188,28 @@ def _integer(value: Any) -> int:
     return value if isinstance(value, int) and abs(value) < 2**63 else -1
 
 
+SYSTEM = "system/"
+"""What the names of a machine's measurements begin with: they come by the clock, and are no part of the training's rows."""
+_DETAILS = (SYSTEM, "weight_norms/", "gradient_norms/", "activation_norms/", "dead_units/")
+
+
+def is_detail(name: str) -> bool:
+    """Whether a metric is one of many that a watcher logs, one for each layer or each part of the machine."""
+    return name.startswith(_DETAILS)
+
+
 def columns(run_folder: Path, metrics: Sequence[str] | None = None) -> dict[str, np.ndarray[Any, Any]]:
     """The run's metrics as columns of equal length, one row a step: ``step``, ``epoch``, ``time`` and each metric.
 
-    A metric that was not logged at a step is NaN there, and of several values at a step the newest counts. A metric that is
-    itself called step, epoch or time is found as ``logged/step`` and so on.
+    A metric that was not logged at a step is NaN there, and of several values at a step the newest counts. The machine's
+    measurements (``system/…``) are there where ``metrics`` names them. A metric that is itself called step, epoch or time is
+    found as ``logged/step`` and so on.
     """
     with index(run_folder) as connection:
         found = {
             name: points.read(connection, key)
             for name, key in points.metrics(connection).items()
-            if metrics is None or name in metrics
+            if (not name.startswith(SYSTEM) if metrics is None else name in metrics)
         }
     return as_columns(found)
 

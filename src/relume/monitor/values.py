@@ -13,30 +13,45 @@ from relume.errors import ConfigurationError
 Ready = dict[str, float | int]
 
 
+class Copy:
+    """A tensor of a device whose copy to the host has been started and not waited for."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self._event: Any = None
+        if tensor.device.type == "cuda":
+            self._host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._host.copy_(tensor, non_blocking=True)
+            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(tensor.device))
+        else:
+            self._host = tensor.cpu()
+
+    def is_ready(self) -> bool:
+        return self._event is None or bool(self._event.query())
+
+    def read(self) -> list[Any]:
+        """The numbers; waits for the device when they are not there yet."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._host.tolist()
+
+
 class Arriving:
     """Device scalars whose copy to the host has been started and not waited for."""
 
     def __init__(self, names: list[str], scalars: list[torch.Tensor]) -> None:
         self.names = names
-        dtype = torch.float32 if scalars[0].device.type == "mps" else torch.float64
-        stacked = torch.stack([s.detach().reshape(()).to(dtype) for s in scalars])
-        self._event: Any = None
-        if stacked.device.type == "cuda":
-            self._host = torch.empty(stacked.shape, dtype=dtype, pin_memory=True)
-            self._host.copy_(stacked, non_blocking=True)
-            self._event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self._event.record(torch.cuda.current_stream(stacked.device))
-        else:
-            self._host = stacked.cpu()
-
-    def is_ready(self) -> bool:
-        return self._event is None or bool(self._event.query())
+        self._copy = Copy(torch.stack([s.detach().reshape(()).to(widest(s)) for s in scalars]))
+        self.is_ready = self._copy.is_ready
 
     def read(self) -> Ready:
         """The values; waits for the device when they are not there yet."""
-        if self._event is not None:
-            self._event.synchronize()
-        return dict(zip(self.names, self._host.tolist(), strict=True))
+        return dict(zip(self.names, self._copy.read(), strict=True))
+
+
+def widest(tensor: torch.Tensor) -> torch.dtype:
+    """The widest format of numbers that the tensor's device has."""
+    return torch.float32 if tensor.device.type == "mps" else torch.float64
 
 
 def split(values: Mapping[str, Any]) -> tuple[Ready, Arriving | None]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
+from relume.monitor.index import SYSTEM
 from relume.rehearse.journals import Line, live_lines
 from relume.rehearse.nature import differs_by_nature
 from relume.rehearse.states import MISSING, leaf_difference
@@ -87,8 +89,12 @@ def value_lines(run_folder: Path) -> Iterator[Line]:
     for line in live_lines(run_folder):
         if line.content.get("event") == "epoch_end":
             yield Line({**line.content, "values": {}}, line.segment)
-        elif isinstance(line.content.get("values"), dict):
+        elif isinstance(line.content.get("values"), dict) and not _is_of_the_machine(line.content["values"]):
             yield line
+
+
+def _is_of_the_machine(values: dict[str, Any]) -> bool:
+    return bool(values) and all(name.startswith(SYSTEM) for name in values)
 
 
 def _place(line: Line) -> tuple[int, int]:

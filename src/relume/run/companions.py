@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from relume.errors import RelumeError, RelumeWarning
 
@@ -18,6 +18,17 @@ class Companion:
     def open(self, run: Run) -> None:
         """The journal is open and everything is restored; nothing has been trained."""
 
+    def added(self, run: Run) -> None:
+        """Models or optimizers were added to the run."""
+
+    def batches(self, run: Run, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches of an epoch, to be passed on as they are."""
+        return batches
+
+    def why_not_finite(self, run: Run) -> str | None:
+        """What it knows of where NaN or infinity came from first."""
+        return None
+
     def epoch_done(self, run: Run) -> None:
         """Behind an epoch and its evaluation, before its checkpoint."""
 
@@ -29,6 +40,9 @@ class Companion:
 
     def close(self, run: Run) -> None:
         """The run is over; the journal takes lines still, and then its last."""
+
+    def failed(self) -> None:
+        """One of these methods has failed, and no other will be called."""
 
     def ended(self, run: Run) -> None:
         """The journal is closed, the run's folder not yet given free."""
@@ -49,6 +63,19 @@ class Companions:
                 raise
             except Exception as error:
                 self._drop(companion, error)
+
+    def added(self) -> None:
+        self._tell(lambda companion: companion.added(self._run))
+
+    def batches(self, batches: Iterator[Any]) -> Iterator[Any]:
+        for companion in self._companions:
+            batches = companion.batches(self._run, batches)
+        return batches
+
+    def why_not_finite(self) -> str | None:
+        found: list[str] = []
+        self._tell(lambda companion: found.append(companion.why_not_finite(self._run) or ""))
+        return next((text for text in found if text), None)
 
     def epoch_done(self) -> None:
         self._tell(lambda companion: companion.epoch_done(self._run))
@@ -75,10 +102,18 @@ class Companions:
     def _drop(self, companion: Companion, error: Exception) -> None:
         if companion in self._companions:
             self._companions.remove(companion)
-        lines = str(error).splitlines() or [""]
-        warnings.warn(
-            f"{type(companion).__name__} failed and is left out from here on ({type(error).__name__}: {lines[0]:.300}). "
-            "The training goes on.",
-            RelumeWarning,
-            stacklevel=2,
-        )
+        try:
+            companion.failed()
+        except Exception:  # it is left out anyway
+            pass
+        warn_left_out(companion, error)
+
+
+def warn_left_out(companion: Companion, error: Exception) -> None:
+    lines = str(error).splitlines() or [""]
+    warnings.warn(
+        f"{type(companion).__name__} failed and is left out from here on ({type(error).__name__}: {lines[0]:.300}). "
+        "The training goes on.",
+        RelumeWarning,
+        stacklevel=3,
+    )

@@ -51,12 +51,14 @@ class StepCounter:
         self._base = cursor.step
         self._was_updated = False
         self._counts: dict[int, int] = {}
+        self._keys: dict[int, int] = {}
         self._gradients: dict[int, tuple[Any, Any]] = {}
         self._handles: list[Any] = []
         self.add(optimizers)
 
     def add(self, optimizers: Iterable[torch.optim.Optimizer]) -> None:
         for optimizer in optimizers:
+            self._keys[id(optimizer)] = len(self._counts)
             self._handles.append(optimizer.register_step_pre_hook(lambda *_: self._before_update()))
             self._handles.append(optimizer.register_step_post_hook(self._hook()))
 
@@ -86,6 +88,10 @@ class StepCounter:
             self._base = self._cursor.step = self._cursor.step + 1
         self.batch_done()
         self._was_updated = False
+
+    def next_step(self, optimizer: torch.optim.Optimizer) -> int:
+        """The number of the step that the next update of ``optimizer`` makes."""
+        return self._base + self._counts[self._keys[id(optimizer)]] + 1
 
     @property
     def has_just_updated(self) -> bool:

@@ -59,6 +59,7 @@ from relume.run.scheduled import NAME as FREEZE
 from relume.run.scheduled import Change, ScheduledFreezing, left_behind
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
+from relume.run.system import watchers
 from relume.seeds import seed_everything
 from relume.trackers.board import open_tensorboard
 from relume.transfer.findings import Problem
@@ -102,6 +103,8 @@ class Run(AbstractContextManager["Run"]):
         notes: a text about it; ``None`` keeps that of an earlier start.
         trackers: what else shows the run: names (``"tensorboard"``, ``"wandb"``, ``"mlflow"``) and :class:`relume.Tracker`
             objects. ``RELUME_TRACKERS`` adds some. None of them can slow or stop the training.
+        watch: watchers, such as :class:`relume.Watch` or :class:`relume.Speed`. The machine's own load is watched each 10 s
+            (:class:`relume.System`); ``False`` leaves that out, too.
         quiet: show nothing.
 
     SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
@@ -159,6 +162,7 @@ class Run(AbstractContextManager["Run"]):
         tags: str | Iterable[str] = (),
         notes: str | None = None,
         trackers: Wanted = None,
+        watch: Iterable[Companion] | Companion | bool | None = None,
         quiet: bool = False,
     ) -> None:
         self.asked_name = check_name(name)
@@ -203,17 +207,20 @@ class Run(AbstractContextManager["Run"]):
         self._streams: dict[int, tuple[Any, Stream]] = {}
         self._instead: dict[int, Stream] = {}  # features in the place of samples, by the loader's id
         self._said: set[str] = set()
+        self.norm_before_clipping: torch.Tensor | None = None
         self._observers: list[Observer] = []
         self._save_observers: list[SaveObserver] = []
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
         self._trackers = trackers
+        self._watchers = watchers(watch)
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
     def _accompanied(self) -> Iterator[Companion]:
         """What goes along with this run, in the order in which it is told of its moments."""
         yield CapturedProvenance()
+        yield from self._watchers
         yield from delivering(self._trackers)
 
     def _init_saving(self) -> None:
@@ -276,12 +283,25 @@ class Run(AbstractContextManager["Run"]):
         self._opening = ExitStack()
         try:
             self._open()
-        except BaseException:
-            self._opening.close()
-            if self._made_folder and not is_run(self.folder):  # what never began leaves nothing behind
-                shutil.rmtree(self.folder, ignore_errors=True)
+        except BaseException as error:
+            self._abandon(error)
             raise
         return self
+
+    def _abandon(self, error: BaseException) -> None:
+        """The run could not begin: what is new leaves nothing behind, and what was there is as it was."""
+        if self.status == "running":
+            self.status, self.reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            self._companions.close()
+            end = {"event": "end", "status": self.status, "reason": self.reason, "seconds": 0.0}
+            self.journal.write(end | self._place())
+            self.journal.close()
+            self._steps.close()
+            self.ledger.close()
+            self._companions.ended()
+        self._opening.close()
+        if self._made_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:
         before = self._open_folder()
@@ -611,6 +631,8 @@ class Run(AbstractContextManager["Run"]):
         self._open_streams[number] = stream
         try:
             batches = stream.epoch(epoch, done, state_there)
+            if leads:
+                batches = self._companions.batches(batches)
             for batch in itertools.islice(batches, 1):
                 self._say_decision(stream)
                 if leads:
@@ -659,6 +681,7 @@ class Run(AbstractContextManager["Run"]):
         """Add objects to a run that is open: they become part of each checkpoint, and go on from the present one."""
         self._require_running()
         new = self._objects.add(model, optimizer, scheduler, scaler, track)
+        self.scaler = self._objects.scaler
         self._bind_freezing()
         if self._origin is not None:
             for text in self._objects.load(self._origin.state, new, self.override):
@@ -666,6 +689,7 @@ class Run(AbstractContextManager["Run"]):
         self._steps.add(new.optimizers.values())
         self._begin_freezing()
         self.ledger.again()
+        self._companions.added()
 
     def _bind_freezing(self) -> None:
         if self._freezing is not None and self.models and not self._freezing.is_bound:
@@ -1070,6 +1094,24 @@ class Run(AbstractContextManager["Run"]):
         self.console.values(values)
         for observer in self._observers:
             observer(step, epoch, values)
+
+    def moment(self, step: int | None = None) -> dict[str, Any]:
+        """For companions: what a line of the journal begins with, at the present step or at ``step``."""
+        epoch = self.cursor.epoch + 1 if self._in_epochs else self.cursor.epoch
+        return {"step": self.cursor.step if step is None else step, "epoch": epoch, "time": round(time.time(), 4)}
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether the script is on its way to the place of the checkpoint: what it does was done, and logged, before."""
+        return self._is_replaying
+
+    def next_step(self, optimizer: torch.optim.Optimizer) -> int:
+        """The number of the step that the next update of ``optimizer``, one of this run's, makes."""
+        return self._steps.next_step(optimizer)
+
+    def why_not_finite(self) -> str | None:
+        """Where NaN or infinity came from first, if a watcher such as :class:`relume.NonFinite` knows it."""
+        return self._companions.why_not_finite()
 
     def note(self, text: str) -> None:
         """Say something on the console and keep it in the journal."""

@@ -18,6 +18,7 @@ from relume.checkpoint import Checkpoint, Keep
 from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity, target_problem
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
+from relume.run.companions import Companion
 from relume.run.delivering import Wanted
 from relume.run.schedulechecks import check_schedule
 from relume.train.cached import CachedFeatures, CacheFeatures
@@ -170,6 +171,7 @@ class Trainer:
         tags: str | Iterable[str] = (),
         notes: str | None = None,
         trackers: Wanted = None,
+        watch: Iterable[Companion] | Companion | bool | None = None,
     ) -> Result:
         """Train for ``epochs`` epochs, evaluate after each, and store everything as a run.
 
@@ -177,7 +179,7 @@ class Trainer:
             train_loader, val_loader: see :func:`relume.evaluate` for the batches that are understood.
             run: the run's name (the model's class by default), or a Run that is open already.
             root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze, tags, notes,
-                trackers: see :class:`relume.Run`.
+                trackers, watch: see :class:`relume.Run`.
 
         Called again, by the same script started once more or under the same name, it goes on where the run stands.
 
@@ -192,14 +194,25 @@ class Trainer:
         check_epochs(epochs)
         self._check_training(freeze if not isinstance(run, Run) else run.freeze)
         if isinstance(run, Run):
-            others = (config, track, every, keep, stop, mirror, resume, from_checkpoint, max_time, freeze, notes)
-            if any(value is not None for value in others) or str(root) != "runs" or override or tags:
+            others = (
+                config,
+                track,
+                every,
+                keep,
+                stop,
+                mirror,
+                resume,
+                from_checkpoint,
+                max_time,
+                freeze,
+                notes,
+                trackers,
+            )
+            if any(value is not None for value in (*others, watch)) or str(root) != "runs" or override or tags:
                 raise ConfigurationError(
-                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze, tags "
-                    "and notes belong to the Run that is open already: give them to it."
+                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze, tags, "
+                    "notes, trackers and watch belong to the Run that is open already: give them to it."
                 )
-            if trackers is not None:
-                raise ConfigurationError("trackers belong to the Run that is open already: give them to it.")
             if self.seed is not None and self.seed != run.seed:
                 raise ConfigurationError(
                     f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
@@ -238,6 +251,7 @@ class Trainer:
             tags=tags,
             notes=notes,
             trackers=trackers,
+            watch=watch,
             quiet=self.quiet,
         )
         with opened:
@@ -447,7 +461,9 @@ class Trainer:
         if self.accumulate > 1:
             group.settle(self._held())
         if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self._held(), self.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self._held(), self.clip_norm)
+            if self.run is not None:
+                self.run.norm_before_clipping = norm
         assert self.run is not None
         before = self.run.cursor.step
         for optimizer in optimizers:
@@ -531,9 +547,12 @@ class Trainer:
             if self._last_finite is None
             else f"the last finite loss was {self._last_finite:.6g}"
         )
+        cause = None if self.run is None else self.run.why_not_finite()
         return NonFiniteLossError(
             f"the loss is {value} at step {step} (epoch {epoch}, batch {batch} of {describe(self.batch)}); {last}. "
-            "Try a smaller learning rate or clip_norm=1.0, and look for NaN in the data."
+            + (f"{cause} " if cause else "")
+            + "Try a smaller learning rate or clip_norm=1.0, and look for NaN in the data."
+            + ("" if cause else " watch=relume.NonFinite() names the layer that made it first.")
         )
 
     def _tell(self, moment: str) -> None:
