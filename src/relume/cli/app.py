@@ -20,6 +20,8 @@ from relume.cli.predict import predict
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
+from relume.cli.sync import sync
+from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
 from relume.errors import RelumeError, RelumeWarning
 
@@ -44,6 +46,8 @@ app.command()(checkpoints)
 app.command()(verify)
 app.command()(export)
 app.command("gc")(collect)
+app.command()(sync)
+app.command()(tensorboard)
 app.command()(inspect)
 app.command()(convert)
 app.command()(diff)

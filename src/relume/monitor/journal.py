@@ -216,21 +216,29 @@ def live_ranges(run_folder: Path) -> list[tuple[Path, int | None]]:
     A segment that goes on from a checkpoint names the place in the journal at which that was made. What stands behind it
     was done again: a dead branch, kept and not counted.
     """
+    for path in reversed(segments(run_folder)):
+        if header_of(path) is not None:  # else it was killed before it said anything
+            return branch(run_folder, int(path.stem))
+    return []
+
+
+def branch(run_folder: Path, segment: int, end: int | None = None) -> list[tuple[Path, int | None]]:
+    """What led to byte ``end`` of a segment, in the form of :func:`live_ranges`."""
     by_number = {int(path.stem): path for path in segments(run_folder)}
     found: list[tuple[Path, int | None]] = []
-    number, end = max(by_number, default=0), None
-    while number in by_number:
-        path = by_number.pop(number)
-        header = next((line for _, line in read_lines(path)), None)
-        if header is None and end is None and not found:
-            number = max(by_number, default=0)  # killed before it said anything
-            continue
+    while segment in by_number:
+        path = by_number.pop(segment)
         found.insert(0, (path, end))
-        resumed = (header or {}).get("resumed")
+        resumed = (header_of(path) or {}).get("resumed")
         if not isinstance(resumed, dict):
             break
-        number, end = resumed.get("segment", 0), resumed.get("position_bytes")
+        segment, end = resumed.get("segment", 0), resumed.get("position_bytes")
     return found
+
+
+def header_of(path: Path) -> dict[str, Any] | None:
+    """The first line of a segment: which run, and from where it goes on."""
+    return next((line for _, line in read_lines(path)), None)
 
 
 def live_lines(run_folder: Path) -> Iterator[dict[str, Any]]:

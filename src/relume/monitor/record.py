@@ -133,6 +133,7 @@ _OWN_FILES = (
     "metrics.db",
     "code",
     "tensorboard",
+    "trackers",
     "console.log",
     "classes.json",
 )

@@ -43,6 +43,7 @@ from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_seed, check_step, versions
 from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
+from relume.run.delivering import Wanted, delivering
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
 from relume.run.lock import hold
@@ -92,6 +93,8 @@ class Run(AbstractContextManager["Run"]):
         max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.
         in_memory: whether deterministic datasets are kept in memory: ``None`` where it is proven, ``False``, ``True``.
         freeze: what of the model is trained when, see :class:`relume.FreezeSchedule`.
+        trackers: what else shows the run: names (``"tensorboard"``, ``"wandb"``, ``"mlflow"``) and :class:`relume.Tracker`
+            objects. ``RELUME_TRACKERS`` adds some. None of them can slow or stop the training.
         quiet: show nothing.
 
     SIGTERM and Ctrl-C let the present step finish, save and end; SIGUSR1 saves and goes on. A second Ctrl-C ends at once.
@@ -146,6 +149,7 @@ class Run(AbstractContextManager["Run"]):
         max_time: float | str | None = None,
         in_memory: bool | None = None,
         freeze: FreezeSchedule | None = None,
+        trackers: Wanted = None,
         quiet: bool = False,
     ) -> None:
         self.asked_name = check_name(name)
@@ -193,12 +197,13 @@ class Run(AbstractContextManager["Run"]):
         self._save_observers: list[SaveObserver] = []
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
+        self._trackers = trackers
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
     def _accompanied(self) -> Iterator[Companion]:
         """What goes along with this run, in the order in which it is told of its moments."""
-        yield from ()
+        yield from delivering(self._trackers)
 
     def _init_saving(self) -> None:
         self._origin: Origin | None = None
@@ -373,7 +378,8 @@ class Run(AbstractContextManager["Run"]):
     def _resumed_from(self) -> dict[str, Any] | None:
         if self._origin is None or not self._origin.is_own:
             return None
-        return {**self._origin.meta["journal"], "checkpoint": self._origin.name}
+        place = {name: self._origin.cursor[name] for name in ("step", "epoch")}
+        return {**self._origin.meta["journal"], "checkpoint": self._origin.name, **place}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -18,6 +18,7 @@ from relume.checkpoint import Checkpoint, Keep
 from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity, target_problem
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, TargetError
 from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
+from relume.run.delivering import Wanted
 from relume.run.schedulechecks import check_schedule
 from relume.train.cached import CachedFeatures, CacheFeatures
 from relume.train.cached import check as check_cache
@@ -166,6 +167,7 @@ class Trainer:
         override: str | Iterable[str] = (),
         max_time: float | str | None = None,
         freeze: FreezeSchedule | None = None,
+        trackers: Wanted = None,
     ) -> Result:
         """Train for ``epochs`` epochs, evaluate after each, and store everything as a run.
 
@@ -174,6 +176,7 @@ class Trainer:
             run: the run's name (the model's class by default), or a Run that is open already.
             root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze: see
                 :class:`relume.Run`.
+            trackers: see :class:`relume.Run`.
 
         Called again, by the same script started once more or under the same name, it goes on where the run stands.
 
@@ -194,6 +197,8 @@ class Trainer:
                     "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override, max_time and freeze "
                     "belong to the Run that is open already: give them to it."
                 )
+            if trackers is not None:
+                raise ConfigurationError("trackers belong to the Run that is open already: give them to it.")
             if self.seed is not None and self.seed != run.seed:
                 raise ConfigurationError(
                     f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
@@ -229,6 +234,7 @@ class Trainer:
             max_time=max_time,
             in_memory=self.in_memory,
             freeze=freeze,
+            trackers=trackers,
             quiet=self.quiet,
         )
         with opened:
