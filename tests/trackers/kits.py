@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.trackers.recording import Mine, ToFile, seen
+from tests.trackers.services import mlflow_end, mlflow_numbers, mlflow_server, wandb_end, wandb_numbers
 
+from relume.trackers.mlflow import MLflow
 from relume.trackers.tensorboard import TensorBoard
 from relume.trackers.tracker import Tracker
+from relume.trackers.wandb import WandB
 
 Numbers = dict[str, list[tuple[int, float]]]
 
@@ -98,6 +101,20 @@ KITS = [
     TENSORBOARD,
     Kit("tofile", ToFile, _file_numbers, _file_end, _SAME),
     Kit("mine", _mine, _mine_numbers, _mine_end, _SAME, forgets_kills=False),
+    Kit(
+        "wandb",
+        lambda: WandB(mode="offline", artifacts=False),
+        wandb_numbers,
+        wandb_end,
+        {"finished": "0", "failed": "1", "killed": "1"},
+    ),
+    Kit(
+        "mlflow",
+        lambda: MLflow(mlflow_server()),
+        mlflow_numbers,
+        mlflow_end,
+        {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"},
+    ),
 ]
 
 

@@ -1,5 +1,6 @@
 """Real runs for the trackers of services, and the real process that feeds them."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -59,14 +60,12 @@ def logged(root: Path, lines: list[dict], name: str = "logged", error: Exception
     """A run whose journal holds these lines, besides its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", relume.RelumeWarning)
-        try:
-            with relume.Run(name, root=root, quiet=True, seed=1, **more) as run:
-                for line in lines:
-                    run.journal.write(line)
-                if error is not None:
-                    raise error
-        except type(error) if error is not None else ():
-            pass
+        raised = contextlib.nullcontext() if error is None else contextlib.suppress(type(error))
+        with raised, relume.Run(name, root=root, quiet=True, seed=1, **more) as run:
+            for line in lines:
+                run.journal.write(line)
+            if error is not None:
+                raise error
     return run.folder
 
 
@@ -89,9 +88,15 @@ def write_media(folder: Path) -> list[dict]:
     (folder / "media" / "a.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     vertices = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
     colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
-    save_file({"vertices": vertices, "colors": colors, "faces": np.array([[0, 1, 2]], np.int32)}, folder / "media/m.safetensors")
+    save_file(
+        {"vertices": vertices, "colors": colors, "faces": np.array([[0, 1, 2]], np.int32)},
+        folder / "media/m.safetensors",
+    )
     save_file({"vertices": vertices}, folder / "media/p.safetensors")
-    nodes = [{"name": "x", "op": "input", "inputs": []}, {"name": "y", "op": "Linear", "inputs": ["x"], "shape": [1, 2]}]
+    nodes = [
+        {"name": "x", "op": "input", "inputs": []},
+        {"name": "y", "op": "Linear", "inputs": ["x"], "shape": [1, 2]},
+    ]
     (folder / "media" / "g.json").write_text(json.dumps({"nodes": nodes}))
     (folder / "media" / "t.json").write_text(json.dumps({"columns": ["n"], "rows": [[1], [2]]}))
     counts = list(range(2000))

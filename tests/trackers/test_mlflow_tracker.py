@@ -1,15 +1,9 @@
 import json
 import math
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pytest
-from service_runs import deliver, logged, train, values, write_media
+from tests.trackers.service_runs import deliver, logged, train, values, write_media
+from tests.trackers.services import mlflow_client, mlflow_history, mlflow_server
 
 from relume.errors import ConfigurationError
 from relume.trackers.mlflow import MLflow
@@ -19,41 +13,14 @@ from relume.trackers.rebuilding import rebuild, spec_of
 mlflow = pytest.importorskip("mlflow")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """A real MLflow server on a free port of this machine; its group of processes is ended with it."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
-    try:
-        while process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-                    break
-            except OSError:
-                time.sleep(0.2)
-        assert process.poll() is None, (folder / "server.log").read_text()
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+@pytest.fixture
+def server():
+    return mlflow_server()
 
 
 @pytest.fixture
-def client(server):
-    from mlflow import MlflowClient
-
-    return MlflowClient(server)
-
-
-def history(client, run_id, name):
-    return [(m.step, m.value) for m in client.get_metric_history(run_id, name)]
+def client():
+    return mlflow_client()
 
 
 @pytest.mark.timeout(300)  # the server's first start
@@ -71,16 +38,31 @@ def test_the_server_lists_the_run_with_params_metrics_tags_and_artifacts(tmp_pat
     (run,) = client.search_runs([experiment.experiment_id])
     assert (run.info.status, run.info.run_name) == ("FINISHED", "shown")
     params = run.data.params
-    assert (params["lr"], params["model.width"], params["model.layers"], params["none"]) == ("0.1", "8", "[1, 2]", "None")
+    assert (params["lr"], params["model.width"], params["model.layers"], params["none"]) == (
+        "0.1",
+        "8",
+        "[1, 2]",
+        "None",
+    )
     assert params["long"] == "x" * 6000 and params[allowed_name("odd %")] == "True" and params["seed"] == "1"
     assert "long" in run.data.tags["relume.cut"] and run.data.tags["team"] == "vision"
-    losses = history(client, run.info.run_id, "loss")
+    losses = mlflow_history(run.info.run_id, "loss")
     assert losses[:-1] == [(s, 1 / s) for s in range(1, 1501)] and losses[-1][0] == 1501 and math.isnan(losses[-1][1])
     assert client.get_metric_history(run.info.run_id, "loss")[0].timestamp == 1_700_000_001_000
-    assert len(history(client, run.info.run_id, allowed_name("val/acc 50%"))) == 1500
+    assert len(mlflow_history(run.info.run_id, allowed_name("val/acc 50%"))) == 1500
     assert run.data.metrics["best/loss"] == 1 / 1500
     kinds = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {"images", "figures", "tables", "texts", "graphs", "meshs", "pr_curves", "confusion_matrixs", "config.json"} <= kinds
+    assert {
+        "images",
+        "figures",
+        "tables",
+        "texts",
+        "graphs",
+        "meshs",
+        "pr_curves",
+        "confusion_matrixs",
+        "config.json",
+    } <= kinds
     target = tmp_path / "back"
     target.mkdir()
     client.download_artifacts(run.info.run_id, "", str(target))
@@ -101,8 +83,8 @@ def test_a_resume_goes_on_with_the_same_run_and_each_step_counts_once(tmp_path, 
     second = deliver(folder, tracker)
     assert first.remembered["id"] == second.remembered["id"]
     (run,) = client.search_runs([client.get_experiment_by_name("resumed").experiment_id])
-    assert [step for step, _ in history(client, run.info.run_id, "train/loss")] == list(range(1, 9))
-    assert [step for step, _ in history(client, run.info.run_id, "val/loss")] == [2, 4, 6, 8]
+    assert [step for step, _ in mlflow_history(run.info.run_id, "train/loss")] == list(range(1, 9))
+    assert [step for step, _ in mlflow_history(run.info.run_id, "val/loss")] == [2, 4, 6, 8]
     assert run.data.params["lr"] == "0.1" and run.data.tags["config.lr"] == "0.2"
     assert run.data.tags["relume.resumed.2"] == "from step 2, epoch 1"
     assert run.info.status == "FINISHED"
@@ -116,7 +98,7 @@ def test_what_is_sent_twice_is_one_point(tmp_path, server, client):
     (folder / "trackers" / "mlflow.json").unlink()  # all that was noted is lost
     deliver(folder, tracker)
     (run,) = client.search_runs([client.get_experiment_by_name("twice").experiment_id])
-    assert history(client, run.info.run_id, "loss") == [(s, 1 / s) for s in range(1, 6)]
+    assert mlflow_history(run.info.run_id, "loss") == [(s, 1 / s) for s in range(1, 6)]
     assert run.info.status == "FAILED" and run.data.tags["relume.reason"] == "RuntimeError: boom"
 
 

@@ -2,10 +2,10 @@ import json
 import math
 import subprocess
 import sys
-from collections import defaultdict
 
 import pytest
-from service_runs import OFFLINE, deliver, logged, train, values, write_media
+from tests.trackers.service_runs import OFFLINE, deliver, logged, train, values, write_media
+from tests.trackers.services import offline_folder, wandb_numbers, wandb_records, wandb_state
 
 from relume.errors import ConfigurationError
 from relume.trackers.rebuilding import rebuild, spec_of
@@ -14,38 +14,13 @@ from relume.trackers.wandb import WandB
 pytest.importorskip("wandb")
 
 
-def offline_folder(run_folder):
-    (found,) = (run_folder / "wandb").glob("offline-run-*")
-    return found
-
-
-def records(run_folder):
-    """What W&B's own reader finds in the offline files: by type, in order."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(offline_folder(run_folder))]
-    found = defaultdict(list)
-    for line in subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines():
-        record = json.loads(line)
-        found[record["type"]].append(record[record["type"]])
-    return found
-
-
-def state_of(run_folder):
-    """What W&B's own reader makes of all of it together."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(offline_folder(run_folder))]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
-
-
-def points(run_folder, name):
-    return [(r["item"]["step"], r["item"][name]) for r in records(run_folder)["history"] if name in r["item"]]
-
-
 def test_an_offline_run_has_config_history_files_and_summary(tmp_path):
     lines = [values(s, loss=1 / s) for s in range(1, 51)] + [values(51, loss=math.nan), values(52, loss=math.inf)]
     lines += [values(5, step=7, _private=1.0), values(60, **{"a.b/c d%\n\ud800": 2.0, "": 3.0, "val/accuracy": 0.75})]
     folder = logged(tmp_path, lines, config={"lr": 0.1, "model": {"width": 8, "name": "caf\xe9"}})
     state = deliver(folder, WandB(project="p", tags=("a", "b"), notes="why", group="g", job_type="j"), **OFFLINE)
     assert state.stage == "done" and state.left_out == 0 and "wandb sync" in state.remembered["url"]
-    found = records(folder)
+    found = wandb_records(folder)
     (run,) = found["run"]
     assert (run["project"], run["run_group"], run["job_type"], run["notes"]) == ("p", "g", "j", "why")
     assert run["tags"] == ["a", "b"] and run["display_name"] == "logged"
@@ -56,7 +31,7 @@ def test_an_offline_run_has_config_history_files_and_summary(tmp_path):
     assert (rows[52]["step"], rows[52]["logged/step"], rows[52]["logged/_private"]) == (5, 7, 1)
     assert rows[53]["unnamed"] == 3 and any(name.startswith("a.b/c d%") for name in rows[53])
     assert any(m.get("glob_name") == "*" and m["step_metric"] == "step" for m in found["metric"])
-    whole = state_of(folder)
+    whole = wandb_state(folder)
     assert whole["config"]["model"] == {"width": 8, "name": "caf\xe9"} or whole["config"]["model.width"] == 8
     assert whole["summary"]["best/val/accuracy"] == 0.75 and whole["summary"]["best/loss"] == 1 / 50
     assert found["exit"][0].get("exit_code", 0) == 0
@@ -76,23 +51,27 @@ def test_every_kind_of_media_is_one_of_wandbs_types(tmp_path):
     state = deliver(folder, WandB(), **OFFLINE)
     assert (state.left_out, state.skipped_kinds, state.error) == (0, [], None)
     items = {}
-    for record in records(folder)["history"]:
-        items |= {name: (record["item"]["step"], item) for name, item in record["item"].items() if isinstance(item, dict)}
-    kinds = {name: (step, item.get("_type")) for name, (step, item) in items.items()}
-    assert kinds["photo"] == (1, "image-file") and items["photo"][1]["width"] == 8
-    assert kinds["weights"] == (2, "histogram") and items["weights"][1]["values"] == [3, 4]
-    assert len(items["many bins"][1]["values"]) == 500 and sum(items["many bins"][1]["values"]) == sum(range(2000))
+    for record in wandb_records(folder)["history"]:
+        step = record["item"]["step"]
+        items |= {name: (step, value) for name, value in record["item"].items()}
+    kinds = {name.removesuffix("._type"): found for name, found in items.items() if name.endswith("._type")}
+    assert (
+        kinds["photo"] == (1, "image-file") and items["photo.width"][1] == 8 and items["photo.caption"][1] == "a <b> ?"
+    )
+    assert kinds["weights"] == (2, "histogram") and items["weights.values"][1] == [3, 4]
+    many = items["many bins.values"][1]
+    assert len(many) == 500 and sum(many) == sum(range(2000))
     assert kinds["said"] == (3, "html-file") and kinds["shape"] == kinds["points"] == (4, "object3D-file")
-    assert kinds["model"] == (5, "table-file") and items["model"][1]["nrows"] == 2
-    assert kinds["rows"] == (6, "table-file") and kinds["drawn"] == (7, "image-file")
-    assert kinds["curve_table"][0] == 8 and kinds["confusion_table"] == (9, "table-file")
-    assert items["confusion_table"][1]["nrows"] == 4
+    assert kinds["model"] == (5, "table-file") and items["model.nrows"][1] == 2
+    assert kinds["rows"] == kinds["stored rows"] == (6, "table-file") and kinds["drawn"] == (7, "image-file")
+    assert kinds["curve_table"] == (8, "table-file") and kinds["confusion_table"] == (9, "table-file")
+    assert items["confusion_table.nrows"][1] == 4
     files = offline_folder(folder) / "files"
-    text = (files / items["said"][1]["path"]).read_text()
+    text = (files / items["said.path"][1]).read_text()
     assert "<script>" not in text and "&lt;script&gt;" in text
-    mesh = (files / items["shape"][1]["path"]).read_text()
+    mesh = (files / items["shape.path"][1]).read_text()
     assert mesh.splitlines() == ["v 0 0 0 1 0 0", "v 1 0 0 0 1 0", "v 0 1 0 0 0 1", "f 1 2 3"]
-    assert state_of(folder)["summary"]["best/val/loss"] == 0.5
+    assert wandb_state(folder)["summary"]["best/val/loss"] == 0.5
 
 
 def test_a_resume_keeps_the_id_and_each_step_stands_once_with_checkpoints_as_artifacts(tmp_path):
@@ -101,10 +80,10 @@ def test_a_resume_keeps_the_id_and_each_step_stands_once_with_checkpoints_as_art
     assert train(tmp_path, 4, resume=1, config={"lr": 0.2}) == folder  # epochs 2 and 3 are a dead branch
     second = deliver(folder, WandB(), WANDB_MODE="online")  # a run keeps its mode
     assert second.remembered["id"] == first.remembered["id"] and second.remembered["mode"] == "offline"
-    assert [step for step, _ in points(folder, "train/loss")] == list(range(1, 9))
-    assert [step for step, _ in points(folder, "val/loss")] == [2, 4, 6, 8]
-    assert state_of(folder)["config"]["lr"] == 0.2
-    (model,) = records(folder)["artifact"]
+    assert [step for step, _ in wandb_numbers(folder)["train/loss"]] == list(range(1, 9))
+    assert [step for step, _ in wandb_numbers(folder)["val/loss"]] == [2, 4, 6, 8]
+    assert wandb_state(folder)["config"]["lr"] == 0.2
+    (model,) = wandb_records(folder)["artifact"]
     assert {"best", "last", "step-8"} < set(model["aliases"]) and model["type"] == "model"
     (weights,) = (folder / "wandb" / "checkpoints").glob("*-epoch-4-*.safetensors")
     from safetensors.torch import load_file
@@ -115,8 +94,10 @@ def test_a_resume_keeps_the_id_and_each_step_stands_once_with_checkpoints_as_art
 def test_a_failure_is_an_alert_and_the_exit_status(tmp_path):
     folder = logged(tmp_path, [values(1, loss=1.0)], error=ValueError("the data is <gone>"))
     deliver(folder, WandB(artifacts=False), **OFFLINE)
-    found = records(folder)
-    assert found["alert"][0]["title"] == "logged failed" and "ValueError: the data is <gone>" in found["alert"][0]["text"]
+    found = wandb_records(folder)
+    assert (
+        found["alert"][0]["title"] == "logged failed" and "ValueError: the data is <gone>" in found["alert"][0]["text"]
+    )
     assert found["exit"][0]["exit_code"] == 1
 
 
@@ -124,7 +105,7 @@ def test_a_sweeps_agent_gives_the_run_its_id(tmp_path):
     folder = logged(tmp_path, [values(1, loss=1.0)], config={"lr": 0.5})
     sweep = {"WANDB_SWEEP_ID": "sweep7", "WANDB_RUN_ID": "trial3", "WANDB_PROJECT": "swept", **OFFLINE}
     state = deliver(folder, WandB(project="other"), **sweep)
-    (run,) = records(folder)["run"]
+    (run,) = wandb_records(folder)["run"]
     assert (run["run_id"], run["sweep_id"], run["project"]) == ("trial3", "sweep7", "swept")
     assert state.remembered["id"] == "trial3"
 

@@ -25,7 +25,8 @@ def plain(text: object) -> str:
         >>> plain("caf\xe9 \ud800!")
         'café ?!'
     """
-    return str(text).encode("utf-8", "replace").decode()
+    encoded: bytes = str(text).encode("utf-8", "replace")
+    return encoded.decode()
 
 
 def plain_value(value: Any) -> Any:

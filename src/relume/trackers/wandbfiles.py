@@ -159,10 +159,10 @@ def _interest(metric: str) -> tuple[bool, bool, str]:
 
 
 def _goodness(metric: str, value: Any) -> float:
-    value = number(value)
-    if value is None or value != value:
+    known = number(value)
+    if known is None or known != known:
         return -math.inf
-    return value if mode_of(metric) == "max" else -value
+    return known if mode_of(metric) == "max" else -known
 
 
 def export(facts: RunFacts, checkpoint: str, file: Path) -> None:

@@ -58,7 +58,7 @@ def shown(folder: Path, name: str, content: Mapping[str, Any]) -> Any:
     raise ValueError(f"W&B cannot show {name!r}: its kind is {kind!r}.")
 
 
-def _binned(counts: Sequence[float], edges: Sequence[float]) -> tuple[list[float], list[float]]:
+def _binned(counts: Sequence[float], edges: Sequence[float]) -> Any:
     """Counts and edges with at most 512 bins, which is what W&B takes: neighbours are added up."""
     together = -(-len(counts) // _MOST_BINS)
     if together <= 1:

@@ -85,7 +85,8 @@ def begin(tracker: WandB, run: RunFacts, mode: str) -> Any:
         )
     except (wandb.errors.CommError, TimeoutError, ConnectionError) as error:
         raise ConnectionError(f"W&B cannot be reached: {error}") from error
-    started.config.update(plain_value(run.config), allow_val_change=True)
+    config: Any = started.config
+    config.update(plain_value(run.config), allow_val_change=True)
     started.define_metric("step", hidden=True)
     started.define_metric("*", step_metric="step", step_sync=False)
     return started
