@@ -87,6 +87,7 @@ def _mine_end(folder: Path) -> str:
 
 
 _MINE = Mine()
+_TESTS = 0
 _SAME = {status: status for status in ("finished", "interrupted", "failed", "killed")}
 
 TENSORBOARD = Kit(
@@ -110,7 +111,7 @@ KITS = [
     ),
     Kit(
         "mlflow",
-        lambda: MLflow(mlflow_server()),
+        lambda: MLflow(mlflow_server(), experiment=f"conformance {_TESTS}"),
         mlflow_numbers,
         mlflow_end,
         {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"},
@@ -120,4 +121,6 @@ KITS = [
 
 def fresh() -> None:
     """Before each test."""
+    global _TESTS
+    _TESTS += 1  # all their runs have one id
     _MINE.calls.clear()

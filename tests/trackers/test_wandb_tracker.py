@@ -4,10 +4,13 @@ import subprocess
 import sys
 
 import pytest
-from tests.trackers.service_runs import OFFLINE, deliver, logged, train, values, write_media
+from tests.trackers.recording import begin, end, log, segment
+from tests.trackers.recording import deliver as deliver_here
+from tests.trackers.service_runs import OFFLINE, deliver, logged, media, train, values, write_media
 from tests.trackers.services import offline_folder, wandb_numbers, wandb_records, wandb_state
 
 from relume.errors import ConfigurationError
+from relume.trackers.follow import Follower
 from relume.trackers.rebuilding import rebuild, spec_of
 from relume.trackers.wandb import WandB
 
@@ -146,3 +149,38 @@ def test_arguments_that_make_no_sense(arguments, message):
 def test_it_can_be_built_again_in_another_process():
     tracker = WandB(project="p", tags=("a",), mode="offline", artifacts=False)
     assert rebuild(json.loads(json.dumps(spec_of(tracker)))) == tracker
+
+
+def test_a_journal_cannot_name_a_file_outside_of_its_run(tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    folder = logged(tmp_path, [media(1, "taken", kind="image", file="../secret.png"), values(2, loss=1.0)])
+    state = deliver(folder, WandB(artifacts=False), **OFFLINE)
+    assert state.left_out == 1 and "'../secret.png' is not a file of the run logged" in str(state.error)
+    assert wandb_numbers(folder) == {"loss": [(2, 1.0)]}
+    assert not list(offline_folder(folder).rglob("*.png"))
+
+
+def test_when_wandbs_own_process_is_killed_each_step_is_there_once(tmp_path):
+    import psutil
+
+    folder = begin(tmp_path / "run", is_alive=True)
+    tracker = WandB(mode="offline", artifacts=False)
+    with segment(folder) as journal:
+        log(journal, range(20))
+        rounds = iter(range(3))
+
+        def kill_then_go_on(seconds):
+            match next(rounds, None):
+                case 0:
+                    (core,) = [p for p in psutil.Process().children() if "wandb-core" in p.name()]
+                    core.kill()
+                    core.wait()
+                    log(journal, range(20, 40))
+                case None:
+                    return True
+            return False
+
+        Follower(folder, tracker, spec_of(tracker), kill_then_go_on).run()
+        end(journal, step=40)
+    deliver_here(folder, WandB(mode="offline", artifacts=False))
+    assert wandb_numbers(folder)["loss"] == [(step, 1 / (step + 1)) for step in range(40)]

@@ -38,17 +38,29 @@ def plain_value(value: Any) -> Any:
     return plain(value) if isinstance(value, str) else value
 
 
+def file_of(folder: Path, content: Mapping[str, Any], key: str = "file") -> Path:
+    """The file that a content names. A journal may come from anywhere: it cannot name a file outside of its run.
+
+    Raises:
+        ValueError: it does.
+    """
+    path = folder / str(content[key])
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{str(content[key])!r:.200} is not a file of the run {folder.name}: it is not read.")
+    return path
+
+
 def text_of(folder: Path, content: Mapping[str, Any]) -> str:
     """The text of a ``text`` content, out of its line or its file."""
     if "text" in content:
         return str(content["text"])
-    return (folder / content["file"]).read_text("utf-8", "replace")
+    return file_of(folder, content).read_text("utf-8", "replace")
 
 
 def as_rows(folder: Path, content: Mapping[str, Any]) -> Rows:
     """The table of a ``table`` content, out of its line or its file. Cells that are lists or mappings become JSON."""
     if "rows" not in content:
-        content = json.loads((folder / content["file"]).read_text("utf-8"))
+        content = json.loads(file_of(folder, content).read_text("utf-8"))
     columns = tuple(plain(column) for column in content["columns"])
     return Rows(columns, [tuple(_cell(cell) for cell in row) for row in content["rows"]])
 
@@ -61,7 +73,7 @@ def _cell(cell: Any) -> Any:
 
 def graph_rows(folder: Path, content: Mapping[str, Any]) -> Rows:
     """A graph as a table: one row for each node, in the file's order."""
-    nodes = json.loads((folder / content["file"]).read_text("utf-8"))["nodes"]
+    nodes = json.loads(file_of(folder, content).read_text("utf-8"))["nodes"]
     rows = [
         (
             plain(node["name"]),
@@ -101,7 +113,7 @@ def mesh_arrays(folder: Path, content: Mapping[str, Any]) -> tuple[Any, Any | No
     """Vertices (V, 3) float32, colours (V, 3) uint8 or None, faces (F, 3) int or None, as numpy arrays."""
     from safetensors.numpy import load_file
 
-    arrays = load_file(folder / content["file"])
+    arrays = load_file(file_of(folder, content))
     return arrays["vertices"], arrays.get("colors"), arrays.get("faces")
 
 

@@ -91,6 +91,7 @@ class MLflow(Tracker):
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"
         )  # waiting for a server is not MLflow's affair here
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         from mlflow import MlflowClient
 
         self._facts, self._waiting, self._sent_code = run, [], ()

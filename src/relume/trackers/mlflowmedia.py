@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from relume.trackers.contents import Rows, as_rows, confusion_rows, curve_rows, graph_rows, text_of
+from relume.trackers.contents import Rows, as_rows, confusion_rows, curve_rows, file_of, graph_rows, text_of
 from relume.trackers.mlflownames import allowed_name
 
 KINDS = frozenset(("image", "text", "mesh", "graph", "table", "figure", "pr_curve", "confusion_matrix", "hparams"))
@@ -29,7 +29,7 @@ def write_artifact(target: Path, run_folder: Path, name: str, step: int, content
     if kind in ("image", "figure", "mesh"):
         for key in ("file", "svg"):
             if content.get(key):
-                source = run_folder / content[key]
+                source = file_of(run_folder, content, key)
                 shutil.copyfile(source, stem.with_suffix(source.suffix))
         if content.get("caption"):
             _write(stem.with_suffix(".txt"), str(content["caption"]))

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relume.trackers.contents import Rows, as_rows, confusion_rows, curve_rows, graph_rows, mesh_arrays, plain, text_of
+from relume.trackers.contents import (
+    Rows,
+    as_rows,
+    confusion_rows,
+    curve_rows,
+    file_of,
+    graph_rows,
+    mesh_arrays,
+    plain,
+    text_of,
+)
 
 KINDS = frozenset(
     ("image", "histogram", "text", "mesh", "graph", "table", "figure", "pr_curve", "confusion_matrix", "hparams")
@@ -29,7 +39,7 @@ def shown(folder: Path, name: str, content: Mapping[str, Any]) -> Any:
     kind = content["kind"]
     if kind in ("image", "figure"):
         caption = content.get("caption") or content.get("title")
-        return wandb.Image(str(folder / content["file"]), caption=plain(caption) if caption else None)
+        return wandb.Image(str(file_of(folder, content)), caption=plain(caption) if caption else None)
     if kind == "histogram":
         return wandb.Histogram(np_histogram=_binned(content["counts"], content["edges"]))
     if kind == "text":
