@@ -57,8 +57,13 @@ class ToFile(Tracker):
         self._put(call="event", event=event["event"], step=event.get("step", -1))
 
     def flush(self) -> None:
-        with self._path.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in self._waiting)
+        size = self._path.stat().st_size if self._path.exists() else 0
+        try:
+            with self._path.open("a") as file:
+                file.writelines(json.dumps(line) + "\n" for line in self._waiting)
+        except OSError:
+            os.truncate(self._path, size)
+            raise
         self._waiting.clear()
 
     def close(self, end: End | None) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from relume.direction import mode_of
-from relume.errors import MissingPackageError, RelumeError, RunError
+from relume.errors import RelumeError, RunError
 from relume.monitor.index import metric_summary
 from relume.monitor.journal import header_of, live_ranges, number, read_lines, segments
 from relume.monitor.record import Process, RunRecord, status_of
@@ -282,7 +282,7 @@ class Follower:
                 return found
             except Exception as error:
                 self.state.error = _said(error)
-                may_come_back = isinstance(error, OSError) and not isinstance(error, MissingPackageError)
+                may_come_back = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
                 is_last = attempt >= _TRIES and (not may_come_back or self._is_over)
                 if not may_come_back and (is_last or isinstance(error, RelumeError)):
                     raise _GivenUpError from error

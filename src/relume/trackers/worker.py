@@ -54,7 +54,7 @@ def _follow(folder: Path, spec: dict[str, Any], path: Path, leaving: threading.E
         state.save(path)
         raise
     state = Follower(folder, tracker, spec, leaving.wait).run()
-    return 0 if state.stage in ("done", "left") else 1
+    return 1 if state.stage == "failed" else 0
 
 
 def _end_if_stuck(state: State) -> None:

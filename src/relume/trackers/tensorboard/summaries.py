@@ -187,7 +187,7 @@ def _session(tag: str, data: Any) -> Value:
 def _flat(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{before}{key}.")
+            yield from _flat(value, f"{before}{key}/")
         elif value is not None:
             yield _utf8(f"{before}{key}"), value
 

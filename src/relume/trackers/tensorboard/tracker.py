@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FOLDER = "tensorboard"
 NOTES = "notes"
 EPOCH = "epoch"
+_BEYOND_ALL = 2**62
 _EPOCHS_DONE = "Epochs done."
 
 
@@ -74,9 +75,10 @@ class TensorBoard(Tracker):
         for path in event_files(self._place):
             clear(path, lambda event: self._stays(event, first))
         self._file = EventFile(next_file(self._place, self._run.created), clock.time())
-        if first is not None:  # for a TensorBoard that has read the old files
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._file.add(event_pb2.Event(wall_time=clock.time(), step=first, session_log=start))
+        # A TensorBoard that has read the old files purges from this step on; it takes the first such mark for no restart.
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        step = _BEYOND_ALL if first is None else first
+        self._file.add(event_pb2.Event(wall_time=clock.time(), step=step, session_log=start))
         if self._hparams:
             summary = self._summaries.session_start(self._hparams, self._run.name, self._run.created)
             self._add(0, self._run.created, [summary])
