@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,17 +24,37 @@ OFFLINE = {"WANDB_MODE": "offline"}
 
 def deliver(folder: Path, tracker: Tracker, **environment: str) -> State:
     """Feed a tracker what a run's journal holds, in a process of its own; returns how it ended."""
-    (folder / "trackers").mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "relume.trackers.worker", str(folder), tracker.name],
-        input=json.dumps(spec_of(tracker)).encode(),
-        env={n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "MLFLOW_"))} | environment,
-        capture_output=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    with worker(folder, tracker, **environment) as process:
+        assert process.wait(100) == 0, (folder / "worker.log").read_text()[-3000:]
     return State.load(state_path(folder, tracker.name))
+
+
+@contextlib.contextmanager
+def worker(folder: Path, tracker: Tracker, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The process that feeds a tracker; it is ended with the block."""
+    (folder / "trackers").mkdir(exist_ok=True)
+    with (folder / "worker.log").open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "relume.trackers.worker", str(folder), tracker.name],
+            stdin=subprocess.PIPE,
+            env={n: v for n, v in os.environ.items() if not n.startswith(("WANDB_", "MLFLOW_"))} | environment,
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        with process.stdin as pipe:
+            pipe.write(json.dumps(spec_of(tracker)).encode())
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    """Look until it is so; the test's own limit of time ends a vain wait."""
+    while not is_so():
+        assert process.poll() is None, "the worker has ended"
+        time.sleep(0.05)
 
 
 def train(root: Path, epochs: int, name: str = "line", resume=None, **more) -> Path:

@@ -5,13 +5,12 @@ import sys
 
 import pytest
 from tests.trackers.recording import begin, end, log, segment
-from tests.trackers.recording import deliver as deliver_here
-from tests.trackers.service_runs import OFFLINE, deliver, logged, media, train, values, write_media
-from tests.trackers.services import offline_folder, wandb_numbers, wandb_records, wandb_state
+from tests.trackers.service_runs import OFFLINE, deliver, logged, media, train, values, wait_until, worker, write_media
+from tests.trackers.services import offline_folder, wandb_end, wandb_numbers, wandb_records, wandb_state
 
 from relume.errors import ConfigurationError
-from relume.trackers.follow import Follower
 from relume.trackers.rebuilding import rebuild, spec_of
+from relume.trackers.state import State, state_path
 from relume.trackers.wandb import WandB
 
 pytest.importorskip("wandb")
@@ -167,20 +166,32 @@ def test_when_wandbs_own_process_is_killed_each_step_is_there_once(tmp_path):
     tracker = WandB(mode="offline", artifacts=False)
     with segment(folder) as journal:
         log(journal, range(20))
-        rounds = iter(range(3))
-
-        def kill_then_go_on(seconds):
-            match next(rounds, None):
-                case 0:
-                    (core,) = [p for p in psutil.Process().children() if "wandb-core" in p.name()]
-                    core.kill()
-                    core.wait()
-                    log(journal, range(20, 40))
-                case None:
-                    return True
-            return False
-
-        Follower(folder, tracker, spec_of(tracker), kill_then_go_on).run()
-        end(journal, step=40)
-    deliver_here(folder, WandB(mode="offline", artifacts=False))
+        with worker(folder, tracker) as process:
+            wait_until(lambda: State.load(state_path(folder, "wandb")).delivered == 20, process)
+            (core,) = [p for p in psutil.Process(process.pid).children() if "wandb-core" in p.name()]
+            core.kill()
+            log(journal, range(20, 40))
+            end(journal, step=40)
+            assert process.wait(90) == 0
     assert wandb_numbers(folder)["loss"] == [(step, 1 / (step + 1)) for step in range(40)]
+    assert wandb_end(folder) == "0"
+
+
+def test_when_the_delivery_and_wandb_are_killed_the_files_are_whole_after_the_next(tmp_path):
+    import psutil
+
+    folder = begin(tmp_path / "run", is_alive=True)
+    tracker = WandB(mode="offline", artifacts=False)
+    with segment(folder) as journal:
+        log(journal, range(20))
+        with worker(folder, tracker) as process:
+            wait_until(lambda: State.load(state_path(folder, "wandb")).delivered == 20, process)
+            core = psutil.Process(process.pid).children()
+            process.kill()
+            for child in core:
+                child.kill()
+            process.wait()
+        log(journal, range(20, 30))
+        end(journal, step=30)
+    assert deliver(folder, tracker).stage == "done"
+    assert wandb_numbers(folder)["loss"] == [(step, 1 / (step + 1)) for step in range(30)]
