@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections import defaultdict
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,13 @@ def wandb_state(run_folder: Path) -> dict[str, Any]:
 
 
 def _inspect(run_folder: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options, str(offline_folder(run_folder))]
+    """``wandb leet inspect``, without the Python around it."""
+    spec = find_spec("wandb")
+    assert spec is not None and spec.origin is not None
+    (file,) = offline_folder(run_folder).glob("*.wandb")
+    core = Path(spec.origin).parent / "bin" / "wandb-core"
+    command = [str(core), "leet", "inspect", "--no-observability", "--json", *options]
+    command += ["--run-file", str(file), str(run_folder / "wandb")]
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import netrc
 import os
 from collections.abc import Iterator, Mapping
@@ -118,8 +119,20 @@ def _settings(run: RunFacts) -> Any:
         "x_stats_pid": record.process.pid,
         "x_transaction_log_flush_interval": _FLUSH_SECONDS,
     }
+    wanted |= _git_of(run)
     known = wandb.Settings.model_fields
     return wandb.Settings(**{name: value for name, value in wanted.items() if name in known})
+
+
+def _git_of(run: RunFacts) -> dict[str, str]:
+    """Commit and remote that provenance has found, without credentials; W&B's own look at git would find those too."""
+    try:
+        held = json.loads((run.folder / "provenance.json").read_text("utf-8"))
+        trees = held["segments"][-1]["code"]["trees"]
+        tree = next(tree for tree in trees if tree.get("is_git") and tree.get("commit"))
+        return {"git_commit": str(tree["commit"]), "git_remote_url": str(tree.get("remote") or "")}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return {}  # no provenance yet, or no git
 
 
 def given_lines(folder: Path, tracker: str) -> Iterator[dict[str, Any]]:
