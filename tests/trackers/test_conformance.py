@@ -10,7 +10,9 @@ import pytest
 from tests.trackers.kits import KITS, Kit, fresh
 from tests.trackers.recording import begin, deliver, end, log, segment
 
-each_tracker = pytest.mark.parametrize("kit", KITS, ids=[kit.name for kit in KITS])
+each_tracker = pytest.mark.parametrize(
+    "kit", [pytest.param(kit, marks=pytest.mark.timeout(300)) for kit in KITS], ids=[kit.name for kit in KITS]
+)  # a server is slow to start
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,8 @@ from tests.trackers.recording import begin, end, log, segment
 from tests.trackers.service_runs import OFFLINE, deliver, logged, media, train, values, wait_until, worker, write_media
 from tests.trackers.services import offline_folder, wandb_end, wandb_numbers, wandb_records, wandb_state
 
-from relume.errors import ConfigurationError
+from relume.errors import ConfigurationError, MissingPackageError
+from relume.trackers.mlflow import MLflow
 from relume.trackers.rebuilding import rebuild, spec_of
 from relume.trackers.state import State, state_path
 from relume.trackers.wandb import WandB
@@ -195,3 +196,25 @@ def test_when_the_delivery_and_wandb_are_killed_the_files_are_whole_after_the_ne
         end(journal, step=30)
     assert deliver(folder, tracker).stage == "done"
     assert wandb_numbers(folder)["loss"] == [(step, 1 / (step + 1)) for step in range(30)]
+
+
+def test_code_is_an_artifact_and_the_commit_is_told(tmp_path):
+    folder = logged(tmp_path, [values(1, loss=1.0)])
+    for path in ("code", "trackers"):
+        (folder / path).mkdir(exist_ok=True)
+    (folder / "code" / "diff.patch").write_text("+print(1)\n")
+    tree = {"is_git": True, "commit": "a" * 40, "remote": "https://example.org/x.git"}
+    (folder / "provenance.json").write_text(json.dumps({"segments": [{"code": {"trees": [tree]}}]}))
+    deliver(folder, WandB(artifacts=False), **OFFLINE)
+    found = wandb_records(folder)
+    (code,) = found["artifact"]
+    assert code["type"] == "code" and [c["path"] for c in code["manifest"]["contents"]] == ["diff.patch"]
+    assert found["environment"][0]["git"] == {"commit": "a" * 40, "remote_url": "https://example.org/x.git"}
+    assert (offline_folder(folder) / "files" / "provenance.json").exists()
+
+
+@pytest.mark.parametrize(("tracker", "package"), [(WandB(), "wandb"), (MLflow(), "mlflow")])
+def test_a_missing_package_is_named(tracker, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf'pip install "relume\[{package}\]"'):
+        tracker.check()

@@ -24,8 +24,6 @@ _EXPORT_SECONDS = 600
 
 def send_code(run: Any, facts: RunFacts, sent: str) -> str:
     """The code that provenance has kept, as an artifact of type ``code``; returns what was sent, to be given next time."""
-    import wandb
-
     record = facts.folder / "provenance.json"
     kept = [path for path in sorted((facts.folder / "code").rglob("*")) if path.is_file() and not path.is_symlink()]
     if not record.is_file():
@@ -33,11 +31,9 @@ def send_code(run: Any, facts: RunFacts, sent: str) -> str:
     state = hashlib.sha256(record.read_bytes() + "\n".join(map(str, kept)).encode("utf-8", "replace")).hexdigest()
     if state == sent:
         return sent
-    artifact = wandb.Artifact(_allowed(f"source-{facts.name}"), "code")
-    artifact.add_file(str(record), "provenance.json")
-    for path in kept:
-        artifact.add_file(str(path), plain(path.relative_to(facts.folder).as_posix()))
-    run.log_artifact(artifact)
+    if kept:
+        name = _allowed(f"source-{facts.name}")
+        run.log_code(str(facts.folder / "code"), name, include_fn=lambda path: True, exclude_fn=lambda path: False)
     run.save(str(record), base_path=str(facts.folder), policy="now")
     return state
 

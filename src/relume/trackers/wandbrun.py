@@ -107,7 +107,6 @@ def _settings(run: RunFacts) -> Any:
         "symlink": False,
         "disable_git": True,
         "save_code": False,
-        "disable_code": True,
         "disable_job_creation": True,
         "program": script,
         "program_relpath": Path(script).name,
