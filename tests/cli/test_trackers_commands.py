@@ -17,7 +17,6 @@ import pytest
 from tests.trackers.kits import board_numbers
 from tests.trackers.recording import Mine, begin, deliver, end, log, segment
 
-import relume
 from relume.errors import RelumeError
 from relume.trackers.sync import sync
 from relume.trackers.tensorboard.server import folder_of
@@ -69,15 +68,17 @@ def test_sync_without_trackers_and_with_unknown_ones(tmp_path: Path) -> None:
 
 
 def test_what_only_the_training_can_feed_is_said(tmp_path: Path) -> None:
-    folder = finished(tmp_path / "one")
-    with relume.Run("live", root=tmp_path, quiet=True) as run:
-        begin(folder, is_alive=True)
-        deliver(folder, Mine(), lambda seconds: True)
-    (held,) = sync(folder)
-    assert held.is_complete  # it had everything, which was all
+    folder = begin(tmp_path / "one", is_alive=True)
     with segment(folder) as journal:
+        log(journal, range(5))
+        deliver(folder, Mine())
+        log(journal, range(5, 9))
         end(journal)
-    assert run.status == "finished"
+    (held,) = sync(folder)
+    assert not held.is_complete and "was an object of the training's own process" in held.text
+    deliver(folder, Mine())
+    (held,) = sync(folder)
+    assert held.is_complete and held.text == "has everything"
 
 
 def test_a_run_that_goes_on_is_synced_up_to_now(tmp_path: Path) -> None:
