@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,8 +131,3 @@ def flattened(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
         else:
             flat[name] = plain_value(value)
     return flat
-
-
-def is_finite(value: float) -> bool:
-    """Whether a value is a number and not infinite."""
-    return math.isfinite(value)

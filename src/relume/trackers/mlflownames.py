@@ -24,7 +24,7 @@ def allowed_name(name: str) -> str:
 
     Example:
         >>> allowed_name("val/top5 accuracy"), allowed_name("50%"), allowed_name("50!")
-        ('val/top5 accuracy', '50_~1df29a', '50_~9b0a6b')
+        ('val/top5 accuracy', '50__0fd801', '50__8306e9')
     """
     clean = _NOT_ALLOWED.sub("_", plain(name))
     if posixpath.normpath(clean) != clean or clean.startswith(("/", "..")) or clean in ("", "."):
