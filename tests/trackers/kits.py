@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.trackers.recording import Mine, ToFile, seen
+from tests.trackers.services import mlflow_end, mlflow_numbers, mlflow_server, wandb_end, wandb_numbers
 
+from relume.trackers.mlflow import MLflow
 from relume.trackers.tensorboard import TensorBoard
 from relume.trackers.tracker import Tracker
+from relume.trackers.wandb import WandB
 
 Numbers = dict[str, list[tuple[int, float]]]
 
@@ -84,6 +87,7 @@ def _mine_end(folder: Path) -> str:
 
 
 _MINE = Mine()
+_TESTS = 0
 _SAME = {status: status for status in ("finished", "interrupted", "failed", "killed")}
 
 TENSORBOARD = Kit(
@@ -98,9 +102,25 @@ KITS = [
     TENSORBOARD,
     Kit("tofile", ToFile, _file_numbers, _file_end, _SAME),
     Kit("mine", _mine, _mine_numbers, _mine_end, _SAME, forgets_kills=False),
+    Kit(
+        "wandb",
+        lambda: WandB(mode="offline", artifacts=False),
+        wandb_numbers,
+        wandb_end,
+        {"finished": "0", "failed": "1", "killed": "1"},
+    ),
+    Kit(
+        "mlflow",
+        lambda: MLflow(mlflow_server(), experiment=f"conformance {_TESTS}"),
+        mlflow_numbers,
+        mlflow_end,
+        {"finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"},
+    ),
 ]
 
 
 def fresh() -> None:
     """Before each test."""
+    global _TESTS
+    _TESTS += 1  # all their runs have one id
     _MINE.calls.clear()

@@ -10,7 +10,9 @@ import pytest
 from tests.trackers.kits import KITS, Kit, fresh
 from tests.trackers.recording import begin, deliver, end, log, segment
 
-each_tracker = pytest.mark.parametrize("kit", KITS, ids=[kit.name for kit in KITS])
+each_tracker = pytest.mark.parametrize(
+    "kit", [pytest.param(kit, marks=pytest.mark.timeout(300)) for kit in KITS], ids=[kit.name for kit in KITS]
+)  # a server is slow to start
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +103,43 @@ def test_what_was_logged_at_the_checkpoints_own_step_is_there_once(kit: Kit, tmp
     numbers = kit.numbers(folder)
     assert same(kit, numbers["loss"], losses(range(15)))
     assert same(kit, numbers["val/loss"], [(10, 5.0)])
+
+
+@each_tracker
+def test_a_finished_run_that_is_extended_goes_on(kit: Kit, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run", config={"lr": 0.1})
+    with segment(folder) as journal:
+        log(journal, range(10))
+        position = journal.position_bytes
+        end(journal)
+    assert deliver(folder, kit.make()).stage == "done"
+    with segment(folder, resumed=(1, position, 9)) as journal:
+        log(journal, range(10, 20))
+        end(journal, "failed")
+    assert deliver(folder, kit.make()).stage == "done"
+    assert same(kit, kit.numbers(folder)["loss"], losses(range(20)))
+    assert kit.ended(folder) == kit.endings.get("failed", "")
+
+
+@each_tracker
+def test_steps_that_go_backwards_survive_a_resume(kit: Kit, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run")
+    with segment(folder) as journal:
+        for step in (5, 3, 8, 1):
+            log(journal, range(step, step + 1))
+        position = journal.position_bytes
+        for step in (2, 7):  # never logged again
+            log(journal, range(step, step + 1), scale=-1.0)
+    deliver(folder, kit.make())
+    with segment(folder, resumed=(1, position, 8)) as journal:
+        log(journal, range(9, 12))
+        end(journal)
+    deliver(folder, kit.make())
+    expected = sorted((step, 1 / (step + 1)) for step in (5, 3, 8, 1, 9, 10, 11))
+    found = sorted(kit.numbers(folder)["loss"])
+    assert same(kit, [(step, value) for step, value in found if step not in (2, 7)], expected)
+    if kit.make().forgets:
+        assert same(kit, found, expected)
 
 
 @each_tracker

@@ -40,14 +40,17 @@ class Delivering(Companion):
 
 
 def delivering(wanted: Wanted) -> list[Companion]:
-    """The companion for the trackers that are asked for and those of ``RELUME_TRACKERS``; none in a rehearsal.
+    """The companion for the trackers that are asked for and those of ``RELUME_TRACKERS``.
+
+    In a rehearsal there are none, and none but on rank 0 of several processes that torchrun has started.
 
     Raises:
         ConfigurationError: something that is no tracker.
         MissingPackageError: a tracker's package is not installed.
     """
     trackers = trackers_of(wanted, os.environ.get(VARIABLE))
-    return [Delivering(trackers)] if trackers and not os.environ.get("RELUME_REHEARSAL") else []
+    is_elsewhere = os.environ.get("RELUME_REHEARSAL") or os.environ.get("RANK", "0") not in ("", "0")
+    return [Delivering(trackers)] if trackers and not is_elsewhere else []
 
 
 def _wait_seconds() -> float:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from relume.text import counted, printable, size
 from relume.trackers.follow import Follower
-from relume.trackers.rebuilding import spec_of
+from relume.trackers.rebuilding import search_path, spec_of
 from relume.trackers.state import FOLDER, State, held, state_path
 from relume.trackers.tracker import Tracker
 
@@ -79,7 +79,7 @@ class Delivery:
 
     def _problem(self, name: str, state: State) -> str | None:
         rest = f"The training goes on and its own record is complete; `relume sync {self._folder.name}` sends what is left."
-        if state.error and state.stage == "failed":
+        if state.error and state.stage in ("failed", "left"):
             return f"{name} fails ({state.error}). {rest}"
         if state.left_out:
             return f"{name} could not take {counted(state.left_out, 'line')} ({state.error or 'see its log'}). {rest}"
@@ -144,7 +144,7 @@ class _InProcess:
         self._starts += 1
         self._started = time.monotonic()
         is_large = self._log.exists() and self._log.stat().st_size > _LARGEST_LOG
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(search_path())}
         with self._log.open("wb" if is_large else "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "relume.trackers.worker", str(self._folder.absolute()), self._name],

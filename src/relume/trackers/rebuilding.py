@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from relume.errors import ConfigurationError, RunError, closest
@@ -105,7 +106,12 @@ def spec_of(tracker: Tracker) -> dict[str, Any] | None:
     except (TypeError, ValueError, RecursionError, ImportError, AttributeError):
         return None
     own = kind.__module__.partition(".")[0] == "relume"
-    return {"class": where, "fields": values} | ({} if own else {"path": [place for place in sys.path if place]})
+    return {"class": where, "fields": values} | ({} if own else {"path": search_path()})
+
+
+def search_path() -> list[str]:
+    """Where this process finds modules; the empty entry of an interactive session is its directory."""
+    return [place or str(Path.cwd()) for place in sys.path]
 
 
 def rebuild(spec: Mapping[str, Any]) -> Tracker:

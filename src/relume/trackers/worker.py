@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from relume.trackers.state import State, held, state_path
 
 _LOOK_SECONDS = 0.25
 _STUCK_SECONDS = 60.0
+_LEFT_ALONE_SECONDS = 600.0
 
 
 def main(folder: Path, name: str, spec: dict[str, Any] | None) -> int:
@@ -53,8 +55,19 @@ def _follow(folder: Path, spec: dict[str, Any], path: Path, leaving: threading.E
         state.spec, state.stage, state.error = spec, "failed", str(error)
         state.save(path)
         raise
+    threading.Thread(target=_watch, args=(folder, path), name="relume-watch", daemon=True).start()
     state = Follower(folder, tracker, spec, leaving.wait).run()
     return 1 if state.stage == "failed" else 0
+
+
+def _watch(folder: Path, path: Path) -> None:
+    """A tracker that hangs keeps no process for ever, once the run has ended."""
+    while True:
+        time.sleep(_LEFT_ALONE_SECONDS / 20)
+        if not is_run(folder):
+            os._exit(0)
+        if State.load(path).stuck_seconds() > _LEFT_ALONE_SECONDS and status_of(folder)[0] != "running":
+            os._exit(1)
 
 
 def _end_if_stuck(state: State) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 _NAME = "events.out.tfevents"
-_FRAME = struct.Struct("<QI")
+_FRAME = struct.Struct("<QI")  # length, and its checksum
 _LARGEST_BYTES = 1 << 31
+_MOST_WAITING = 8_000_000
+_TEMPORARY = ".clearing"  # TensorBoard would read what has "tfevents" in its name
 
 
 class EventFile:
@@ -26,7 +28,13 @@ class EventFile:
         self.add(event_pb2.Event(wall_time=began, file_version="brain.Event:2"))
 
     def add(self, event: Any) -> None:
-        """Take an ``Event``; it is in the file after :meth:`flush`."""
+        """Take an ``Event``; it is in the file after :meth:`flush`. What waits is bounded.
+
+        Raises:
+            OSError: what waited could not be written; the event was not taken.
+        """
+        if len(self._records) > _MOST_WAITING:
+            self.flush()
         self._records += record(event.SerializeToString())
 
     def flush(self) -> None:
@@ -57,15 +65,15 @@ def record(data: bytes) -> bytes:
     return b"".join((header, struct.pack("<I", masked_crc32c(header)), data, struct.pack("<I", masked_crc32c(data))))
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """The records of an event file, up to where it was cut off."""
+def records(path: Path) -> Iterator[tuple[bytes, bytes]]:
+    """The records of an event file, up to where it was cut off: what they hold, and as they stand in the file."""
     with path.open("rb") as file:
         while len(frame := file.read(_FRAME.size)) == _FRAME.size:
             length, _ = _FRAME.unpack(frame)
-            data = file.read(length + 4) if length < _LARGEST_BYTES else b""
-            if len(data) != length + 4:
+            rest = file.read(length + 4) if length < _LARGEST_BYTES else b""
+            if len(rest) != length + 4:
                 return
-            yield data[:-4]
+            yield rest[:-4], frame + rest
 
 
 def event_files(folder: Path) -> list[Path]:
@@ -86,12 +94,12 @@ def clear(path: Path, stays: Callable[[Any], bool]) -> bool:
     """
     from tensorboard.compat.proto import event_pb2
 
-    temporary, is_changed, read_bytes = path.with_name(f".{path.name}.{os.getpid()}"), False, 0
+    temporary, is_changed, read_bytes = path.with_name(f"{_TEMPORARY}.{os.getpid()}"), False, 0
     with temporary.open("wb") as file:
-        for data in records(path):
-            read_bytes += len(data) + _FRAME.size + 4
+        for data, whole in records(path):
+            read_bytes += len(whole)
             if stays(event_pb2.Event.FromString(data)):
-                file.write(record(data))
+                file.write(whole)
             else:
                 is_changed = True
         file.flush()
