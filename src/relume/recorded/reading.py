@@ -11,7 +11,7 @@ import numpy as np
 
 from relume.errors import ConfigurationError, MissingPackageError, UnknownNameError, closest
 from relume.monitor import find_run, points
-from relume.monitor.index import as_columns, index
+from relume.monitor.index import SYSTEM, as_columns, index
 from relume.monitor.journal import live_ranges, number, read_lines, segments
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def history(
 
     Args:
         run: a run's name below ``root``, or its path.
-        metrics: only these, names or patterns (``"val/*"``); all by default.
+        metrics: only these, names or patterns (``"val/*"``); by default all but the machine's own (``"system/*"``).
         as_: ``"columns"``, or ``"pandas"`` for a ``pandas.DataFrame``.
         branches: also what was logged and then done again after a resume from an earlier checkpoint. A column ``branch`` is
             0 for what counts, and 1, 2, … for the dead branches, oldest first; they come behind, each with its own rows.
@@ -105,10 +105,10 @@ def series_of(folder: Path, metrics: Sequence[str] | str | None = None, also: It
 
 
 def matching(metrics: Sequence[str] | str | None, known: Iterable[str], place: object) -> set[str]:
-    """The names that are meant: a name that is there, or all that fit a pattern."""
+    """The names that are meant: a name that is there, or all that fit a pattern; by default all but the machine's own."""
     names = set(known)
     if metrics is None:
-        return names
+        return {name for name in names if not name.startswith(SYSTEM)}
     chosen: set[str] = set()
     for wanted in [metrics] if isinstance(metrics, str) else metrics:
         found = {wanted} if wanted in names else {name for name in names if fnmatch.fnmatchcase(name, wanted)}
