@@ -13,7 +13,7 @@ import numpy as np
 
 from relume.monitor.journal import live_ranges, number, read_lines
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE fold (segment INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, damaged INTEGER NOT NULL);
 CREATE TABLE metric (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
@@ -24,6 +24,9 @@ CREATE TABLE value (
 ) WITHOUT ROWID;
 CREATE TABLE event (segment INTEGER NOT NULL, line INTEGER NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
     PRIMARY KEY (segment, line)) WITHOUT ROWID;
+CREATE TABLE media (segment INTEGER NOT NULL, line INTEGER NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL,
+    kind TEXT NOT NULL, step INTEGER NOT NULL, epoch INTEGER NOT NULL, time REAL NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY (segment, line, place)) WITHOUT ROWID;
 """
 
 
@@ -69,7 +72,7 @@ def _open(path: Path | str) -> sqlite3.Connection:
         if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
             connection.execute("BEGIN IMMEDIATE")
             if connection.execute("PRAGMA user_version").fetchone()[0] != _VERSION:
-                for name in ("fold", "metric", "value", "event"):
+                for name in ("fold", "metric", "value", "event", "media"):
                     connection.execute(f"DROP TABLE IF EXISTS {name}")
                 for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
@@ -99,7 +102,7 @@ def _forget_dead_branches(connection: sqlite3.Connection, ranges: list[tuple[Pat
     if all(number in ends and (ends[number] is None or at <= ends[number]) for number, at in folded.items()):
         return
     connection.execute("BEGIN IMMEDIATE")
-    for name in ("fold", "value", "event"):
+    for name in ("fold", "value", "event", "media"):
         connection.execute(f"DELETE FROM {name}")
     connection.execute("COMMIT")
 
@@ -120,7 +123,7 @@ def _fold_segment(connection: sqlite3.Connection, path: Path, end: int | None) -
     for behind, line in read_lines(path, offset):
         if end is not None and behind > end:
             break
-        offset = behind
+        start, offset = offset, behind
         line_number += 1
         if line is None:
             damaged += 1
@@ -140,11 +143,23 @@ def _fold_segment(connection: sqlite3.Connection, path: Path, end: int | None) -
         elif "event" in line:
             content = (segment, line_number, str(line["event"]), json.dumps(line))
             connection.execute("INSERT OR REPLACE INTO event VALUES (?,?,?,?)", content)
+        elif isinstance(line.get("media"), dict):
+            rows = _media_rows(line, (segment, line_number), start)
+            connection.executemany("INSERT OR REPLACE INTO media VALUES (?,?,?,?,?,?,?,?,?)", rows)
     connection.executemany(
         "INSERT OR REPLACE INTO value (metric, step, segment, line, epoch, time, value) VALUES (?,?,?,?,?,?,?)", values
     )
     connection.execute("INSERT OR REPLACE INTO fold VALUES (?,?,?,?)", (segment, offset, line_number, damaged))
     connection.execute("COMMIT")
+
+
+def _media_rows(line: dict[str, Any], place: tuple[int, int], offset: int) -> Iterator[tuple[Any, ...]]:
+    """A row for each thing in a line; what it holds is read from the journal, at ``offset``."""
+    when = (_integer(line.get("step")), _integer(line.get("epoch")), number(line.get("time")) or 0.0)
+    for count, (name, content) in enumerate(line["media"].items()):
+        if isinstance(content, dict):
+            names = (text.encode("utf-8", "replace").decode() for text in (name, str(content.get("kind"))))
+            yield (*place, count, *names, *when, offset)
 
 
 def _integer(value: Any) -> int:

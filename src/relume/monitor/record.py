@@ -135,6 +135,7 @@ _OWN_FILES = (
     "tensorboard",
     "console.log",
     "classes.json",
+    "media",
 )
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from relume.errors import ConfigurationError
+from relume.monitor.kinds.infer import media_of
+
+if TYPE_CHECKING:
+    from relume.monitor.kinds import Media
 
 Ready = dict[str, float | int]
 
@@ -39,17 +43,31 @@ class Arriving:
         return dict(zip(self.names, self._host.tolist(), strict=True))
 
 
-def split(values: Mapping[str, Any]) -> tuple[Ready, Arriving | None]:
+def split(values: Mapping[str, Any], media: dict[str, Media] | None = None) -> tuple[Ready, Arriving | None]:
     """Plain numbers of ``values``, and the device scalars among them (hot path: 1 microsecond a number).
 
     Nested mappings become names with slashes: ``{"val": {"loss": 1.0}}`` is ``val/loss``.
 
+    Args:
+        media: takes what is no number but one of the kinds, as a copy: images, texts, ...
+
     Raises:
-        ConfigurationError: a value that is no number and no tensor with one element; names the key.
+        ConfigurationError: a value that is neither a number nor, with ``media``, one of the kinds; names the key.
     """
     ready: Ready = {}
     names: list[str] = []
     scalars: list[torch.Tensor] = []
+    _sort(values, ready, names, scalars, media)
+    return ready, Arriving(names, scalars) if scalars else None
+
+
+def _sort(
+    values: Mapping[str, Any],
+    ready: Ready,
+    names: list[str],
+    scalars: list[torch.Tensor],
+    media: dict[str, Media] | None,
+) -> None:
     for name, value in values.items():
         kind = type(value)
         if type(name) is not str:
@@ -57,24 +75,33 @@ def split(values: Mapping[str, Any]) -> tuple[Ready, Arriving | None]:
         if kind is float:
             ready[name] = value
         elif isinstance(value, torch.Tensor):
-            if value.numel() != 1:
-                raise ConfigurationError(
-                    f"cannot log {name!r}: a tensor of shape {tuple(value.shape)} is no single number. "
-                    "Log its .mean(), or one name for each element."
-                )
+            if value.numel() != 1 or value.is_complex() or value.is_meta:
+                raise _no_number(name, value)
             if value.device.type == "cpu":
-                ready[name] = _plain(name, value.item())
+                ready[name] = value.item()  # a whole number of 64 bits at most
             else:
                 names.append(name)
                 scalars.append(value)
         elif isinstance(value, Mapping):
-            inner, arriving = split({f"{name}/{key}": item for key, item in value.items()})
-            ready.update(inner)
-            if arriving is not None:
-                ready.update(arriving.read())
+            _sort({f"{name}/{key}": item for key, item in value.items()}, ready, names, scalars, media)
         else:
-            ready[name] = _plain(name, value)
-    return ready, Arriving(names, scalars) if scalars else None
+            number = _plain(name, value)
+            if number is not None:
+                ready[name] = number
+            elif media is not None:
+                media[name] = media_of(name, value)
+            else:
+                raise ConfigurationError(f"cannot log {name!r}: a {kind.__name__} is no number ({value!r:.80}).")
+
+
+def _no_number(name: str, value: torch.Tensor) -> ConfigurationError:
+    if value.numel() == 1:
+        sort = "without a value" if value.is_meta else f"of {value.dtype}"
+        return ConfigurationError(f"cannot log {name!r}: a tensor {sort} is no real number.")
+    return ConfigurationError(
+        f"cannot log {name!r}: a tensor of shape {tuple(value.shape)} is no single number. Log its .mean(), "
+        "relume.Histogram(...) or relume.Image(...) of it, or one name for each element."
+    )
 
 
 def _large(name: str, value: int) -> float:
@@ -84,11 +111,12 @@ def _large(name: str, value: int) -> float:
         raise ConfigurationError(f"cannot log {name!r}: the number has {len(str(value))} digits.") from None
 
 
-def _plain(name: str, value: Any) -> float | int:
+def _plain(name: str, value: Any) -> float | int | None:
+    """A number as JSON has it; None where it is none."""
     if isinstance(value, (bool, int, np.bool_, np.integer)):
         return int(value) if abs(int(value)) < 2**63 else _large(name, int(value))
     if isinstance(value, (float, np.floating)):
         return float(value)
-    if isinstance(value, np.ndarray) and value.size == 1:
-        return float(value.reshape(()))
-    raise ConfigurationError(f"cannot log {name!r}: a {type(value).__name__} is no number ({value!r:.80}).")
+    if isinstance(value, np.ndarray) and value.size == 1 and value.dtype.kind in "biuf":
+        return _plain(name, value.reshape(())[()])
+    return None
