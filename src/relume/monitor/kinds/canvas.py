@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,12 @@ def cross(draw: Any, place: tuple[float, float], size: float, fill: str) -> None
     thick = max(2, round(size / 5))
     for a, b in (((0.1, 0.1), (0.9, 0.9)), ((0.1, 0.9), (0.9, 0.1))):
         draw.line([(x + a[0] * size, y + a[1] * size), (x + b[0] * size, y + b[1] * size)], fill=fill, width=thick)
+
+
+def columns_for(count: int) -> int:
+    """Of a grid a little wider than high, with the fewest places left empty in its last row."""
+    least = math.ceil(math.sqrt(count))
+    return min(range(least, max(least + 1, round(least * 1.5) + 1)), key=lambda columns: (-count % columns, columns))
 
 
 def enlarged(image: Any, side: int) -> tuple[Any, int]:

@@ -14,6 +14,7 @@ from relume.monitor.kinds.base import Content, Media
 
 _BINS = 64
 _MOST_BINS = 4096
+_SMALLEST, _RELATIVE = 1e-290, 2e-15  # ranges below which there are too few doubles for edges
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -107,7 +108,7 @@ def _counted(values: Array, bins: int) -> Content:
     edges = _edges(low, high, bins)
     with np.errstate(over="ignore"):
         total, squares = float(finite.sum()), float(np.square(finite).sum())
-        if math.isfinite(high - low) and high - low > 1e-300:
+        if math.isfinite(high - low):
             place = ((finite - edges[0]) * (bins / (edges[-1] - edges[0]))).astype(np.int64)
             counts = np.bincount(place.clip(0, bins - 1), minlength=bins)
         else:
@@ -117,7 +118,7 @@ def _counted(values: Array, bins: int) -> Content:
 
 def _edges(low: float, high: float, bins: int) -> Array:
     """Rising edges; those around a single value are as far from it as can be told from it."""
-    if not high - low > max(abs(low), abs(high)) * 1e-12:
+    if not high - low > max(max(abs(low), abs(high)) * bins * _RELATIVE, _SMALLEST):
         half = max(0.5, max(abs(low), abs(high)) * 1e-9)
         low, high = max(low - half, -_LARGEST), min(high + half, _LARGEST)
     return np.linspace(low / 2, high / 2, bins + 1) * 2  # halved, as the difference of two doubles may be none
@@ -154,19 +155,19 @@ def _on_device(values: Any, bins: int) -> Any:
     low = torch.where(is_finite, wide, largest).amin()
     high = torch.where(is_finite, wide, -largest).amax()
     kept = torch.where(is_finite, wide, 0.0)
-    edge_low, edge_high = _device_edges(low.double(), high.double())
+    edge_low, edge_high = _device_edges(low.double(), high.double(), bins)
     place = ((kept.double() - edge_low) * (bins / (edge_high - edge_low))).nan_to_num().clamp(0, bins - 1).long()
     counts = torch.zeros(bins, dtype=torch.int64, device=wide.device).scatter_add_(0, place, is_finite.long())
     sums = (low, high, kept.sum(dtype=torch.float64), kept.double().square().sum(), is_nan.sum(), is_infinite.sum())
     return torch.cat((torch.stack([one.double() for one in sums]), counts.double()))
 
 
-def _device_edges(low: Any, high: Any) -> tuple[Any, Any]:
+def _device_edges(low: Any, high: Any, bins: int) -> tuple[Any, Any]:
     """As `_edges`, on a device."""
     import torch
 
     size = torch.maximum(low.abs(), high.abs())
-    half = torch.where(high - low > size * 1e-12, 0.0, (size * 1e-9).clamp(min=0.5))
+    half = torch.where(high - low > (size * bins * _RELATIVE).clamp(min=_SMALLEST), 0.0, (size * 1e-9).clamp(min=0.5))
     return (low - half).clamp(min=-_LARGEST), (high + half).clamp(max=_LARGEST)
 
 

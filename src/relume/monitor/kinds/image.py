@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,7 @@ def grid(images: Sequence[Any], captions: Sequence[str] | None = None, columns: 
     wide, high = max(tile.width for tile in tiles), max(tile.height for tile in tiles)
     letters = canvas.font(max(12, round(wide / 16)))
     below = sum(letters.getmetrics()) + 4 if captions is not None else 0
-    columns = min(columns or math.ceil(math.sqrt(len(tiles))), len(tiles))
+    columns = min(columns or canvas.columns_for(len(tiles)), len(tiles))
     rows = -(-len(tiles) // columns)
     mode = "RGB" if captions is not None else tiles[0].mode
     whole = pillow().new(mode, (columns * (wide + _GAP) + _GAP, rows * (high + below + _GAP) + _GAP), _ground(mode))

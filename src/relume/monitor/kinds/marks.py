@@ -39,8 +39,8 @@ class Boxes:
     """Boxes as they were given; read when they have arrived from their device."""
 
     def __init__(self, given: Any, names: Names) -> None:
-        if isinstance(given, (list, tuple)) and given and all(isinstance(one, Mapping) for one in given):
-            given = _from_rows(given)
+        if isinstance(given, (list, tuple)) and any(isinstance(one, Mapping) for one in given):
+            given = _from_rows([one if isinstance(one, Mapping) else {"box": one} for one in given])
         if not isinstance(given, Mapping):
             given = {"boxes": given}
         if "boxes" not in given:
@@ -180,7 +180,7 @@ def draw(image: Any, boxes: Sequence[Mapping[str, Any]], masks: Sequence[tuple[M
             image = _shaded(image, (values == label).repeat(scale, 0).repeat(scale, 1), shade)
             tags.append((_middle(values == label, scale), mask.names.get(label, str(label)), shade))
     side = max(image.size)
-    thick, letters = max(2, round(side / 250)), canvas.font(max(13, round(side / 32)))
+    thick, letters = max(3, round(side / 180)), canvas.font(max(14, round(side / 32)))
     pen = ImageDraw.Draw(image)
     shades: dict[str, str] = {}
     for one in boxes:
@@ -196,7 +196,7 @@ def draw(image: Any, boxes: Sequence[Mapping[str, Any]], masks: Sequence[tuple[M
     taken: list[canvas.Box] = []
     for corners, text, shade in tags:
         line = canvas.fitted(text, letters, image.width - 8)
-        place = _place(corners, line, letters, taken, image.size)
+        place = _place(_around(corners, line, letters), line, letters, taken, image.size)
         taken.append(canvas.tag_box(place, line, letters))
         canvas.tag(pen, place, line, letters, shade)
     return image
@@ -239,6 +239,15 @@ def _frame(pen: Any, corners: canvas.Box, thick: int, shade: str) -> None:
     x0, y0, x1, y1 = corners
     pen.rectangle((x0 - 1, y0 - 1, x1 + 1, y1 + 1), outline="#000000", width=thick + 2)
     pen.rectangle(corners, outline=shade, width=thick)
+
+
+def _around(corners: canvas.Box, text: str, letters: Any) -> canvas.Box:
+    """A point becomes the box whose name, in its upper left corner, stands in the middle of the point."""
+    if corners[:2] != corners[2:]:
+        return corners
+    x0, y0, x1, y1 = canvas.tag_box((0, 0), text, letters)
+    left, top = corners[0] - (x1 - x0) / 2, corners[1] + (y1 - y0) / 2
+    return (left, top, left, top)
 
 
 def _place(

@@ -174,7 +174,7 @@ class Predictions(Media):
 
 def _images_of(samples: Any) -> Any:
     """A batch, or a list of images."""
-    if is_several(samples):
+    if is_several(samples) or (isinstance(samples, (list, tuple)) and not samples):
         return [one if isinstance(one, Image) else Image(one) for one in samples]
     shape = tuple(getattr(samples, "shape", ()))
     layout = "NHW" if len(shape) == 3 else None
@@ -207,7 +207,7 @@ def _sheet(tiles: Sequence[tuple[Any, Guess]], headline: str) -> Any:
     from PIL import ImageDraw
 
     letters, head = canvas.font(14), canvas.font(15, bold=True)
-    columns = max(1, min(len(tiles), round(len(tiles) ** 0.5 * 1.2)))
+    columns = canvas.columns_for(len(tiles))
     rows = -(-len(tiles) // columns)
     line = sum(letters.getmetrics()) + 2
     wide, high = _TILE + 2 * _EDGE, _TILE + 2 * _EDGE + 2 * line + 6

@@ -34,7 +34,7 @@ def read(run_folder: str | Path, content: Mapping[str, Any]) -> Any:
         array([1, 1])
     """
     folder, kind = Path(run_folder), content.get("kind")
-    if kind not in _READERS:
+    if not isinstance(kind, str) or kind not in _READERS:
         raise RunError(f"{printable(kind)!r} is no kind that this relume knows: {', '.join(sorted(_READERS))}.")
     try:
         return _READERS[kind](folder, content)

@@ -41,6 +41,8 @@ class Table(Media):
         names, rows = _read(data, columns)
         self._columns = [_text(name) for name in names]
         self._rows = [[_cell(value) for value in row] for row in rows]
+        if is_frame(data):
+            _empty_where_missing(self._rows)
         for number, row in enumerate(self._rows):
             if len(row) != len(self._columns):
                 raise ConfigurationError(
@@ -87,6 +89,14 @@ def _listed(part: Any) -> list[Any]:
             "list of mappings, or a list of rows with columns=."
         )
     return list(part)
+
+
+def _empty_where_missing(rows: list[list[Any]]) -> None:
+    """In columns that are not of numbers, a DataFrame's NaN is a missing cell."""
+    for place in range(len(rows[0]) if rows else 0):
+        if any(isinstance(row[place], str) for row in rows):
+            for row in rows:
+                row[place] = None if row[place] != row[place] else row[place]
 
 
 def is_frame(value: Any) -> bool:

@@ -103,6 +103,10 @@ def _apart(device: torch.device) -> Iterator[None]:
         yield
 
 
+_NOTHING = ("data", "grad", "detach", "requires_grad_")
+_PERHAPS_NOTHING = ("to", "contiguous", "float", "half", "bfloat16", "double", "type")
+
+
 class _Recorder(TorchFunctionMode):
     """Writes a node for each function of torch that gives tensors."""
 
@@ -136,9 +140,9 @@ class _Recorder(TorchFunctionMode):
         outputs = [value for value in pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
         if name == "__setitem__":
             outputs = [args[0]]
-        if outputs and name not in ("data", "grad", "detach", "requires_grad_"):
+        if outputs and name not in _NOTHING:
             inputs = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor)]
-            if len(outputs) != 1 or not any(outputs[0] is value for value in inputs) or name.endswith("_"):
+            if name not in _PERHAPS_NOTHING or outputs[0] is not inputs[0]:
                 path = self._path[-1] if self._path else ""
                 self._add("/".join(part for part in (path.replace(".", "/"), name) if part), name, inputs, outputs)
         return result
