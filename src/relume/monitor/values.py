@@ -55,49 +55,45 @@ def split(values: Mapping[str, Any], media: dict[str, Media] | None = None) -> t
         ConfigurationError: a value that is neither a number nor, with ``media``, one of the kinds; names the key.
     """
     ready: Ready = {}
-    names: list[str] = []
-    scalars: list[torch.Tensor] = []
-    _sort(values, ready, names, scalars, media)
-    return ready, Arriving(names, scalars) if scalars else None
+    later: list[tuple[str, torch.Tensor]] = []
+    for name, value in values.items():
+        if type(value) is float and type(name) is str:
+            ready[name] = value
+        else:
+            _sort(name, value, ready, later, media)
+    return ready, Arriving([name for name, _ in later], [scalar for _, scalar in later]) if later else None
 
 
 def _sort(
-    values: Mapping[str, Any],
-    ready: Ready,
-    names: list[str],
-    scalars: list[torch.Tensor],
-    media: dict[str, Media] | None,
+    name: Any, value: Any, ready: Ready, later: list[tuple[str, torch.Tensor]], media: dict[str, Media] | None
 ) -> None:
-    for name, value in values.items():
-        kind = type(value)
-        if type(name) is not str:
-            raise ConfigurationError(f"the name of a metric must be text, not {name!r}.")
-        if kind is float:
-            ready[name] = value
-        elif isinstance(value, torch.Tensor):
-            if value.numel() != 1 or value.is_complex() or value.is_meta:
-                raise _no_number(name, value)
-            if value.device.type == "cpu":
-                ready[name] = value.item()  # a whole number of 64 bits at most
-            else:
-                names.append(name)
-                scalars.append(value)
-        elif isinstance(value, Mapping):
-            _sort({f"{name}/{key}": item for key, item in value.items()}, ready, names, scalars, media)
+    """Put one value where it belongs; those of a nested mapping too."""
+    if type(name) is not str:
+        raise ConfigurationError(f"the name of a metric must be text, not {name!r}.")
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1 or value.is_complex() or value.is_meta:
+            raise _no_number(name, value)
+        if value.device.type != "cpu":
+            later.append((name, value))
+            return
+        value = value.item()
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _sort(f"{name}/{key}", item, ready, later, media)
+    else:
+        number = _plain(name, value)
+        if number is not None:
+            ready[name] = number
+        elif media is not None:
+            media[name] = media_of(name, value)
         else:
-            number = _plain(name, value)
-            if number is not None:
-                ready[name] = number
-            elif media is not None:
-                media[name] = media_of(name, value)
-            else:
-                raise ConfigurationError(f"cannot log {name!r}: a {kind.__name__} is no number ({value!r:.80}).")
+            raise ConfigurationError(f"cannot log {name!r}: a {type(value).__name__} is no number ({value!r:.80}).")
 
 
 def _no_number(name: str, value: torch.Tensor) -> ConfigurationError:
     if value.numel() == 1:
-        sort = "without a value" if value.is_meta else f"of {value.dtype}"
-        return ConfigurationError(f"cannot log {name!r}: a tensor {sort} is no real number.")
+        what = "tensor without a value" if value.is_meta else "complex"
+        return ConfigurationError(f"cannot log {name!r}: a {what} is no number ({value.dtype}).")
     return ConfigurationError(
         f"cannot log {name!r}: a tensor of shape {tuple(value.shape)} is no single number. Log its .mean(), "
         "relume.Histogram(...) or relume.Image(...) of it, or one name for each element."

@@ -1016,7 +1016,8 @@ class Run(AbstractContextManager["Run"]):
             ['loss', 'val/loss']
         """
         # Hot path: 12 microseconds for one metric, the write to the journal included.
-        self._require_running()
+        if self.status != "running":
+            self._require_running()
         media: dict[str, Media] = {}
         ready, arriving = split(values, media)
         if self._is_replaying:
