@@ -13,7 +13,7 @@ import numpy as np
 
 from relume.monitor.journal import live_ranges, number, read_lines
 
-_VERSION = 2
+_VERSION = 3
 _SCHEMA = """
 CREATE TABLE fold (segment INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, damaged INTEGER NOT NULL);
 CREATE TABLE metric (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);

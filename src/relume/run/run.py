@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import sys
+import threading
 import time
 import warnings
 import weakref
@@ -197,6 +198,7 @@ class Run(AbstractContextManager["Run"]):
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
         self._media = LoggedMedia()
+        self._noting = threading.Lock()
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
@@ -1080,14 +1082,15 @@ class Run(AbstractContextManager["Run"]):
             self._note_values(*written)
 
     def _note_values(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        self.last.update(values)
-        self._last_step.update(dict.fromkeys(values, step))
-        self._epoch_values.update(values)
         best = self.best
-        for name, value in values.items():
-            if improves(name, value, best.get(name)):
-                best[name] = value
-                self.best_epoch[name] = epoch
+        with self._noting:  # threads may log at the same time
+            self.last.update(values)
+            self._last_step.update(dict.fromkeys(values, step))
+            self._epoch_values.update(values)
+            for name, value in values.items():
+                if improves(name, value, best.get(name)):
+                    best[name] = value
+                    self.best_epoch[name] = epoch
         self.console.values(values)
         for observer in self._observers:
             observer(step, epoch, values)
