@@ -14,16 +14,19 @@ import numpy as np
 from relume.monitor import points
 from relume.monitor.journal import live_ranges, number, read_lines
 
-_VERSION = 2
+_VERSION = 3
 _PART = 50_000
 """Points that are folded at a time: what is held in memory, and how long others wait for their turn."""
 
-_TABLES = ("fold", "metric", "piece", "event")
+_TABLES = ("fold", "metric", "piece", "event", "media")
 _SCHEMA = f"""
 CREATE TABLE fold (segment INTEGER PRIMARY KEY, offset INTEGER NOT NULL, line INTEGER NOT NULL, damaged INTEGER NOT NULL);
 {points.SCHEMA}
 CREATE TABLE event (segment INTEGER NOT NULL, line INTEGER NOT NULL, kind TEXT NOT NULL, content TEXT NOT NULL,
     PRIMARY KEY (segment, line)) WITHOUT ROWID;
+CREATE TABLE media (segment INTEGER NOT NULL, line INTEGER NOT NULL, place INTEGER NOT NULL, name TEXT NOT NULL,
+    kind TEXT NOT NULL, step INTEGER NOT NULL, epoch INTEGER NOT NULL, time REAL NOT NULL, offset INTEGER NOT NULL,
+    PRIMARY KEY (segment, line, place)) WITHOUT ROWID;
 """
 
 
@@ -146,7 +149,7 @@ def _fold_part(connection: sqlite3.Connection, path: Path, segment: int, end: in
     for behind, line in read_lines(path, offset):
         if end is not None and behind > end:
             break
-        offset = behind
+        start, offset = offset, behind
         line_number += 1
         if line is None:
             damaged += 1
@@ -156,6 +159,9 @@ def _fold_part(connection: sqlite3.Connection, path: Path, segment: int, end: in
         elif "event" in line:
             content = (segment, line_number, str(line["event"]), json.dumps(line))
             connection.execute("INSERT OR REPLACE INTO event VALUES (?,?,?,?)", content)
+        elif isinstance(line.get("media"), dict):
+            rows = _media_rows(line, (segment, line_number), start)
+            connection.executemany("INSERT OR REPLACE INTO media VALUES (?,?,?,?,?,?,?,?,?)", rows)
         if folding.count >= _PART:
             is_done = False
             break
@@ -182,6 +188,15 @@ def _float(value: Any) -> float:
         return value
     found = number(value)
     return float("nan") if found is None else found
+
+
+def _media_rows(line: dict[str, Any], place: tuple[int, int], offset: int) -> Iterator[tuple[Any, ...]]:
+    """A row for each thing in a line; what it holds is read from the journal, at ``offset``."""
+    when = (_integer(line.get("step")), _integer(line.get("epoch")), number(line.get("time")) or 0.0)
+    for count, (name, content) in enumerate(line["media"].items()):
+        if isinstance(content, dict):
+            names = (text.encode("utf-8", "replace").decode() for text in (name, str(content.get("kind"))))
+            yield (*place, count, *names, *when, offset)
 
 
 def _integer(value: Any) -> int:

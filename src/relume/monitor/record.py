@@ -145,6 +145,8 @@ _OWN_FILES = (
     "console.log",
     "classes.json",
     "provenance.json",
+    "media",
+    "wandb",
 )
 
 

@@ -9,9 +9,11 @@ import secrets
 import shutil
 import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +38,7 @@ from relume.monitor import (
     reporter,
 )
 from relume.monitor.journal import next_segment, segments
+from relume.monitor.kinds import Media, Predictions
 from relume.monitor.launch import redirected
 from relume.monitor.record import check_name, is_run, was_begun
 from relume.monitor.stored import StoredRun
@@ -50,6 +53,7 @@ from relume.run.delivering import Wanted, delivering
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
 from relume.run.lock import hold
+from relume.run.logged import LoggedMedia
 from relume.run.objects import Objects
 from relume.run.provenance import CapturedProvenance
 from relume.run.resuming import Origin
@@ -196,7 +200,7 @@ class Run(AbstractContextManager["Run"]):
         self.best: dict[str, float] = {}
         self.best_epoch: dict[str, int] = {}
         self._last_step: dict[str, int] = {}
-        self.status: Literal["new", "running", "finished", "interrupted", "failed"] = "new"
+        self.status: Literal["new", "running", "forked", "finished", "interrupted", "failed"] = "new"
         self.reason = ""
         self.folder = self.root / self.name
         self._quiet = quiet
@@ -214,6 +218,8 @@ class Run(AbstractContextManager["Run"]):
         self._from_checkpoint = from_checkpoint
         self._trackers = trackers
         self._watchers = watchers(watch)
+        self._media = LoggedMedia()
+        self._noting = threading.Lock()
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
@@ -221,6 +227,7 @@ class Run(AbstractContextManager["Run"]):
         """What goes along with this run, in the order in which it is told of its moments."""
         yield CapturedProvenance()
         yield from self._watchers
+        yield self._media  # behind those that log
         yield from delivering(self._trackers)
 
     def _init_saving(self) -> None:
@@ -341,6 +348,7 @@ class Run(AbstractContextManager["Run"]):
         self.ledger = Ledger(self.models, self.optimizers, self._warn, has_phases=self.freeze is not None)
         self.status = "running"
         self._process = os.getpid()
+        _open_runs.add(self)
         self._report(notes, before)
         self._next_step = self.every.next_step(self.cursor.step)
         self._last_save = time.monotonic()
@@ -513,7 +521,7 @@ class Run(AbstractContextManager["Run"]):
         return {"step": cursor.step, "epoch": cursor.epoch, "samples": cursor.samples, "time": round(time.time(), 4)}
 
     def _summary(self, seconds: float) -> Summary:
-        names = [n for n in self.last if _is_shown(n, self.last)]
+        names = [n for n in list(self.last) if _is_shown(n, self.last)]
         rows = [(n, self.last[n], self.best.get(n, math.nan), self.best_epoch.get(n, 0)) for n in names]
         return Summary(self.status, self.reason, seconds, str(self.folder), rows)
 
@@ -876,7 +884,9 @@ class Run(AbstractContextManager["Run"]):
         self._settle()
         self._companions.settle()
         metrics = {
-            n: v for n, v in self.last.items() if self._last_step.get(n) == self.cursor.step or n.startswith("train/")
+            n: v
+            for n, v in dict(self.last).items()
+            if self._last_step.get(n) == self.cursor.step or n.startswith("train/")
         }
         is_best = self.keep.monitor is not None and metrics.get(self.keep.monitor) == self.best.get(
             self.keep.monitor, 0
@@ -924,11 +934,11 @@ class Run(AbstractContextManager["Run"]):
             "loaders": [stream.state_dict() for _, stream in self._streams.values()],
             "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
             "run": {
-                "last": self.last,
-                "best": self.best,
-                "best_epoch": self.best_epoch,
-                "last_step": self._last_step,
-                "epoch_values": self._epoch_values,
+                "last": dict(self.last),
+                "best": dict(self.best),
+                "best_epoch": dict(self.best_epoch),
+                "last_step": dict(self._last_step),
+                "epoch_values": dict(self._epoch_values),
                 "progress": self._progress,
                 "closed": self._closed,
                 "has_looped": self._has_looped,
@@ -1048,26 +1058,91 @@ class Run(AbstractContextManager["Run"]):
     # -------------------------------------------------------------------------------------------------------- logging
 
     def log(self, values: Mapping[str, Any], step: int | None = None) -> None:
-        """Record numbers, at the present step or at ``step`` (any order of steps is fine).
+        """Record numbers, and images, texts, histograms and other kinds, at the present step or at ``step``.
+
+        Numbers stand in the journal when this returns. Other kinds are copied in this call, and encoded and written behind
+        the training's back, before the next checkpoint and the end of the run.
 
         Args:
-            values: metric names to numbers or tensors with one element; nested mappings become names with slashes. A
-                tensor on a device is not waited for.
+            values: names to numbers, or to tensors with one element: a tensor on a device is not waited for. Nested mappings
+                become names with slashes. What is no number has a kind: :class:`relume.Image`, :class:`relume.Histogram`,
+                :class:`relume.Text`, :class:`relume.Table`, :class:`relume.Figure`, :class:`relume.Mesh`,
+                :class:`relume.Graph`, :class:`relume.PRCurve`, :class:`relume.ConfusionMatrix`. A ``str``, an image of
+                Pillow or a list of them, a figure of matplotlib, a DataFrame and a :class:`relume.ClassReport` are
+                understood as they are.
+            step: any, in any order: tables are sorted by it, and of two values of one metric at one step the later counts.
+
+        What else may happen:
+
+        - NaN and infinity are kept as what they are; NaN is never the best value.
+        - A name is any text, and there may be many thousands of them; each is a metric of its own.
+        - A name that is a number now and something else later is kept as both, and one note says so.
+        - A file that cannot be encoded or written is one warning and a note in the journal; numbers wait for room.
+        - Threads may log at the same time: each call is one line. Several runs may be open in one process.
+        - What is logged again on the way to the place where a run goes on stands in the journal already and is left out.
 
         Raises:
-            ConfigurationError: a value that is no number; names the key.
+            ConfigurationError: a value that is neither a number nor of a known kind (names it; nothing of this call is
+                recorded); a step that is no whole number; a run that has not begun or is over, or is that of the parent of
+                this process (a forked worker gives its values back to the training instead).
+
+        Example:
+            >>> import relume, tempfile
+            >>> with relume.Run("a", root=tempfile.mkdtemp(), quiet=True) as run:
+            ...     run.log({"loss": 0.5, "sample": "three cats", "val": {"loss": float("nan")}}, step=3)
+            >>> sorted(run.last)
+            ['loss', 'val/loss']
         """
         # Hot path: 12 microseconds for one metric, the write to the journal included.
-        self._require_running()
-        ready, arriving = split(values)
+        if self.status != "running":
+            self._require_running()
+        media: dict[str, Media] = {}
+        ready, arriving = split(values, media)
         if self._is_replaying:
             return  # it stands in the journal already
         cursor = self.cursor
-        if step is not None:
-            step = check_step(step)
+        step = cursor.step if step is None else check_step(step)
         epoch = cursor.epoch + 1 if self._in_epochs else cursor.epoch
-        for written in self.journal.values(cursor.step if step is None else step, epoch, ready, arriving):
+        if media:
+            self._media.put(self, step, epoch, media)
+        if not ready and arriving is None:
+            return
+        for written in self.journal.values(step, epoch, ready, arriving):
             self._note_values(*written)
+
+    def log_predictions(
+        self,
+        images: Any,
+        predicted: Any,
+        true: Any,
+        class_names: Sequence[str] | None = None,
+        *,
+        name: str = "predictions",
+        count: int = 16,
+        step: int | None = None,
+    ) -> None:
+        """Keep predicted against true classes, the worst first: as a picture, as text and as a table.
+
+        The worst are those whose true class was given the smallest probability; without probabilities, those that are
+        wrong. They are drawn behind the training's back.
+
+        Args:
+            images: of shape (N, C, H, W), (N, H, W, C) or (N, H, W), or a list; or N texts, which no picture is drawn of.
+            predicted: shape (N,), numbers of classes, or (N, classes), logits or probabilities.
+            true: shape (N,), numbers of classes; samples below 0 are left out.
+            class_names: the names; the label is the position.
+            name: of the picture; the text and the table are called ``name/text`` and ``name/table``.
+            count: how many are drawn; the text and the table have at most 100 rows.
+
+        Raises:
+            ConfigurationError: these do not belong together, or the run is not open.
+
+        Example:
+            >>> import relume, tempfile
+            >>> with relume.Run("a", root=tempfile.mkdtemp(), quiet=True) as run:
+            ...     run.log_predictions(torch.rand(2, 1, 8, 8), torch.eye(2), torch.tensor([0, 0]), ["cat", "dog"])
+        """
+        self.log({name: Predictions(images, predicted, true, class_names, count=count)}, step)
 
     def observe(self, observer: Observer) -> None:
         """Call ``observer(step, epoch, values)`` with each line of metrics as soon as its values are at hand.
@@ -1083,14 +1158,15 @@ class Run(AbstractContextManager["Run"]):
             self._note_values(*written)
 
     def _note_values(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        self.last.update(values)
-        self._last_step.update(dict.fromkeys(values, step))
-        self._epoch_values.update(values)
         best = self.best
-        for name, value in values.items():
-            if improves(name, value, best.get(name)):
-                best[name] = value
-                self.best_epoch[name] = epoch
+        with self._noting:  # threads may log at the same time
+            self.last.update(values)
+            self._last_step.update(dict.fromkeys(values, step))
+            self._epoch_values.update(values)
+            for name, value in values.items():
+                if improves(name, value, best.get(name)):
+                    best[name] = value
+                    self.best_epoch[name] = epoch
         self.console.values(values)
         for observer in self._observers:
             observer(step, epoch, values)
@@ -1115,6 +1191,7 @@ class Run(AbstractContextManager["Run"]):
 
     def note(self, text: str) -> None:
         """Say something on the console and keep it in the journal."""
+        self._require_running()
         self.console.note(text)
         self.journal.write({"event": "note", "text": text, **self._place()})
 
@@ -1123,11 +1200,36 @@ class Run(AbstractContextManager["Run"]):
         self.journal.write({"event": "note", "text": problem.text, **self._place()})
         warnings.warn(problem.text, RelumeWarning, stacklevel=2)
 
+    def __reduce__(self) -> Any:
+        raise ConfigurationError(
+            f"run {self.name!r} cannot be copied or sent to another process, such as a worker of a DataLoader. Give the "
+            "worker's values back to the training, and log them there."
+        )
+
     def _require_running(self) -> None:
+        if self.status == "forked":
+            raise ConfigurationError(
+                f"run {self.name!r} belongs to process {self._process}, and this is a forked one ({os.getpid()}), such as a "
+                "worker of a DataLoader. Give its values back to the training, and log them there."
+            )
         if self.status != "running":
             raise ConfigurationError(
                 f'run {self.name!r} is not open ({self.status}): use it inside "with relume.Run(...) as run:".'
             )
+
+
+_open_runs: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked process: the runs that were open are those of its parent, journals and threads included."""
+    for run in _open_runs:
+        if run.status == "running":
+            run.status = "forked"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
 def _is_shown(name: str, values: Mapping[str, float]) -> bool:
