@@ -195,7 +195,7 @@ def child(name: str, case: str, folder: Path, scale: float) -> None:
         "median_us": 1e6 * statistics.median(taken),
         "p99_us": 1e6 * taken[int(0.99 * len(taken))],
         "points_per_second": count * len(taken) / seconds,
-        "memory_mb": grown / 1e6,
+        "memory_mb": max(grown, 0) / 1e6,
         "close_seconds": clock() - before,
     }
     print("RESULT", json.dumps(found), flush=True)

@@ -169,6 +169,7 @@ def kill_and_resume(root: Path, cycles: int, *, with_workers: bool) -> Path:
 
 
 def logged_quickly(folder: Path) -> list[object]:
+    time.sleep(0.02)
     try:
         return logged(folder, "loss")
     except (OSError, KeyError):
