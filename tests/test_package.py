@@ -16,14 +16,19 @@ PROJECT = Path(__file__).parent.parent
 
 def test_the_public_names_are_these() -> None:
     assert sorted(relume.__all__) == [
-        "CachedFeatures", "Callback", "ClassCounts", "ClassReport", "EarlyStopping", "FreezeReport",
-        "FreezeSchedule", "HeadReport", "ImageClassifier", "InputSpec", "Keep", "LoadReport", "Phase",
-        "Prediction", "PreflightReport", "RelumeError", "RelumeWarning", "Result", "Run", "Stall", "Store",
-        "Stream", "Trainer", "__version__", "accuracy", "backbone", "build", "builder", "cache_features",
-        "class_report", "convert", "datasets", "diff", "errors", "evaluate", "fit_heads", "freeze", "frozen",
-        "head_of", "history", "input_of", "inspect_file", "load_model", "load_weights", "models",
-        "parameter_groups", "predict", "predict_images", "preflight", "read_state", "replace_head",
-        "save_model", "save_weights", "seed_everything", "state_table", "summary", "unfreeze",
+        "CachedFeatures", "Callback", "ClassCounts", "ClassReport", "Comparison", "ConfusionMatrix",
+        "DeadUnits", "EarlyStopping", "Figure", "FreezeReport", "FreezeSchedule", "GradientHealth", "Graph",
+        "HParams", "HeadReport", "Histogram", "Image", "ImageClassifier", "InputSpec", "Keep",
+        "LearningRates", "LoadReport", "MLflow", "Media", "Mesh", "NonFinite", "PRCurve", "Phase",
+        "Prediction", "PreflightReport", "Provenance", "RelumeError", "RelumeWarning", "Result", "Run",
+        "Speed", "Stall", "Store", "StoredRun", "Stream", "System", "Table", "TensorBoard", "Text", "Tracker",
+        "Trainer", "WandB", "Watch", "__version__", "accuracy", "backbone", "build", "builder",
+        "cache_features", "choose", "class_report", "compare", "convert", "datasets", "diff", "errors",
+        "evaluate", "fit_heads", "freeze", "frozen", "head_of", "history", "import_tensorboard",
+        "import_wandb", "input_of", "inspect_file", "load_model", "load_weights", "media", "models",
+        "parameter_groups", "plot", "predict", "predict_images", "preflight", "read_state", "replace_head",
+        "restore_code", "runs", "save_model", "save_weights", "seed_everything", "state_table", "summary",
+        "unfreeze",
     ]  # fmt: skip
     for name in relume.__all__:
         assert getattr(relume, name) is not None
