@@ -64,6 +64,9 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/checkpoint.py
 	@$(BIN)/python bench/models.py
 	@$(BIN)/python bench/transfer.py
+	@$(BIN)/python bench/monitor.py
+	@$(BIN)/python bench/history.py
+	@$(BIN)/python bench/watch.py
 	@$(BIN)/python bench/restart.py
 	@$(BIN)/python bench/reliability.py
 

@@ -56,6 +56,17 @@ def test_programs_get_json(folder: Path) -> None:
     assert shown["config"]["batch_size"] == 500 and shown["seed"] == 0
 
 
+def test_a_training_has_trackers_tags_and_notes(tmp_path: Path) -> None:
+    options = ("--tracker", "tensorboard", "--tag", "a", "--tag", "b", "--notes", "first try", "--in-memory")
+    ended = relume("train", "fashion-mnist", *QUICK, "--name", "shown", *options, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert list((tmp_path / "runs" / "shown" / "tensorboard").glob("events.out.tfevents.*"))
+    shown = json.loads(relume("runs", "--json", "--where", "'b' in tags and notes ~ 'first*'", cwd=tmp_path).stdout)
+    assert [run["name"] for run in shown] == ["shown"]
+    refused = relume("train", "fashion-mnist", *QUICK, "--tracker", "tensorbord", cwd=tmp_path)
+    assert refused.returncode == 2 and "tensorboard" in refused.stderr
+
+
 def test_the_same_seed_gives_the_same_run(folder: Path) -> None:
     assert relume("train", "fashion-mnist", *QUICK, "--name", "again", "--quiet", cwd=folder).returncode == 0
     first, again = (

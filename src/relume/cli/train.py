@@ -162,6 +162,24 @@ def train(
         typer.Option(help="The run's name; by default the dataset's.", rich_help_panel=_RUN, show_default=False),
     ] = None,
     root: Annotated[Path, typer.Option(help="Folder that holds the runs.", rich_help_panel=_RUN)] = Path("runs"),
+    tracker: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="tensorboard|wandb|mlflow",
+            help="Show the run there too; several times for several.",
+            rich_help_panel=_RUN,
+            show_default=False,
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A word to find the run by; several times for several.", rich_help_panel=_RUN, show_default=False
+        ),
+    ] = None,
+    notes: Annotated[
+        str | None, typer.Option(help="A text about the run.", rich_help_panel=_RUN, show_default=False)
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Show nothing but errors.", rich_help_panel=_RUN)
     ] = False,
@@ -345,6 +363,9 @@ def train(
         override=override or (),
         max_time=max_time,
         freeze=tuning.schedule,
+        trackers=tracker,
+        tags=tag or (),
+        notes=notes,
     )
     report = final_report(trainer, counts, test_loader, result.folder, result.epochs)
     if not quiet:
