@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from relume.direction import mode_of
-from relume.errors import ConfigurationError, MissingPackageError
+from relume.errors import ConfigurationError
 from relume.monitor.record import RunRecord
+from relume.provenance.secrets import without_credentials
 from relume.trackers.contents import plain
 from relume.trackers.mlflowmedia import KINDS, write_artifact
 from relume.trackers.mlflownames import allowed_name, as_param, params_of
+from relume.trackers.packages import require
 from relume.trackers.tracker import End, Resumed, RunFacts, Tracker
 
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "killed": "KILLED", "failed": "FAILED"}
@@ -39,7 +41,8 @@ class MLflow(Tracker):
 
     Args:
         tracking_uri: a server (``"http://127.0.0.1:5000"``) or a database (``"sqlite:///mlflow.db"``); by default that of
-            ``MLFLOW_TRACKING_URI``, else the database ``mlflow.db`` beside the runs.
+            ``MLFLOW_TRACKING_URI``, else the database ``mlflow.db`` beside the runs. A password in it is not kept in the run's
+            folder: for ``relume sync``, set ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``.
         experiment: its name; by default that of ``MLFLOW_EXPERIMENT_NAME``, else ``"relume"``.
         tags: beside those of the run: names to texts.
         run_name: what MLflow shows; by default the run's name.
@@ -79,12 +82,7 @@ class MLflow(Tracker):
             raise ConfigurationError(f"MLflow(batch={self.batch!r}): batch must be a whole number from 1 to 1,000.")
 
     def check(self) -> None:
-        from importlib.util import find_spec
-
-        if find_spec("mlflow") is None:
-            raise MissingPackageError(
-                'The tracker "mlflow" needs the package mlflow, which is not installed: pip install "relume[mlflow]".'
-            )
+        require("mlflow")
 
     def open(self, run: RunFacts, resumed: Resumed | None) -> dict[str, Any]:
         os.environ.setdefault(
@@ -103,8 +101,9 @@ class MLflow(Tracker):
             self._client.update_run(self._id, status="RUNNING")
             self._send_config()
             self._send_tags(self._tags(resumed))
-        url = f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{self._id}"
-        return {"id": self._id, "experiment": experiment, "url": url if uri.startswith("http") else _how_to_look(uri)}
+        shown = without_credentials(uri)
+        url = f"{shown.rstrip('/')}/#/experiments/{experiment}/runs/{self._id}"
+        return {"id": self._id, "experiment": experiment, "url": url if uri.startswith("http") else _how_to_look(shown)}
 
     def _experiment_id(self, uri: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -262,5 +261,7 @@ def _translated(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
-            raise ConnectionError(f"MLflow{f' at {uri}' if uri else ''} does not answer: {error!s:.300}") from error
+            raise ConnectionError(
+                f"MLflow{f' at {without_credentials(uri)}' if uri else ''} does not answer: {error!s:.300}"
+            ) from error
         raise
