@@ -26,6 +26,7 @@ import relume
 from relume.errors import ConfigurationError, MissingPackageError, RelumeWarning, UnknownNameError
 from relume.monitor.journal import live_lines
 from relume.monitor.record import status_of
+from relume.trackers.delivery import Delivery
 from relume.trackers.mlflow import MLflow
 from relume.trackers.packages import require
 from relume.trackers.rebuilding import rebuild, spec_of, trackers_of, without_secrets
@@ -367,6 +368,22 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path, workers: list[Path]
         until(lambda: given() == [0, 1])
     lines = seen(run.folder / "seen.jsonl")
     assert [line["step"] for line in lines if line["call"] == "values"] == [0, 1] and lines[-1]["status"] == "finished"
+
+
+def test_a_process_that_cannot_be_started_is_said_and_does_not_cost_the_other_trackers(tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run")
+    with segment(folder) as journal:
+        log(journal, range(3))
+        end(journal)
+    (folder / "trackers" / "tofile.log").mkdir()  # where its output should go
+    said: list[str] = []
+    delivery = Delivery([ToFile(), TensorBoard()], wait_seconds=60.0)
+    delivery.start(folder)
+    delivery.wait(said.append)
+    delivery.look(said.append, said.append)
+    assert [step for step, _ in board_numbers(folder)["loss"]] == [0, 1, 2]
+    (text,) = [text for text in said if "tofile" in text]
+    assert "feeds tofile cannot be started (IsADirectoryError" in text and "relume sync run" in text
 
 
 def test_a_kind_that_a_tracker_cannot_show_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
