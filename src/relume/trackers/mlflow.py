@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import portalocker
 
 from relume.direction import mode_of
 from relume.errors import ConfigurationError
@@ -95,8 +98,9 @@ class MLflow(Tracker):
         self._facts, self._waiting, self._sent_code = run, [], ()
         uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _beside(run.root)
         with _translated(uri):
-            self._client = MlflowClient(uri)
-            experiment = self._experiment_id(uri)
+            with _alone(uri):
+                self._client = MlflowClient(uri)  # looks into the database
+                experiment = self._experiment_id(uri)
             self._id = self._run_id(experiment)
             self._client.update_run(self._id, status="RUNNING")
             self._send_config()
@@ -250,6 +254,21 @@ def _beside(root: Path) -> str:
 
 def _how_to_look(uri: str) -> str:
     return f"to look at it: mlflow ui --backend-store-uri {uri}"
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """MLflow makes a database's tables when it first looks into it, and fails where another process does so too."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, portalocker.LockException):  # a file system without locks
+            file = stack.enter_context(path.open("a"))
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+            stack.callback(portalocker.unlock, file)
+        yield
 
 
 @contextmanager
