@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -45,8 +47,8 @@ class Finished:
     stderr: str
 
 
-def spawn(command: Sequence[str | Path], cwd: Path | None = None) -> Finished:
-    """Run a command to its end. This checkout's relume is found unless PYTHONPATH names another."""
+def spawn(command: Sequence[str | Path], cwd: Path | None = None, limit_seconds: float | None = None) -> Finished:
+    """Run a command to its end, or kill it at its limit. This checkout's relume is found unless PYTHONPATH names another."""
     paths = [os.environ.get("PYTHONPATH"), str(BENCH.parent / "src")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -54,11 +56,16 @@ def spawn(command: Sequence[str | Path], cwd: Path | None = None) -> Finished:
         process = subprocess.Popen(
             [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment
         )
+        limit = threading.Timer(limit_seconds or 0.0, os.kill, (process.pid, signal.SIGKILL))
         try:
+            if limit_seconds is not None:
+                limit.start()
             _, wait_status, usage = os.wait4(process.pid, 0)  # unlike wait(), it tells this child's memory
         except BaseException:
             process.kill()
             raise
+        finally:
+            limit.cancel()
         seconds = time.perf_counter() - begin
         used = _busy_seconds() - busy - usage.ru_utime - usage.ru_stime
         process.returncode = os.waitstatus_to_exitcode(wait_status)

@@ -11,6 +11,7 @@ with SIGKILL right behind the last; and for a million points: points a second, m
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
@@ -23,12 +24,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 STEPS, PACED_STEPS, PAUSE_SECONDS, POINTS = 20_000, 600, 0.005, 1_000_000
 CAP_SECONDS = 20.0
 SETTLE_SECONDS = 5.0
+LIMIT_SECONDS = 300.0
 Log = Callable[[dict[str, float], int], Any]
 
 
@@ -217,20 +221,48 @@ def measure(name: str, case: str, scale: float) -> dict[str, Any]:
             "TRACKIO_DIR": scratch,
         }
         this = [sys.executable, Path(__file__).resolve()]
-        done = harness.spawn([*this, "--child", name, case, scratch, str(scale)], cwd=Path(scratch))
-        found = result_of(done)
-        found["others"] = done.others
-        if case in ("SIGKILL", "million") and "error" not in found:
-            time.sleep(SETTLE_SECONDS if case == "SIGKILL" else 0)
-            found |= result_of(harness.spawn([*this, "--read", name, scratch], cwd=Path(scratch)))
+        spawn = partial(harness.spawn, cwd=Path(scratch), limit_seconds=LIMIT_SECONDS)
+        try:
+            done = spawn([*this, "--child", name, case, scratch, str(scale)])
+            found = result_of(done)
+            found["others"] = done.others
+            if case in ("SIGKILL", "million") and "error" not in found:
+                time.sleep(SETTLE_SECONDS if case == "SIGKILL" else 0)
+                found |= result_of(spawn([*this, "--read", name, scratch]))
+        finally:
+            end_processes_of(scratch)
     return found
+
+
+def end_processes_of(scratch: str) -> None:
+    """What a contestant has left behind (servers, senders) must not run beside the next one."""
+    import psutil
+
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.pid != os.getpid() and process.environ().get("TRACKIO_DIR") == scratch:
+                process.kill()
 
 
 def result_of(done: Any) -> dict[str, Any]:
     import harness
 
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    return json.loads(lines[-1][7:]) if lines else {"error": harness.last_line(done.stderr)}
+    if lines:
+        return dict(json.loads(lines[-1][7:]))
+    return {"error": harness.last_line(done.stderr) or f"it ended with status {done.returncode}"}
+
+
+def why_not(package: str) -> str | None:
+    """Why a contestant cannot take part, or None: being installed is not enough."""
+    import harness
+
+    if not package or package == "torch":
+        return None
+    if importlib.util.find_spec(package) is None:
+        return "is not installed"
+    done = harness.spawn([sys.executable, "-c", f"import {package}"], limit_seconds=LIMIT_SECONDS)
+    return f"does not import: {harness.last_line(done.stderr)[:100]}" if done.returncode else None
 
 
 def read(name: str, folder: Path) -> None:
@@ -261,8 +293,14 @@ def main() -> None:
 def compare(options: argparse.Namespace) -> None:
     import harness
 
-    names = [n for n in options.only or CONTESTANTS if not (p := CONTESTANTS[n].needs) or importlib.util.find_spec(p)]
-    left_out = [n for n in options.only or CONTESTANTS if n not in names]
+    wanted = options.only or list(CONTESTANTS)
+    reasons = {package: why_not(package) for package in {CONTESTANTS[name].needs for name in wanted}}
+    left_out = {name: reason for name in wanted if (reason := reasons[CONTESTANTS[name].needs])}
+    names = [name for name in wanted if name not in left_out]
+    for name, reason in left_out.items():
+        harness.console.print(f"{name} is left out: it {reason}", style="dim", highlight=False, markup=False)
+    if not names:
+        return
     facts = harness.machine()
     found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {case: [] for case in options.cases} for name in names}
     for case in options.cases:
@@ -274,8 +312,8 @@ def compare(options: argparse.Namespace) -> None:
             found[name][case].append(result)
     harness.console.print(table_of(found, options.cases))
     harness.console.print(f"{options.repeats} measurements of each. {harness.describe(facts)}", style="dim")
-    if left_out:
-        harness.console.print(f"Not installed, not measured: {', '.join(left_out)}.", style="dim")
+    packages = sorted({CONTESTANTS[name].needs for name in names} - {""})
+    harness.console.print(", ".join(f"{package} {metadata.version(package)}" for package in packages), style="dim")
     others = [result["others"] for cases in found.values() for results in cases.values() for result in results]
     harness.console.print(harness.disturbance(others), style="dim")
     harness.write("monitor", {"machine": facts, "options": vars(options), "found": found})
@@ -285,8 +323,8 @@ def table_of(found: dict[str, dict[str, list[dict[str, Any]]]], cases: list[str]
     from rich.table import Table
 
     columns = [c for c in cases if c not in ("SIGKILL", "million")]
-    more = ["of 20,000 kept"] if "SIGKILL" in cases else []
-    more += ["points/s", "memory MB", "read s"] if "million" in cases else []
+    more = ["kept after SIGKILL"] if "SIGKILL" in cases else []
+    more += ["points", "points/s", "memory MB", "read s"] if "million" in cases else []
     table = Table(
         "",
         *columns,
@@ -296,10 +334,11 @@ def table_of(found: dict[str, dict[str, list[dict[str, Any]]]], cases: list[str]
     for name, results in found.items():
         cells = [call(results[case]) for case in columns]
         if "SIGKILL" in cases:
-            cells.append(", ".join(shown(r, "read", "{:,.0f}") for r in results["SIGKILL"]))
+            cells.append(", ".join(kept(r) for r in results["SIGKILL"]))
         if "million" in cases:
             (last,) = results["million"]
             cells += [
+                shown(last, "logged", "{:,.0f}", CASES["million"][1]),
                 shown(last, "points_per_second", "{:,.0f}"),
                 shown(last, "memory_mb", "{:.0f}"),
                 shown(last, "read_seconds", "{:.2f}"),
@@ -315,8 +354,17 @@ def call(results: list[dict[str, Any]]) -> str:
     return f"{min(r['median_us'] for r in good):,.1f} / {min(r['p99_us'] for r in good):,.1f}"
 
 
-def shown(result: dict[str, Any], key: str, form: str) -> str:
-    return form.format(result[key]) if key in result else result.get("error", "?")[:40]
+def kept(result: dict[str, Any]) -> str:
+    """How many of the calls are there. A slow contestant has not come to all of them in its time."""
+    return (
+        f"{shown(result, 'read', '{:,.0f}')} of {result['logged']:,}"
+        if "logged" in result
+        else shown(result, "read", "")
+    )
+
+
+def shown(result: dict[str, Any], key: str, form: str, times: int = 1) -> str:
+    return form.format(result[key] * times) if key in result else result.get("error", "?")[:40]
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def test_every_error_is_in_the_drawn_tree() -> None:
         ["end_to_end.py", "--quick"],
         ["stream.py", "--quick"],
         ["imports.py", "--quick"],
+        ["monitor.py", "--quick", "--repeats", "1", "--only", "relume", "aim", "--cases", "10 values", "million"],
     ],
     ids=lambda command: command[0],
 )

@@ -156,6 +156,19 @@ def test_tensorboard_serves_chosen_runs_and_ends_with_ctrl_c(tmp_path: Path) -> 
     assert status == 0
 
 
+def test_tensorboard_on_an_empty_root_says_so_and_serves_it(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "relume", "tensorboard", "--root", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as server:
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline().startswith(b"Nothing below ")
+            assert any(b"TensorBoard" in line and b"http://127.0.0.1:" in line for line in server.stdout)
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            status = server.wait(30)
+    assert status == 0
+
+
 def test_tensorboard_on_what_has_nothing_for_it(tmp_path: Path) -> None:
     folder = finished(tmp_path / "one")
     with pytest.raises(RelumeError, match="has nothing for TensorBoard.*relume sync"), folder_of([folder], tmp_path):

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -22,10 +23,13 @@ from tests.trackers.kits import TENSORBOARD, board_numbers
 from tests.trackers.recording import Mine, ToFile, begin, deliver, end, end_process, log, seen, segment
 
 import relume
-from relume.errors import ConfigurationError, RelumeWarning, UnknownNameError
+from relume.errors import ConfigurationError, MissingPackageError, RelumeWarning, UnknownNameError
 from relume.monitor.journal import live_lines
 from relume.monitor.record import status_of
-from relume.trackers.rebuilding import rebuild, spec_of, trackers_of
+from relume.trackers.delivery import Delivery
+from relume.trackers.mlflow import MLflow
+from relume.trackers.packages import require
+from relume.trackers.rebuilding import rebuild, spec_of, trackers_of, without_secrets
 from relume.trackers.state import State, held, state_path
 from relume.trackers.sync import sync
 from relume.trackers.tensorboard import TensorBoard
@@ -133,7 +137,10 @@ def test_the_environment_adds_trackers(tmp_path: Path, monkeypatch: pytest.Monke
     run = train(tmp_path, None)
     assert near(board_numbers(run.folder)["loss"], logged(run.folder, "loss"))
     monkeypatch.setenv("RELUME_TRACKERS", "tensorbord")
-    with pytest.raises(UnknownNameError, match=r"no tracker 'tensorbord': did you mean 'tensorboard'\?"):
+    with pytest.raises(
+        UnknownNameError,
+        match=r"variable RELUME_TRACKERS: there is no tracker 'tensorbord': did you mean 'tensorboard'\?",
+    ):
         train(tmp_path, None)
 
 
@@ -363,6 +370,22 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path, workers: list[Path]
     assert [line["step"] for line in lines if line["call"] == "values"] == [0, 1] and lines[-1]["status"] == "finished"
 
 
+def test_a_process_that_cannot_be_started_is_said_and_does_not_cost_the_other_trackers(tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run")
+    with segment(folder) as journal:
+        log(journal, range(3))
+        end(journal)
+    (folder / "trackers" / "tofile.log").mkdir()  # where its output should go
+    said: list[str] = []
+    delivery = Delivery([ToFile(), TensorBoard()], wait_seconds=60.0)
+    delivery.start(folder)
+    delivery.wait(said.append)
+    delivery.look(said.append, said.append)
+    assert [step for step, _ in board_numbers(folder)["loss"]] == [0, 1, 2]
+    (text,) = [text for text in said if "tofile" in text]
+    assert "feeds tofile cannot be started (IsADirectoryError" in text and "relume sync run" in text
+
+
 def test_a_kind_that_a_tracker_cannot_show_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with relume.Run("run", root=tmp_path, trackers=[Mine()]) as run:
         for step in range(3):
@@ -452,3 +475,74 @@ def test_a_rehearsal_has_no_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with relume.Run("run", root=tmp_path, quiet=True, trackers=[mine]) as run:
         run.log({"loss": 1.0})
     assert mine.calls == []
+
+
+# ------------------------------------------------------------------------------------------------------------ secrets
+
+
+@dataclass
+class WithToken(ToFile):
+    api_token: str = ""
+    address: str = ""
+
+    def flush(self) -> None:
+        if self.api_token:
+            raise ValueError(f"403 from {self.address}, token={self.api_token}")
+        super().flush()
+
+
+def test_a_trackers_secrets_are_kept_nowhere_below_the_root(tmp_path: Path) -> None:
+    password, token = "".join(["hunter2", "secret"]), "".join(["s3cr3t", "value99"])  # not as such in this file
+    mlflow = MLflow(tracking_uri=f"http://me:{password}@127.0.0.1:9/")
+    own = WithToken(api_token=token, address=f"https://me:{password}@example.org/x")
+    assert spec_of(own) is not None
+    with pytest.warns(RelumeWarning) as said:
+        run = train(tmp_path, [mlflow, own])
+    for worker in [State.load(state_path(run.folder, name)) for name in ("mlflow", "tofile")]:
+        if worker.is_alive() and worker.process is not None:
+            end_process(worker.process["pid"])
+    texts = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    texts += [str(warning.message).encode() for warning in said]
+    assert any(b"mlflow" in text for text in texts)
+    assert not [text for text in texts if password.encode() in text or token.encode() in text]
+    state = State.load(state_path(run.folder, "tofile"))
+    assert state.spec is not None and state.spec["hidden"] == ["api_token"]
+    (synced,) = [synced for synced in sync(run.folder) if synced.tracker == "tofile"]
+    assert synced.is_complete, synced  # without the token it works
+
+
+def test_a_tracker_that_cannot_do_without_its_secret_says_so() -> None:
+    spec = without_secrets({"class": f"{__name__}:Demanding", "fields": {"password": "hunter2secret"}})
+    with pytest.raises(relume.RelumeError, match="Not kept, because they look like secrets: password; let it read"):
+        rebuild(spec)
+
+
+@dataclass
+class Demanding(ToFile):
+    password: str = field(kw_only=True)
+
+
+# ------------------------------------------------------------------------------------------------------- the packages
+
+
+def test_a_folder_of_a_packages_name_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "likewandb").mkdir()  # as W&B's offline files lie in ./wandb
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingPackageError, match=r'pip install "relume\[likewandb\]"'):
+        require("likewandb")
+
+
+def test_a_package_that_a_finder_hides_is_named(tmp_path: Path) -> None:
+    script = (
+        "import sys, relume\n"
+        "class Hide:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('tensorboard', 'wandb', 'mlflow'): raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+        "for name in ('tensorboard', 'wandb', 'mlflow'):\n"
+        "    try: relume.Run('run', trackers=[name])\n"
+        "    except relume.errors.MissingPackageError as error: print(name, 'pip install' in str(error))\n"
+        "relume.Run('run', quiet=True).__enter__().log({'loss': 1.0})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.stdout == "tensorboard True\nwandb True\nmlflow True\n", done.stderr

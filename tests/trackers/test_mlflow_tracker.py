@@ -1,14 +1,16 @@
+import contextlib
 import json
 import math
 
 import pytest
-from tests.trackers.service_runs import deliver, logged, train, values, write_media
+from tests.trackers.service_runs import deliver, logged, train, values, worker, write_media
 from tests.trackers.services import mlflow_client, mlflow_history, mlflow_server
 
 from relume.errors import ConfigurationError
 from relume.trackers.mlflow import MLflow
 from relume.trackers.mlflownames import allowed_name, params_of
 from relume.trackers.rebuilding import rebuild, spec_of
+from relume.trackers.state import State, state_path
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -122,6 +124,15 @@ def test_without_a_server_there_is_a_database_beside_the_runs(tmp_path):
     run = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_run(state.remembered["id"])
     assert run.data.metrics["loss"] == 1.0 and run.info.status == "FINISHED"
     assert (tmp_path / "mlartifacts").is_dir()
+
+
+def test_two_runs_that_begin_at_once_share_the_new_database(tmp_path):
+    folders = [logged(tmp_path, [values(1, loss=0.5)], name) for name in ("one", "two", "three")]
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(worker(folder, MLflow())) for folder in folders]
+        assert [process.wait(100) for process in processes] == [0, 0, 0], (folders[1] / "worker.log").read_text()
+    states = [State.load(state_path(folder, "mlflow")) for folder in folders]
+    assert [(state.stage, state.error) for state in states] == [("done", None)] * 3
 
 
 def test_names_stay_apart_and_are_allowed():

@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from tensorboard.util import tensor_util
 from tests.trackers.kinds_logged import COLORS, CURVE, FACES, VERTICES, log_media, media, png, serving
+from tests.trackers.kits import board_numbers
 from tests.trackers.recording import begin, deliver, end, log, segment
 
 from relume.errors import MissingPackageError
@@ -107,6 +108,19 @@ def test_logged_hyperparameters_add_to_the_configuration(tmp_path: Path) -> None
     assert (held["lr"].number_value, held["width"].number_value) == (0.1, 8)
     assert [e.value for e in reader.Scalars("best/accuracy")] == [0.5]
     assert [e.step for e in reader.Scalars("loss")] == list(range(5))
+
+
+def test_results_beside_hyperparameters_add_no_point_to_the_curves(tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run", config={"lr": 0.1})
+    with segment(folder) as journal:
+        log(journal, range(3))
+        content = {"kind": "hparams", "values": {"lr": 0.1}, "metrics": {"loss": 0.25, "accuracy": 0.5}}
+        journal.write({"step": 2, "epoch": 1, "time": 1.0, "media": {"hparams": content}})
+        end(journal)
+    deliver(folder, TensorBoard())
+    found = board_numbers(folder)
+    assert [step for step, _ in found["loss"]] == [0, 1, 2] and found["loss"][-1][1] == pytest.approx(1 / 3)
+    assert found["hparams/loss"] == [(2, 0.25)] and found["accuracy"] == [(2, 0.5)]
 
 
 def test_a_resume_purges_every_kind(tmp_path: Path) -> None:

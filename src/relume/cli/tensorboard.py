@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from relume.cli.output import Root
+from relume.cli.output import Root, console
 
 
 def tensorboard(
@@ -33,6 +33,13 @@ def tensorboard(
     if not names and not root.is_dir():
         raise RootError(f"{root} is no folder: --root is the folder that holds the runs.")
     runs = [find_run(name, root) for name in names or ()]
+    if not runs and next(root.glob("**/*tfevents*"), None) is None:
+        console().print(
+            f"Nothing below {root} is for TensorBoard yet; what comes is shown. Runs that were made without that tracker: "
+            "relume sync --to tensorboard",
+            highlight=False,
+            markup=False,
+        )
     with folder_of(runs, root) as folder:
         process = subprocess.Popen(command(folder, port, host))
         try:

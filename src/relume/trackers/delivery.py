@@ -138,15 +138,24 @@ class _InProcess:
         self._folder, self._name, self._spec = run_folder, name, spec
         self._log = run_folder / FOLDER / f"{name}.log"
         self._starts = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._why_not = ""
         self._start()
 
     def _start(self) -> None:
+        """Start it; where that cannot be now (no memory, no more processes, a full disk), it is tried again later."""
+        try:
+            self._begin_process()
+        except OSError as error:
+            self._process, self._why_not = None, f"{type(error).__name__}: {error}"
+
+    def _begin_process(self) -> None:
         self._starts += 1
         self._started = time.monotonic()
         is_large = self._log.exists() and self._log.stat().st_size > _LARGEST_LOG
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(search_path())}
         with self._log.open("wb" if is_large else "ab") as log:
-            self._process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "relume.trackers.worker", str(self._folder.absolute()), self._name],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -154,18 +163,20 @@ class _InProcess:
                 env=environment,
                 start_new_session=True,  # Ctrl-C and a closed terminal are for the training
             )
-        assert self._process.stdin is not None
+        assert process.stdin is not None
         try:
-            with self._process.stdin as pipe:
+            with process.stdin as pipe:
                 pipe.write(json.dumps(self._spec).encode())
         except OSError:
             pass  # it has died; that is seen later
 
     def is_running(self) -> bool:
-        return self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     def look(self) -> str | None:
         """Start it again where it died; says so where that is in vain."""
+        if self._process is None:
+            return self._look_where_none_began()
         status = self._process.poll()
         if status is None or State.load(state_path(self._folder, self._name)).stage in _FINAL:
             return None
@@ -175,9 +186,21 @@ class _InProcess:
                 f"{self._last_words()}); it is left alone now. The training goes on; `relume sync {self._folder.name}` "
                 f"sends what is left, {self._log} has what it said."
             )
+        self._start_when_due()
+        return None
+
+    def _look_where_none_began(self) -> str | None:
+        self._start_when_due()
+        if self._process is not None:
+            return None
+        return (
+            f"the process that feeds {self._name} cannot be started ({printable(self._why_not, 200)}); it is tried again. "
+            f"The training goes on; `relume sync {self._folder.name}` sends what is left."
+        )
+
+    def _start_when_due(self) -> None:
         if time.monotonic() - self._started >= _RESTART_SECONDS * (self._starts - 1):
             self._start()
-        return None
 
     def _last_words(self) -> str:
         try:
@@ -187,7 +210,9 @@ class _InProcess:
         return f": {printable(lines[-1], 200)}" if lines else ""
 
     def leave(self) -> None:
-        if self.is_running():  # somebody must take note of its end, while this process lives
+        if (
+            self._process is not None and self.is_running()
+        ):  # somebody must take note of its end, while this process lives
             threading.Thread(target=self._process.wait, name=f"relume-{self._name}-end", daemon=True).start()
 
 

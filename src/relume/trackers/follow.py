@@ -13,9 +13,11 @@ from relume.errors import RelumeError, RunError
 from relume.monitor.index import metric_summary
 from relume.monitor.journal import header_of, live_ranges, number, read_lines, segments
 from relume.monitor.record import Process, RunRecord, status_of
+from relume.provenance.secrets import process_redactor
 from relume.text import printable
 from relume.trackers import branches
 from relume.trackers.branches import Fork
+from relume.trackers.rebuilding import without_secrets
 from relume.trackers.state import Stage, State, state_path
 from relume.trackers.tracker import End, Resumed, RunFacts, Tracker
 
@@ -40,7 +42,7 @@ class Follower:
     """Gives one tracker what one run's journal holds.
 
     Args:
-        spec: how the tracker is rebuilt elsewhere, to be kept for ``relume sync``.
+        spec: how the tracker is rebuilt elsewhere, to be kept for ``relume sync`` (without its secrets).
         pause: waits that many seconds, and says whether to leave.
     """
 
@@ -51,7 +53,7 @@ class Follower:
         self.tracker = tracker
         self._path = state_path(folder, tracker.name)
         self.state = State.load(self._path)
-        self.state.spec = spec
+        self.state.spec = spec and without_secrets(spec)
         self._pause = pause
         self._newest = 0
         self._dead: set[int] = set()
@@ -67,7 +69,7 @@ class Follower:
             self._deliver()
         except (_Leave, _GivenUpError, FileNotFoundError, RunError) as stopped:
             if isinstance(stopped, RunError):
-                self.state.error = str(stopped)
+                self.state.error = process_redactor().text(str(stopped))
             if self.folder.is_dir():
                 self._stage("failed" if isinstance(stopped, (_GivenUpError, RunError)) else "left")
         return self.state
@@ -339,4 +341,4 @@ class Follower:
 
 def _said(error: Exception) -> str:
     lines: Iterable[str] = str(error).splitlines() or [""]
-    return printable(f"{type(error).__name__}: {next(iter(lines))}", 300)
+    return printable(process_redactor().text(f"{type(error).__name__}: {next(iter(lines))}"), 300)

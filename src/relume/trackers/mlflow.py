@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -11,12 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import portalocker
+
 from relume.direction import mode_of
-from relume.errors import ConfigurationError, MissingPackageError
+from relume.errors import ConfigurationError
 from relume.monitor.record import RunRecord
+from relume.provenance.secrets import without_credentials
 from relume.trackers.contents import plain
 from relume.trackers.mlflowmedia import KINDS, write_artifact
 from relume.trackers.mlflownames import allowed_name, as_param, params_of
+from relume.trackers.packages import require
 from relume.trackers.tracker import End, Resumed, RunFacts, Tracker
 
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "killed": "KILLED", "failed": "FAILED"}
@@ -39,7 +44,8 @@ class MLflow(Tracker):
 
     Args:
         tracking_uri: a server (``"http://127.0.0.1:5000"``) or a database (``"sqlite:///mlflow.db"``); by default that of
-            ``MLFLOW_TRACKING_URI``, else the database ``mlflow.db`` beside the runs.
+            ``MLFLOW_TRACKING_URI``, else the database ``mlflow.db`` beside the runs. A password in it is not kept in the run's
+            folder: for ``relume sync``, set ``MLFLOW_TRACKING_USERNAME`` and ``MLFLOW_TRACKING_PASSWORD``.
         experiment: its name; by default that of ``MLFLOW_EXPERIMENT_NAME``, else ``"relume"``.
         tags: beside those of the run: names to texts.
         run_name: what MLflow shows; by default the run's name.
@@ -79,12 +85,7 @@ class MLflow(Tracker):
             raise ConfigurationError(f"MLflow(batch={self.batch!r}): batch must be a whole number from 1 to 1,000.")
 
     def check(self) -> None:
-        from importlib.util import find_spec
-
-        if find_spec("mlflow") is None:
-            raise MissingPackageError(
-                'The tracker "mlflow" needs the package mlflow, which is not installed: pip install "relume[mlflow]".'
-            )
+        require("mlflow")
 
     def open(self, run: RunFacts, resumed: Resumed | None) -> dict[str, Any]:
         os.environ.setdefault(
@@ -97,14 +98,16 @@ class MLflow(Tracker):
         self._facts, self._waiting, self._sent_code = run, [], ()
         uri = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _beside(run.root)
         with _translated(uri):
-            self._client = MlflowClient(uri)
-            experiment = self._experiment_id(uri)
+            with _alone(uri):
+                self._client = MlflowClient(uri)  # looks into the database
+                experiment = self._experiment_id(uri)
             self._id = self._run_id(experiment)
             self._client.update_run(self._id, status="RUNNING")
             self._send_config()
             self._send_tags(self._tags(resumed))
-        url = f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{self._id}"
-        return {"id": self._id, "experiment": experiment, "url": url if uri.startswith("http") else _how_to_look(uri)}
+        shown = without_credentials(uri)
+        url = f"{shown.rstrip('/')}/#/experiments/{experiment}/runs/{self._id}"
+        return {"id": self._id, "experiment": experiment, "url": url if uri.startswith("http") else _how_to_look(shown)}
 
     def _experiment_id(self, uri: str) -> str:
         from mlflow.exceptions import MlflowException
@@ -254,6 +257,21 @@ def _how_to_look(uri: str) -> str:
 
 
 @contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """MLflow makes a database's tables when it first looks into it, and fails where another process does so too."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0] + ".lock")
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, portalocker.LockException):  # a file system without locks
+            file = stack.enter_context(path.open("a"))
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+            stack.callback(portalocker.unlock, file)
+        yield
+
+
+@contextmanager
 def _translated(uri: str) -> Iterator[None]:
     """MLflow's errors that pass (no network, a busy database) as ``OSError``, which is tried again later."""
     from mlflow.exceptions import MlflowException
@@ -262,5 +280,7 @@ def _translated(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
-            raise ConnectionError(f"MLflow{f' at {uri}' if uri else ''} does not answer: {error!s:.300}") from error
+            raise ConnectionError(
+                f"MLflow{f' at {without_credentials(uri)}' if uri else ''} does not answer: {error!s:.300}"
+            ) from error
         raise

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relume.errors import ConfigurationError, RunError, closest
+from relume.errors import ConfigurationError, RunError, UnknownNameError, closest
+from relume.provenance.secrets import process_redactor, without_credentials
 from relume.trackers.tracker import KINDS, Tracker
 
 BUILT_IN = {
@@ -33,7 +34,7 @@ def trackers_of(wanted: str | Tracker | Iterable[str | Tracker] | None, variable
     found = [tracker_of(item) for item in listed]
     for name in filter(None, map(str.strip, (variable or "").split(","))):
         if name not in [tracker.name for tracker in found]:
-            found.append(tracker_of(name))
+            found.append(_named_by_variable(name))
     seen: set[str] = set()
     for tracker in found:
         _check(tracker)
@@ -70,12 +71,17 @@ def tracker_of(wanted: str | Tracker) -> Tracker:
         a_class = f", not its class: {wanted.__name__}()" if isinstance(wanted, type) else f", not {wanted!r:.80}"
         raise ConfigurationError(f"trackers: each must be a name or a relume.Tracker object{a_class}.")
     if wanted not in BUILT_IN:
-        from relume.errors import UnknownNameError
-
         raise UnknownNameError(f"there is no tracker {wanted!r}: {closest(wanted, BUILT_IN)}")
     made = _class_at(BUILT_IN[wanted])()
     assert isinstance(made, Tracker)
     return made
+
+
+def _named_by_variable(name: str) -> Tracker:
+    try:
+        return tracker_of(name)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"the environment variable RELUME_TRACKERS: {error}") from None
 
 
 def _check(tracker: Tracker) -> None:
@@ -109,6 +115,28 @@ def spec_of(tracker: Tracker) -> dict[str, Any] | None:
     return {"class": where, "fields": values} | ({} if own else {"path": search_path()})
 
 
+def without_secrets(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a spec may be written to a run's folder: fields that hold a secret are only named, under ``hidden``.
+
+    An address stays, without its credentials.
+
+    Example:
+        >>> spec = {"class": "mine:Mine", "fields": {"url": "https://me:hunter2@example.org", "api_token": "x1y2z3"}}
+        >>> without_secrets(spec)["fields"], without_secrets(spec)["hidden"]
+        ({'url': 'https://example.org'}, ['api_token'])
+    """
+    redactor = process_redactor()
+    fields: dict[str, Any] = {}
+    hidden = set(spec.get("hidden", ()))
+    for name, value in spec.get("fields", {}).items():
+        kept = without_credentials(value) if isinstance(value, str) else value
+        if redactor.config(kept, name) == kept:
+            fields[name] = kept
+        else:
+            hidden.add(name)
+    return {**spec, "fields": fields} | ({"hidden": sorted(hidden)} if hidden else {})
+
+
 def search_path() -> list[str]:
     """Where this process finds modules; the empty entry of an interactive session is its directory."""
     return [place or str(Path.cwd()) for place in sys.path]
@@ -129,9 +157,16 @@ def rebuild(spec: Mapping[str, Any]) -> Tracker:
     except Exception as error:
         raise RunError(
             f"the tracker {where} cannot be built again ({type(error).__name__}: {error!s:.300}). "
-            "Its module must be where it was, with the same fields."
+            f"Its module must be where it was, with the same fields.{_said_of_hidden(spec)}"
         ) from error
     return made
+
+
+def _said_of_hidden(spec: Mapping[str, Any]) -> str:
+    names = ", ".join(map(str, spec.get("hidden", ())))
+    return (
+        f" Not kept, because they look like secrets: {names}; let it read them from the environment." if names else ""
+    )
 
 
 def _class_at(where: str) -> Any:

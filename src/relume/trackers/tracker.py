@@ -97,7 +97,8 @@ class Tracker(ABC):
 
     A tracker that is a dataclass of a module (not of a script or a notebook) whose fields are plain values (texts,
     numbers, booleans, None, lists and mappings of such) is rebuilt in a process of its own. Any other lives in a thread of the
-    training's process: then it shares the interpreter with it.
+    training's process: then it shares the interpreter with it. Fields that look like secrets (``api_token="..."``) are not
+    kept in the run's folder: for ``relume sync``, let such a field have a default, and read it from the environment.
 
     All calls come from one thread, one at a time, in the journal's order. Any of them may raise: an ``OSError`` (a full
     disk, no network) is tried again later, for as long as the run goes on, with the same line; any other error twice, then

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from relume.direction import improves
-from relume.errors import ConfigurationError, MissingPackageError, closest
+from relume.errors import ConfigurationError, closest
 from relume.monitor.journal import number
 from relume.trackers import wandbmedia
 from relume.trackers.contents import plain
+from relume.trackers.packages import require
 from relume.trackers.tracker import End, Resumed, RunFacts, Tracker
 from relume.trackers.wandbfiles import Models, send_code
 from relume.trackers.wandbrun import begin, given_lines, mode_of_environment, summary_of
@@ -111,12 +112,7 @@ class WandB(Tracker):
         return self._mode == "offline"
 
     def check(self) -> None:
-        from importlib.util import find_spec
-
-        if find_spec("wandb") is None:
-            raise MissingPackageError(
-                'The tracker "wandb" needs the package wandb, which is not installed: pip install "relume[wandb]".'
-            )
+        require("wandb")
 
     def open(self, run: RunFacts, resumed: Resumed | None) -> dict[str, Any]:
         self._leave()

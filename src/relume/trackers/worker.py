@@ -20,7 +20,7 @@ from typing import Any
 from relume.errors import RelumeError
 from relume.monitor.record import is_run, status_of
 from relume.trackers.follow import Follower
-from relume.trackers.rebuilding import rebuild
+from relume.trackers.rebuilding import rebuild, without_secrets
 from relume.trackers.state import State, held, state_path
 
 _LOOK_SECONDS = 0.25
@@ -52,7 +52,7 @@ def _follow(folder: Path, spec: dict[str, Any], path: Path, leaving: threading.E
         tracker = rebuild(spec)
     except RelumeError as error:
         state = State.load(path)
-        state.spec, state.stage, state.error = spec, "failed", str(error)
+        state.spec, state.stage, state.error = without_secrets(spec), "failed", str(error)
         state.save(path)
         raise
     threading.Thread(target=_watch, args=(folder, path), name="relume-watch", daemon=True).start()

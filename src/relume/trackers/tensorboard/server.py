@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from relume.errors import RelumeError
-from relume.trackers.tensorboard.tracker import require_tensorboard
+from relume.trackers.packages import require
 
 
 def command(folder: Path, port: int | None = None, host: str = "127.0.0.1") -> list[str]:
@@ -21,7 +21,7 @@ def command(folder: Path, port: int | None = None, host: str = "127.0.0.1") -> l
     Raises:
         MissingPackageError: TensorBoard is not installed.
     """
-    require_tensorboard()
+    require("tensorboard")
     which_port = [] if port is None else ["--port", str(port)]
     options = ["--logdir", str(folder), "--host", host, *which_port, "--load_fast", "false"]
     return [sys.executable, "-m", "tensorboard.main", *options]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time as clock
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relume.errors import MissingPackageError
+from relume.trackers.packages import require
 from relume.trackers.tensorboard.events import EventFile, clear, event_files, next_file
 from relume.trackers.tracker import KINDS, End, Resumed, RunFacts, Tracker
 
@@ -51,10 +50,10 @@ class TensorBoard(Tracker):
         Raises:
             MissingPackageError: it is not.
         """
-        require_tensorboard()
+        require("tensorboard")
 
     def open(self, run: RunFacts, resumed: Resumed | None) -> Mapping[str, Any]:
-        require_tensorboard()
+        require("tensorboard")
         from relume.trackers.tensorboard import summaries
 
         self._summaries = summaries
@@ -113,7 +112,8 @@ class TensorBoard(Tracker):
             self._file.close()
             self._begin(None)
             metrics = {name: value for name, value in content.get("metrics", {}).items() if value is not None}
-            self._add(step, time, [self._summaries.scalar(n, float(v)) for n, v in metrics.items()])
+            made = [self._summaries.scalar(self._result_tag(n), float(v)) for n, v in metrics.items()]
+            self._add(step, time, made)
         else:
             made = list(self._summaries.MAKE[kind](_clean(name), content, self._run.folder))
             shown = {"figure": "image", "table": "text"}.get(kind, kind)
@@ -146,6 +146,10 @@ class TensorBoard(Tracker):
         event.summary.value.extend(values)
         self._file.add(event)
 
+    def _result_tag(self, name: str) -> str:
+        """A tag for a result beside hyperparameters: a curve of that name must not get a second value at its step."""
+        return f"hparams/{_clean(name)}" if _clean(name) in self._kinds else _clean(name)
+
     def _tag(self, name: str, kind: str) -> str:
         """A tag for a name: TensorBoard shows only one kind under each."""
         tag = _clean(name)
@@ -167,16 +171,3 @@ def _kind_of(value: Any) -> str:
 
 def _clean(name: str) -> str:
     return name.encode("utf-8", "replace").decode() or "(no name)"
-
-
-def require_tensorboard() -> None:
-    """Check that the package ``tensorboard`` can be found, without importing it.
-
-    Raises:
-        MissingPackageError: it is not installed.
-    """
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MissingPackageError(
-            'TensorBoard is not installed. Install it with: pip install "relume[tensorboard]". What the run logs stays in its '
-            "own record; `relume sync RUN --to tensorboard` sends it later."
-        )
