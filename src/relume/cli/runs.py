@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,6 +127,7 @@ def _runs_table(found: list[dict[str, Any]], asked: list[str] | None, *, is_whol
     from rich.text import Text
 
     from relume.monitor.pace import duration, number
+    from relume.monitor.stored import moment
     from relume.recorded.listing import cell
     from relume.text import printable
 
@@ -140,7 +140,7 @@ def _runs_table(found: list[dict[str, Any]], asked: list[str] | None, *, is_whol
         if not is_whole:
             table.add_row(Text(facts["name"]), *map(Text, values))
             continue
-        started = time.strftime("%b %d %H:%M", time.localtime(facts["created"])) if "created" in facts else ""
+        started = moment(facts["created"]) if "created" in facts else ""
         seconds = duration(facts["seconds"]) if "seconds" in facts else ""
         place = (str(facts.get("epoch", "")), str(facts.get("step", "")))
         table.add_row(Text(facts["name"]), _styled(facts["status"]), *place, seconds, *map(Text, values), started)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import numpy as np
 
 from relume.errors import ConfigurationError, UnknownNameError, closest
 from relume.monitor import points
-from relume.monitor.index import index
+from relume.monitor.index import ask
 
 Axis = Literal["step", "epoch", "time"]
 _MOST = 1_000_000
@@ -58,15 +59,17 @@ def buckets(
         UnknownNameError: no such metric; lists the closest names.
         ConfigurationError: ``count`` or ``axis`` makes no sense.
     """
-    with index(run_folder) as connection:
+
+    def question(connection: sqlite3.Connection) -> points.Points:
         found = connection.execute(
             "SELECT id FROM metric JOIN piece ON metric=id WHERE name=? LIMIT 1", (metric,)
         ).fetchone()
         if found is None:
             known = points.metrics(connection)
             raise UnknownNameError(f"there is no metric {metric!r} in {run_folder}: {closest(metric, known)}")
-        series = points.read(connection, found[0], first_step, last_step)
-    return buckets_of(series, count, axis)
+        return points.read(connection, found[0], first_step, last_step)
+
+    return buckets_of(ask(run_folder, question), count, axis)
 
 
 def buckets_of(series: points.Points, count: int = 1000, axis: Axis = "step") -> Buckets:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from relume.monitor import points
 from relume.monitor.journal import live_ranges, number, read_lines
 
-_VERSION = 3
+_Answer = TypeVar("_Answer")
+_VERSION = 4
 _PART = 50_000
 """Points that are folded at a time: what is held in memory, and how long others wait for their turn."""
 
@@ -42,20 +43,32 @@ def index(run_folder: Path) -> Iterator[sqlite3.Connection]:
         connection = _open(path)
         _fold(connection, run_folder)
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorname", "").startswith(
-            "SQLITE_BUSY"
-        ):  # others are at it: their index is left alone
-            connection = _in_memory(run_folder)
-        else:
-            connection = _afresh(path, run_folder)
+        connection = _instead(error, path, run_folder)
     with closing(connection):
         yield connection
+
+
+def ask(run_folder: Path, question: Callable[[sqlite3.Connection], _Answer]) -> _Answer:
+    """What the run's index answers. One that turns out to be damaged while it is asked is made again, and asked again."""
+    try:
+        with index(run_folder) as connection:
+            return question(connection)
+    except sqlite3.DatabaseError as error:
+        with closing(_instead(error, run_folder / "metrics.db", run_folder)) as connection:
+            return question(connection)
 
 
 def fold(run_folder: Path) -> None:
     """Bring the index up to date."""
     with index(run_folder):
         pass
+
+
+def _instead(error: sqlite3.DatabaseError, path: Path, run_folder: Path) -> sqlite3.Connection:
+    """An index in the place of one that cannot be used."""
+    if getattr(error, "sqlite_errorname", "").startswith("SQLITE_BUSY"):  # others are at it: their index is left alone
+        return _in_memory(run_folder)
+    return _afresh(path, run_folder)
 
 
 def _afresh(path: Path, run_folder: Path) -> sqlite3.Connection:
@@ -220,13 +233,15 @@ def columns(run_folder: Path, metrics: Sequence[str] | None = None) -> dict[str,
     measurements (``system/…``) are there where ``metrics`` names them. A metric that is itself called step, epoch or time is
     found as ``logged/step`` and so on.
     """
-    with index(run_folder) as connection:
-        found = {
+
+    def question(connection: sqlite3.Connection) -> dict[str, points.Points]:
+        return {
             name: points.read(connection, key)
             for name, key in points.metrics(connection).items()
             if (not name.startswith(SYSTEM) if metrics is None else name in metrics)
         }
-    return as_columns(found)
+
+    return as_columns(ask(run_folder, question))
 
 
 def as_columns(found: Mapping[str, points.Points]) -> dict[str, np.ndarray[Any, Any]]:
@@ -257,5 +272,8 @@ def metric_summary(run_folder: Path) -> dict[str, dict[str, float]]:
 
     ``nan`` is how many of its values are NaN; where all are, so are the smallest and the largest.
     """
-    with index(run_folder) as connection:
+
+    def question(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
         return {name: points.summary(connection, key) for name, key in points.metrics(connection).items()}
+
+    return ask(run_folder, question)

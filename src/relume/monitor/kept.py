@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from relume.errors import RunError
-from relume.monitor.index import index
+from relume.monitor.index import ask
 from relume.monitor.journal import read_lines
 from relume.monitor.kinds import read
 from relume.monitor.record import find_run
@@ -82,8 +82,8 @@ def media(
     wanted = {column: value for column, value in (("name", name), ("kind", kind)) if value is not None}
     if wanted:
         query += " WHERE " + " AND ".join(f"{column}=?" for column in wanted)
-    with index(folder) as connection:
-        rows = connection.execute(f"{query} ORDER BY step, segment, line, place", list(wanted.values())).fetchall()
+    query += " ORDER BY step, segment, line, place"
+    rows = ask(folder, lambda connection: connection.execute(query, list(wanted.values())).fetchall())
     return [
         Kept(called, sort, step, epoch, time, folder, segment, offset)
         for called, sort, step, epoch, time, segment, offset in rows

@@ -204,7 +204,7 @@ class _Row:
             self.places = [str(end.get("epoch", 0)), str(end.get("step", 0)), duration(_seconds(record, status, end))]
         except _DAMAGE:
             return
-        self.status, self.started = status, _moment(record.created)
+        self.status, self.started = status, moment(record.created)
 
     def cells(self, names: Sequence[str]) -> list[Cell]:
         style = STATUS_STYLES.get(self.status, "red")
@@ -230,7 +230,8 @@ def _metric(name: str, entry: dict[str, float]) -> Metric:
     return Metric(entry["last"], entry[side], epoch, step, int(entry["count"]))
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """A Unix time as a short date; nothing where no calendar has it."""
     try:
         return time.strftime("%b %d %H:%M", time.localtime(seconds))
     except (OverflowError, OSError, ValueError):
@@ -246,7 +247,7 @@ def _seconds(record: RunRecord, status: str, end: dict[str, Any]) -> float:
 def _headline(record: RunRecord, status: str, end: dict[str, Any]) -> str:
     reason = f" ({end['reason']})" if end.get("reason") else ""
     place = f"epoch {end.get('epoch', 0)}, step {end.get('step', 0)}"
-    return f"{status}{reason} · {place} · {duration(_seconds(record, status, end))} · started {_moment(record.created)}"
+    return f"{status}{reason} · {place} · {duration(_seconds(record, status, end))} · started {moment(record.created)}"
 
 
 def _compared(found: Sequence[dict[str, Metric]]) -> list[str]:
@@ -312,7 +313,7 @@ def _curve(folder: Path, name: str) -> Curve:
 
 def record_page(record: RunRecord) -> Page:
     """What is known of a run when it starts."""
-    begun = f"started {_moment(record.created)} by process {record.process.pid} on {record.process.host}"
+    begun = f"started {moment(record.created)} by process {record.process.pid} on {record.process.host}"
     return [heading(record.name), line(begun, "dim"), *_settings(record).blocks]
 
 

@@ -35,7 +35,10 @@ def value_of(facts: Facts, name: str) -> Any:
     if colon and prefix == "config":
         return _setting(facts, rest)
     if name == "created" and "created" in facts:
-        return datetime.fromtimestamp(facts["created"], UTC).astimezone()
+        try:
+            return datetime.fromtimestamp(facts["created"], UTC).astimezone()
+        except (ValueError, OverflowError, OSError):  # no date that a calendar has
+            return None
     if name in _OWN:
         return facts.get(name)
     found = _setting(facts, name)

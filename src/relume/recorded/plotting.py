@@ -145,7 +145,8 @@ def _draw(axes: Any, series: points.Points, run: int, x: Axis, smooth: float, pl
         return
     where, colour = _where(raw.x, x, place), _colour(run)
     if len(raw) < len(series):
-        axes.fill_between(where, raw.min, raw.max, color=colour, alpha=0.12 if smooth else 0.25, linewidth=0)
+        shade, edge = (colour, 0.12 if smooth else 0.25), (colour, 0.5)  # the edge: a spike of one bucket has no area
+        axes.fill_between(where, raw.min, raw.max, facecolor=shade, edgecolor=edge, linewidth=0.7)
     line = {"color": colour, "linestyle": _STYLES[run // len(COLOURS) % len(_STYLES)]}
     if not smooth:
         axes.plot(where, raw.mean, **line, linewidth=1.5, marker="o" if len(raw) <= 30 else None, markersize=3.5)

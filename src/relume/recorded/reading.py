@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -11,7 +12,7 @@ import numpy as np
 
 from relume.errors import ConfigurationError, MissingPackageError, UnknownNameError, closest
 from relume.monitor import find_run, points
-from relume.monitor.index import SYSTEM, as_columns, index
+from relume.monitor.index import SYSTEM, as_columns, ask
 from relume.monitor.journal import live_ranges, number, read_lines, segments
 
 if TYPE_CHECKING:
@@ -98,10 +99,13 @@ def series_of(folder: Path, metrics: Sequence[str] | str | None = None, also: It
     Raises:
         UnknownNameError: a name or pattern finds none, here and among ``also``; lists the closest names.
     """
-    with index(folder) as connection:
+
+    def question(connection: sqlite3.Connection) -> Series:
         known = points.metrics(connection)
         chosen = matching(metrics, [*known, *also], folder)
         return {name: points.read(connection, key) for name, key in known.items() if name in chosen}
+
+    return ask(folder, question)
 
 
 def matching(metrics: Sequence[str] | str | None, known: Iterable[str], place: object) -> set[str]:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from relume.errors import MissingPackageError, RelumeWarning, RunError
 from relume.recorded.imports.writing import Imported, Importing, imported_before, run_name
@@ -201,9 +201,8 @@ class _Reading:
     def _history(self, history: Any) -> None:
         values = _items(history.item)
         step, moment = values.get("_step", history.step.num), values.get("_timestamp")
-        self.step = int(step) if isinstance(step, (int, float)) and math.isfinite(step) else history.step.num
-        is_time = isinstance(moment, (int, float)) and math.isfinite(moment)
-        when = float(moment) if is_time else self.run.last[1]  # type: ignore[arg-type]
+        self.step = int(step) if _is_finite(step) and abs(step) < 2**63 else history.step.num
+        when = float(moment) if _is_finite(moment) else self.run.last[1]
         shown = {key: value for key, value in values.items() if key not in ("_step", "_timestamp", "_runtime")}
         numbers = dict(_numbers(shown))
         if numbers:
@@ -269,7 +268,7 @@ def _numbers(values: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterat
     for key, value in values.items():
         if isinstance(value, (bool, int, float)):
             if abs(value) < 2**63 or isinstance(value, float):
-                yield f"{prefix}{key}", value
+                yield f"{prefix}{key}", int(value) if isinstance(value, bool) else value
         elif isinstance(value, str) and value in ("NaN", "Infinity", "-Infinity"):
             yield f"{prefix}{key}", float(value)
         elif isinstance(value, dict) and "_type" not in value and depth < _DEEPEST:
@@ -284,6 +283,13 @@ def _media(values: dict[str, Any], prefix: str = "", depth: int = 0) -> Iterator
             yield from _media(value, f"{prefix}{key}/", depth + 1)
 
 
+def _is_finite(value: Any) -> TypeGuard[float]:
+    try:
+        return isinstance(value, (int, float)) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
+
+
 def _histogram(value: dict[str, Any]) -> dict[str, Any] | None:
     """A histogram: counts with one edge more, or (packed) the smallest edge, the width and how many."""
     counts, edges = value.get("values"), value.get("bins")
@@ -292,11 +298,11 @@ def _histogram(value: dict[str, Any]) -> dict[str, Any] | None:
         try:
             low, width = float(packed["min"]), float(packed["size"])
             edges = [low + width * i for i in range(len(counts) + 1)]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
     if not isinstance(counts, list) or not isinstance(edges, list) or len(edges) != len(counts) + 1 or not counts:
         return None
-    if not all(isinstance(n, (int, float)) and math.isfinite(n) for n in [*counts, *edges]):
+    if not all(_is_finite(n) for n in [*counts, *edges]):
         return None
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
     return {

@@ -22,6 +22,7 @@ from relume.monitor.record import check_name, write_whole
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PIXELS = 65_535
 _LARGEST_TEXT = 1_000_000
+_LAST_MOMENT = 253_402_300_799  # the year 9999 ends
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,7 @@ class Importing:
 
     def add_values(self, step: int, moment: float, values: dict[str, float]) -> None:
         """Numbers at a step."""
+        moment = _dated(moment)
         self._journal.write(values_line(step, 0, moment, values))
         self.values += len(values)
         self.names.update(values)
@@ -118,6 +120,7 @@ class Importing:
 
     def add_media(self, step: int, moment: float, name: str, content: dict[str, Any]) -> None:
         """Anything else at a step; ``content`` as the journal holds it."""
+        moment = _dated(moment)
         self._journal.write(encode({"step": step, "epoch": 0, "time": round(moment, 4), "media": {name: content}}))
         self.media[content["kind"]] += 1
         self._went(step, moment)
@@ -139,7 +142,7 @@ class Importing:
 
     def finish(self) -> Imported:
         """Put the run into its place."""
-        created = self.created if self.created is not None else self.last[1]
+        created = _dated(self.created) if self.created is not None else self.last[1]
         seconds = self.seconds if self.seconds is not None else max(0.0, self.last[1] - created)
         for note in self.notes:
             self._journal.write(encode({"event": "note", "text": note, "step": self.last[0], "time": self.last[1]}))
@@ -176,7 +179,8 @@ class Importing:
 
     def _went(self, step: int, moment: float) -> None:
         self.last = (max(step, self.last[0]), max(moment, self.last[1]))
-        self.created = moment if self.created is None else min(moment, self.created)
+        if moment:
+            self.created = moment if self.created is None else min(moment, self.created)
 
     def _stored(self, data: bytes, suffix: str) -> str:
         digest = blake3(data).hexdigest()
@@ -186,6 +190,11 @@ class Importing:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return name
+
+
+def _dated(moment: float) -> float:
+    """A Unix time; 0 for what a hostile or damaged file gives for one."""
+    return moment if 0 <= moment <= _LAST_MOMENT else 0.0
 
 
 def _png_size(data: bytes) -> tuple[int, int] | None:
