@@ -147,6 +147,15 @@ def test_many_untracked_files_are_counted_and_not_all_named(repository: Path, tm
     assert len(tree.left_out) == 200 and tree.more_left_out == 100
 
 
+def test_data_beside_the_code_is_counted_and_does_not_hide_a_source(repository: Path, tmp_path: Path) -> None:
+    for number in range(300):
+        (repository / f"{number:03}.jpg").write_text("x")
+    (repository / "zz.yaml").write_text("lr: 1\n")
+    tree = capture(repository, tmp_path / "runs" / "a")
+    assert [file.path for file in tree.files] == ["zz.yaml"]
+    assert (len(tree.left_out), tree.more_left_out) == (200, 100)
+
+
 def test_pipes_sockets_and_unreadable_things_are_left_alone(repository: Path, tmp_path: Path) -> None:
     os.mkfifo(repository / "pipe.py")
     with socket.socket(socket.AF_UNIX) as server:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relume.provenance import git, sources
 from relume.provenance.git import GitError
-from relume.provenance.keeping import Keeper, is_program, named, readable
+from relume.provenance.keeping import MOST_NAMED, Keeper, is_program, named, readable
 from relume.provenance.record import Code, LeftOut, Notebook, Patch, SourceTree
 from relume.provenance.secrets import is_secret_file, without_credentials
 from relume.text import counted
@@ -148,7 +148,9 @@ def capture_repository(
             continue
         elif change.kind == "untracked":
             untracked += 1
-            if untracked > _MOST_UNTRACKED:
+            is_file_of_data = change.path not in imported and not sources.is_source(name)
+            # data beside the code: thousands of files are not looked at, when enough are named
+            if untracked > _MOST_UNTRACKED or (is_file_of_data and len(tree.left_out) >= MOST_NAMED):
                 tree.more_left_out += 1
             else:
                 keeper.keep(tree, top, change.path, "untracked", since, whatever=change.path in imported)

@@ -17,7 +17,7 @@ FILE_BYTES = 1_000_000
 RUN_BYTES = 20_000_000
 _CLOCK_SECONDS = 1.0  # the start of a process is known no better
 _CHUNK = 4096
-_MOST_NAMED = 200
+MOST_NAMED = 200
 _SIBLINGS = 20
 _PROGRAMS = (
     ".py",
@@ -109,10 +109,8 @@ class Keeper:
     def _why_not(self, name: str, status: os.stat_result, kind: str, whatever: bool) -> str:
         if is_secret_file(name):
             return "its name says that it holds secrets"
-        if self.redactor.text(name) != name:
-            return "its name holds what looks like a secret"
         if stat.S_ISLNK(status.st_mode):
-            return ""
+            return "" if self.redactor.text(name) == name else "its name holds what looks like a secret"
         if not stat.S_ISREG(status.st_mode):
             return (
                 "it is no plain file"
@@ -121,6 +119,8 @@ class Keeper:
             )
         if kind == "untracked" and not whatever and not is_source(name):
             return "it is no source file"
+        if self.redactor.text(name) != name:
+            return "its name holds what looks like a secret"
         if status.st_size > self.file_bytes:
             return f"it is larger than {self.file_bytes / 1e6:g} MB"
         if status.st_size > self.left_bytes:
@@ -128,8 +128,8 @@ class Keeper:
         return ""
 
     def leave_out(self, tree: SourceTree, entry: LeftOut) -> None:
-        entry.path = self.redactor.text(entry.path)
-        if len(tree.left_out) < _MOST_NAMED or entry.kind != "untracked":
+        if len(tree.left_out) < MOST_NAMED or entry.kind != "untracked":
+            entry.path = self.redactor.text(entry.path)
             tree.left_out.append(entry)
         else:
             tree.more_left_out += 1
