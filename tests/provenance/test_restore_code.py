@@ -314,3 +314,25 @@ def test_provenance_json_is_plain_json_whatever_the_names_are(repository: Path, 
     capture(repository, run)
     data = json.loads((run / "provenance.json").read_text())
     assert data["segments"][0]["code"]["trees"][0]["files"][0]["path"] == "\\xff\\xfe.py"
+
+
+@pytest.mark.parametrize(
+    ("inner", "command", "start"),
+    [
+        ("", ["python", "train.py", "--config", "a.yaml"], "python train.py --config a.yaml"),
+        ("lib", ["python", "../train.py", "--config", "a.yaml"], "cd lib && python ../train.py --config a.yaml"),
+        ("", ["python", "-m", "train", "--config", "a.yaml"], "python -m train --config a.yaml"),
+        ("", ["python", "train.py", "-m", "large"], "python train.py -m large"),
+    ],
+)
+def test_the_command_is_given_as_it_works_in_the_new_folder(
+    repository: Path, tmp_path: Path, inner: str, command: list[str], start: str
+) -> None:
+    run = tmp_path / "runs" / "a"
+    capture(repository, run)
+    record = Provenance.load(run)
+    entry = record.find()
+    entry.directory, entry.command = str(repository / inner), command
+    entry.argv = ["train.py", *command[-2:]]
+    record.save(run)
+    assert restore_code(run, tmp_path / "new").start == start

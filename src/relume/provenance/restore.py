@@ -284,7 +284,13 @@ def _command(entry: Segment) -> str:
     script, trees = entry.code.script, entry.code.trees
     if not script or not trees or not PurePath(script).is_relative_to(trees[0].path):
         return ""
-    return shlex.join(["python", str(PurePath(script).relative_to(trees[0].path)), *_rest(entry.argv)])
+    top, directory = PurePath(trees[0].path), PurePath(entry.directory)
+    is_inside = directory.is_relative_to(top) and directory != top
+    place = os.path.relpath(script, directory if is_inside else top)
+    begin = entry.command[: len(entry.command) - len(_rest(entry.argv))]  # an -m behind the script is its own
+    words = ["-m", begin[-1]] if begin[-2:-1] == ["-m"] else [place]
+    into = f"cd {shlex.quote(str(directory.relative_to(top)))} && " if is_inside else ""
+    return into + shlex.join(["python", *words, *_rest(entry.argv)])
 
 
 def _rest(arguments: Iterable[str]) -> list[str]:
