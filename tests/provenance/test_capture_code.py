@@ -12,10 +12,10 @@ import pytest
 from repositories import capture, commit, contents, in_git
 
 from relume.provenance import git, restore_code, sources
-from relume.provenance.code import capture_code
+from relume.provenance.code import capture_code, capture_repository
 from relume.provenance.git import GitError
 from relume.provenance.keeping import Keeper
-from relume.provenance.record import Provenance
+from relume.provenance.record import Provenance, SourceTree
 from relume.provenance.secrets import REDACTED, Redactor
 
 HEX = "0123456789abcdef0123456789abcdef01234567"
@@ -81,6 +81,41 @@ def test_no_planted_secret_gets_into_the_run(repository: Path, tmp_path: Path, s
         assert (tmp_path / "new" / "settings.yaml").read_text().startswith(f"password: {REDACTED}\nlr: 0.1\n")
 
 
+@pytest.mark.parametrize("state", ["added", "removed"])
+def test_the_patch_of_settings_has_no_bare_words_that_are_secrets(repository: Path, tmp_path: Path, state: str) -> None:
+    texts = ["lr: 1\n", "lr: 1\npassword: wordcanary\n"]
+    (repository / "settings.yaml").write_text(texts[state == "removed"])
+    commit(repository)
+    (repository / "settings.yaml").write_text(texts[state == "added"])
+    tree = capture(repository, tmp_path / "runs" / "a")
+    assert tree.patch is not None and tree.patch.redacted == 1
+    assert_no_canary(tmp_path / "runs")
+
+
+@pytest.mark.parametrize("state", ["untracked", "left out", "modified", "deleted"])
+def test_a_token_in_the_name_of_a_file_does_not_get_into_the_run(repository: Path, tmp_path: Path, state: str) -> None:
+    path = repository / f"hf_canaryCANARYcanaryCANARY{'.bin' if state == 'left out' else '.py'}"
+    path.write_text("x = 1\n")
+    if state in ("modified", "deleted"):
+        commit(repository)
+        path.unlink() if state == "deleted" else path.write_text("x = 2\n")
+    tree = capture(repository, tmp_path / "runs" / "a")
+    assert_no_canary(tmp_path / "runs")
+    assert [entry.path.startswith(REDACTED) for entry in tree.left_out] == [True]
+    assert not restore_code(tmp_path / "runs" / "a", tmp_path / "new").is_exact
+
+
+def test_a_script_that_git_does_not_show_as_untracked_is_kept(repository: Path, tmp_path: Path) -> None:
+    """As in a home folder whose settings are under version control."""
+    in_git(repository, "config", "status.showUntrackedFiles", "no")
+    (repository / "mine.py").write_text("import helper\n")
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    tree = SourceTree(path=str(repository))
+    capture_repository(tree, repository, Keeper(run, Redactor()), [(repository / "mine.py", "script")], [], 0.0)
+    assert [file.path for file in tree.files] == ["mine.py"]
+
+
 def test_what_is_no_source_is_too_large_or_too_much_is_named_with_its_size(repository: Path, tmp_path: Path) -> None:
     (repository / "weights.pt").write_bytes(b"0" * 1000)
     (repository / "large.py").write_text("#" * 2001)
@@ -110,6 +145,15 @@ def test_many_untracked_files_are_counted_and_not_all_named(repository: Path, tm
         (repository / "data" / f"{number}.bin").touch()
     tree = capture(repository, tmp_path / "runs" / "a")
     assert len(tree.left_out) == 200 and tree.more_left_out == 100
+
+
+def test_data_beside_the_code_is_counted_and_does_not_hide_a_source(repository: Path, tmp_path: Path) -> None:
+    for number in range(300):
+        (repository / f"{number:03}.jpg").write_text("x")
+    (repository / "zz.yaml").write_text("lr: 1\n")
+    tree = capture(repository, tmp_path / "runs" / "a")
+    assert [file.path for file in tree.files] == ["zz.yaml"]
+    assert (len(tree.left_out), tree.more_left_out) == (200, 100)
 
 
 def test_pipes_sockets_and_unreadable_things_are_left_alone(repository: Path, tmp_path: Path) -> None:

@@ -54,6 +54,40 @@ def test_changed_deleted_staged_untracked_binary_linked_and_executable_files_com
     assert contents(tmp_path / "new") == expected
 
 
+@pytest.mark.parametrize("how", ["--assume-unchanged", "--skip-worktree"])
+def test_changes_that_git_was_told_not_to_look_at_come_back(repository: Path, tmp_path: Path, how: str) -> None:
+    in_git(repository, "update-index", how, "train.py", "run.sh")
+    (repository / "train.py").write_text("print('another')\n")
+    tree = capture(repository, tmp_path / "runs" / "a")
+    assert [file.path for file in tree.files] == ["train.py"]
+    done = restore_code(tmp_path / "runs" / "a", tmp_path / "new")
+    assert done.is_exact and contents(tmp_path / "new") == contents(repository)
+
+
+@pytest.mark.parametrize("how", ["attributes", "setting"])
+def test_line_ends_that_git_converts_come_back_as_they_were(repository: Path, tmp_path: Path, how: str) -> None:
+    if how == "attributes":
+        (repository / ".gitattributes").write_text("*.txt text eol=crlf\n")
+    else:
+        in_git(repository, "config", "core.autocrlf", "true")
+    (repository / "mine.txt").write_bytes(b"one\r\ntwo\r\n")
+    (repository / "mixed.txt").write_bytes(b"one\r\ntwo\n")
+    (repository / "changed.txt").write_bytes(b"one\r\n")
+    commit(repository)
+    (repository / "changed.txt").write_bytes(b"two\r\n")
+    capture(repository, tmp_path / "runs" / "a")
+    done = restore_code(tmp_path / "runs" / "a", tmp_path / "new")
+    assert done.is_exact and contents(tmp_path / "new") == contents(repository)
+
+
+def test_a_file_that_was_taken_out_of_git_and_is_ignored_comes_back(repository: Path, tmp_path: Path) -> None:
+    (repository / ".gitignore").write_text("train.py\n")
+    in_git(repository, "rm", "-q", "--cached", "train.py")
+    capture(repository, tmp_path / "runs" / "a")
+    done = restore_code(tmp_path / "runs" / "a", tmp_path / "new")
+    assert done.is_exact and contents(tmp_path / "new") == contents(repository)
+
+
 def test_the_patch_is_one_that_git_applies(repository: Path, tmp_path: Path) -> None:
     (repository / "train.py").write_text("print('changed')\n")
     (repository / "lib" / "model.py").write_bytes(b"\0\1\2")
@@ -280,3 +314,25 @@ def test_provenance_json_is_plain_json_whatever_the_names_are(repository: Path, 
     capture(repository, run)
     data = json.loads((run / "provenance.json").read_text())
     assert data["segments"][0]["code"]["trees"][0]["files"][0]["path"] == "\\xff\\xfe.py"
+
+
+@pytest.mark.parametrize(
+    ("inner", "command", "start"),
+    [
+        ("", ["python", "train.py", "--config", "a.yaml"], "python train.py --config a.yaml"),
+        ("lib", ["python", "../train.py", "--config", "a.yaml"], "cd lib && python ../train.py --config a.yaml"),
+        ("", ["python", "-m", "train", "--config", "a.yaml"], "python -m train --config a.yaml"),
+        ("", ["python", "train.py", "-m", "large"], "python train.py -m large"),
+    ],
+)
+def test_the_command_is_given_as_it_works_in_the_new_folder(
+    repository: Path, tmp_path: Path, inner: str, command: list[str], start: str
+) -> None:
+    run = tmp_path / "runs" / "a"
+    capture(repository, run)
+    record = Provenance.load(run)
+    entry = record.find()
+    entry.directory, entry.command = str(repository / inner), command
+    entry.argv = ["train.py", *command[-2:]]
+    record.save(run)
+    assert restore_code(run, tmp_path / "new").start == start

@@ -185,3 +185,37 @@ def test_hostile_texts_do_not_keep_it_busy() -> None:
         "@" * 100_000 + "://a:",
     ):
         assert Redactor().text(f"{text}\nhf_abcDEFghiJKLmnoPQRstu").endswith(REDACTED)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'os.environ.setdefault("API_KEY", "s3cr3tvalue")',
+        'os.getenv("DB_PASSWORD", "s3cr3tvalue")',
+        'parser.add_argument("--api-key", default="s3cr3tvalue")',
+        "parser.add_argument('--password', type=str, default='s3cr3tvalue')",
+    ],
+)
+def test_values_that_stand_behind_a_name_in_a_call_go(text: str) -> None:
+    assert Redactor().text(text) == text.replace("s3cr3tvalue", REDACTED)
+
+
+@pytest.mark.parametrize(
+    ("url", "clean"),
+    [
+        ("me:canary@example.org:a.git", "me@example.org:a.git"),
+        ("https://example.org/a.git#canary", "https://example.org/a.git"),
+        ("ext::sh -c canary", f"ext::{REDACTED}"),
+    ],
+)
+def test_odd_addresses_lose_their_credentials(url: str, clean: str) -> None:
+    assert without_credentials(url) == clean
+
+
+def test_all_below_secrets_in_settings_goes() -> None:
+    config = {
+        "secrets": {"a": "canary", "b": {"c": "canary"}},
+        "credentials": {"d": ["canary"]},
+        "env": ["DB_PASS=canary1"],
+    }
+    assert "canary" not in str(Redactor().config(config))

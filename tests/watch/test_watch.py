@@ -450,3 +450,26 @@ def test_a_companion_of_ones_own_is_a_watcher(tmp_path: Path) -> None:
     counts = Counts()
     train(tmp_path, counts, epochs=3)
     assert counts.epochs == 3
+
+
+def test_gradients_of_an_optimizer_with_a_closure_are_those_of_its_last_call(tmp_path: Path) -> None:
+    model = network()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=2)
+    norms: list[float] = []
+    with relume.Run(
+        "r", root=tmp_path, model=model, optimizer=optimizer, watch=relume.Watch(every="1 steps"), quiet=True
+    ):
+        for seed in range(3):
+            x = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed))
+
+            def closure(x: torch.Tensor = x) -> torch.Tensor:
+                optimizer.zero_grad()
+                loss = model(x).square().mean()
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+            gradients = [p.grad for p in model.parameters() if p.grad is not None]
+            norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+    found = logged(tmp_path / "r")["gradient_norm"]
+    assert found == pytest.approx(dict(enumerate(norms, start=1)))

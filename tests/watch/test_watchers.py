@@ -429,3 +429,62 @@ def test_a_killed_run_has_each_watched_step_once_and_the_numbers_of_the_undistur
     assert found[0] == found[1]
     assert set(found[0]["gradient_norm"]) == {1, 3, 6, 9, 12, 15, 18}
     assert len(found[0]["lr"]) == 18
+
+
+class _Shared(nn.Module):
+    """One ReLU for two layers of different width; of the first one, the units 0 and 1 never fire."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.relu = nn.Linear(6, 4), nn.Linear(4, 8), nn.ReLU()
+        with torch.no_grad():
+            self.first.weight.zero_()
+            self.first.bias.copy_(torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+            self.second.weight.zero_()
+            self.second.bias.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        unit = torch.nn.functional.one_hot(x[:, 0].long(), 8)
+        return self.relu(self.second(self.relu(self.first(x))) + unit).sum(1)
+
+
+@pytest.mark.filterwarnings("ignore:the gradient of 2 parameters was zero", "ignore:the learning rate of group 0")
+def test_a_relu_that_several_layers_share_is_judged_by_all_steps_and_layers(tmp_path: Path) -> None:
+    model = _Shared()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    watch = relume.DeadUnits(every="8 steps", over="8 steps", share=1.0)
+    with relume.Run("r", root=tmp_path, model=model, optimizer=optimizer, watch=watch, quiet=True):
+        for step in range(8):  # each step another unit of the second layer
+            model(torch.full((2, 6), float(step))).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert logged(tmp_path / "r")["dead_units/relu"] == {8: 2 / 12}
+
+
+class _Prompt(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.vector
+
+
+class _Prompted(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt, self.head = _Prompt(), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(x + self.prompt(x))  # type: ignore[no-any-return]
+
+
+def test_a_parameter_that_a_module_gives_back_has_no_hook_left_on_it(tmp_path: Path) -> None:
+    model = _Prompted()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with relume.Run("r", root=tmp_path, model=model, optimizer=optimizer, watch=relume.NonFinite(), quiet=True):
+        for _ in range(3):
+            model(torch.ones(2, 6)).sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert not model.prompt.vector._backward_hooks

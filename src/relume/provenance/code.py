@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from relume.provenance import git, sources
 from relume.provenance.git import GitError
-from relume.provenance.keeping import Keeper, readable
+from relume.provenance.keeping import MOST_NAMED, Keeper, is_program, named, readable
 from relume.provenance.record import Code, LeftOut, Notebook, Patch, SourceTree
 from relume.provenance.secrets import is_secret_file, without_credentials
 from relume.text import counted
@@ -114,7 +115,8 @@ def capture_repository(
 ) -> None:
     """``with_untracked``: it is the script's own repository; of others, such as libraries, what was imported is enough."""
     state = git.state_of(top, leave_out)
-    tree.is_git, tree.commit, tree.branch, tree.upstream = True, state.commit, state.branch, state.upstream
+    tree.is_git, tree.commit = True, state.commit
+    tree.branch, tree.upstream = keeper.redactor.text(state.branch), keeper.redactor.text(state.upstream)
     tree.ahead, tree.remote, tree.problem = (
         state.ahead,
         keeper.redactor.text(without_credentials(state.remote)),
@@ -128,10 +130,17 @@ def capture_repository(
         state.changes, key=lambda c: (c.kind == "untracked", c.path not in imported, not c.path.endswith(b".py"))
     )
     untracked = 0
+    told = {change.path for change in changes if change.kind != "deleted"}
+    without: list[bytes] = []
     for change in changes:
-        name, raw = readable(change.path)
-        if change.kind == "deleted":
-            tree.deleted.append(f"raw:{raw}" if raw else name)
+        name = readable(change.path)[0]
+        if change.kind == "deleted" and change.path not in told and _is_there(top, change.path):
+            keeper.keep(tree, top, change.path, "ignored", since, whatever=True)  # git rm --cached, and ignored since
+            told.add(change.path)
+        elif change.kind == "deleted" and keeper.redactor.text(name) != name:
+            keeper.leave_out(tree, LeftOut(path=name, kind="deleted", why="its name holds what looks like a secret"))
+        elif change.kind == "deleted":
+            tree.deleted.append(named(change.path))
         elif change.kind == "submodule":
             if not any(other == top / os.fsdecode(change.path) for other in leave_out):
                 keeper.leave_out(tree, LeftOut(path=name, kind="modified", why="it is a submodule that has changed"))
@@ -139,40 +148,71 @@ def capture_repository(
             continue
         elif change.kind == "untracked":
             untracked += 1
-            if untracked > _MOST_UNTRACKED:
+            is_file_of_data = change.path not in imported and not sources.is_source(name)
+            # data beside the code: thousands of files are not looked at, when enough are named
+            if untracked > _MOST_UNTRACKED or (is_file_of_data and len(tree.left_out) >= MOST_NAMED):
                 tree.more_left_out += 1
             else:
                 keeper.keep(tree, top, change.path, "untracked", since, whatever=change.path in imported)
-        else:
-            keeper.keep(tree, top, change.path, change.kind, since)
+        elif not keeper.keep(tree, top, change.path, change.kind, since):
+            without.append(change.path)
     try:
-        for path in git.ignored(top, [path for path, _ in files]):
-            inner = os.fsencode(path.relative_to(top))
-            keeper.keep(tree, top, inner, "ignored", since, whatever=True)
+        for inner in git.not_tracked(top, imported):
+            if inner not in told:
+                keeper.keep(tree, top, inner, "ignored", since, whatever=True)
+        for inner in git.unwatched(top):
+            if inner not in told and not keeper.keep(tree, top, inner, "modified", since):
+                without.append(inner)
+        converted, mixed = git.with_other_line_ends(top)
+        tree.crlf = [named(path) for path in converted if path not in told]
+        for inner in mixed:
+            if inner not in told:
+                keeper.keep(tree, top, inner, "modified", since)
     except GitError as error:
         tree.problem = str(error)
     if state.commit and any(change.kind in ("modified", "added", "deleted") for change in changes):
-        _keep_patch(tree, top, keeper, [change.path for change in changes if change.kind == "deleted"])
+        without += [c.path for c in changes if c.kind == "deleted" and is_secret_file(readable(c.path)[0])]
+        _keep_patch(tree, top, keeper, without)
 
 
-def _keep_patch(tree: SourceTree, top: Path, keeper: Keeper, deleted: Sequence[bytes]) -> None:
+def _is_there(top: Path, path: bytes) -> bool:
+    """Whether a file lies at its own place, and not behind a link that has taken the place of its folder."""
+    place = top / os.fsdecode(path)
+    try:
+        return place.parent.resolve() == top.resolve() / place.parent.relative_to(top) and (
+            place.is_symlink() or place.is_file()
+        )
+    except OSError:
+        return False
+
+
+def _keep_patch(tree: SourceTree, top: Path, keeper: Keeper, without: Sequence[bytes]) -> None:
     """The patch shows changes of files that are kept; that a file of secrets was changed is all that is said of it."""
-    without = [entry.path.encode() for entry in tree.changed_but_left_out()]
-    without += [path for path in deleted if is_secret_file(readable(path)[0])]
     try:
         if len(without) > _MOST_EXCLUDED:
             raise GitError(f"{counted(len(without), 'changed file')} were left out")
         data = git.difference(top, tree.commit, without, min(_PATCH_BYTES, max(keeper.left_bytes, 0)))
-        cleaned = keeper.clean(data)
-        if cleaned is None:
+        cleaned = [keeper.clean(part, is_settings=not _is_of_program(part)) for part in _files_of_patch(data)]
+        whole = [part for part in cleaned if part is not None]
+        if len(whole) < len(cleaned):
             raise GitError("it is binary and holds what looks like a secret")
     except GitError as error:
         tree.problem = f"no patch was made: {error}"
         return
-    content, redacted = cleaned
+    content, redacted = b"".join(part for part, _ in whole), sum(count for _, count in whole)
     if content:
         digest, stored = keeper.store(content)
         tree.patch = Patch(stored=stored, hash=digest, size_bytes=len(content), redacted=redacted)
+
+
+def _files_of_patch(patch: bytes) -> list[bytes]:
+    """A patch in parts of a file each; within one, no line begins with these words."""
+    return re.split(rb"(?m)^(?=diff --git )", patch)
+
+
+def _is_of_program(part: bytes) -> bool:
+    first = part.partition(b"\n")[0].decode(errors="replace")
+    return is_program(first.rstrip().rstrip('"'))
 
 
 def capture_notebook(keeper: Keeper) -> Notebook | None:

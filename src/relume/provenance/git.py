@@ -234,19 +234,69 @@ def submodules(root: Path) -> Iterator[Path]:
             yield place.resolve()
 
 
-def ignored(root: Path, paths: Iterable[Path]) -> set[Path]:
-    """Those of ``paths`` that the repository neither has nor is told of by ``git status``."""
-    names = {os.path.relpath(path, root): path for path in paths}
-    if not names:
-        return set()
-    known: set[str] = set()
-    parts = list(names)
-    for start in range(0, len(parts), 500):
-        out = git(
-            root, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *parts[start : start + 500]
-        )
-        known.update(os.fsdecode(name) for name in out.split(b"\0"))
-    return {path for name, path in names.items() if name not in known}
+def not_tracked(root: Path, paths: Iterable[bytes]) -> list[bytes]:
+    """Those of ``paths`` that the repository does not have."""
+    names = [os.fsdecode(path) for path in paths]
+    known: set[bytes] = set()
+    for start in range(0, len(names), 500):
+        known.update(git(root, "ls-files", "-z", "--cached", "--", *names[start : start + 500]).split(b"\0"))
+    return [path for path in map(os.fsencode, names) if path not in known]
+
+
+def unwatched(root: Path) -> list[bytes]:
+    """Files that differ from the index although git was told not to look at them.
+
+    That is ``git update-index --assume-unchanged`` and ``--skip-worktree``: ``git status`` does not name them. Files that
+    are not there, as in a sparse checkout, do not count.
+    """
+    found = []
+    for line in git(root, "ls-files", "-z", "-v", "--stage").split(b"\0"):
+        facts, _, path = line.partition(b"\t")
+        tag = facts[:1]
+        if not (tag == b"S" or tag.islower()):
+            continue
+        _, _, name, _ = facts.split(b" ")
+        place = root / os.fsdecode(path)
+        try:
+            if place.is_symlink():
+                data = os.fsencode(place.readlink())
+            elif place.is_file():
+                data = place.read_bytes()
+            else:
+                continue
+        except OSError:
+            continue
+        if name_of(data, len(name)) != name.decode():
+            found.append(path)
+    return found
+
+
+def with_other_line_ends(root: Path) -> tuple[list[bytes], list[bytes]]:
+    """Files whose lines end with CR LF here and with LF in git (``core.autocrlf``, ``eol=crlf``); and those with both here."""
+    if not _converts_line_ends(root):
+        return [], []
+    found: tuple[list[bytes], list[bytes]] = [], []
+    for line in git(root, "ls-files", "-z", "--eol").split(b"\0"):
+        facts, _, path = line.partition(b"\t")
+        if facts.startswith(b"i/lf ") and b" w/crlf " in facts:
+            found[0].append(path)
+        elif facts.startswith(b"i/lf ") and b" w/mixed " in facts:
+            found[1].append(path)
+    return found
+
+
+def _converts_line_ends(root: Path) -> bool:
+    if _setting(root, "core.autocrlf").lower() in ("true", "yes", "on", "1") or _setting(root, "core.eol") == "crlf":
+        return True
+    places = [root / ".git" / "info" / "attributes"]
+    names = git(root, "ls-files", "-z", "--", ":(top,glob)**/.gitattributes").split(b"\0")
+    for place in [*places, *(root / os.fsdecode(name) for name in names if name)]:
+        try:
+            if b"crlf" in place.read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
 
 
 def difference(root: Path, commit: str, without: Sequence[bytes], limit: int) -> bytes:

@@ -17,7 +17,7 @@ FILE_BYTES = 1_000_000
 RUN_BYTES = 20_000_000
 _CLOCK_SECONDS = 1.0  # the start of a process is known no better
 _CHUNK = 4096
-_MOST_NAMED = 200
+MOST_NAMED = 200
 _SIBLINGS = 20
 _PROGRAMS = (
     ".py",
@@ -57,8 +57,8 @@ class Keeper:
 
     def keep(
         self, tree: SourceTree, root: Path, path: bytes, kind: str, since: float, *, whatever: bool = False
-    ) -> None:
-        """Keep the file ``path`` of ``root`` in ``tree``, or say there why not.
+    ) -> bool:
+        """Keep the file ``path`` of ``root`` in ``tree``, or say there why not; returns whether it is kept.
 
         Args:
             since: when the process began.
@@ -66,7 +66,7 @@ class Keeper:
         """
         name, raw = readable(path)
         if not name or path.startswith(b"/") or b".." in path.split(b"/"):
-            return
+            return False
         try:
             place = root / os.fsdecode(path)
             status = place.lstat()
@@ -74,7 +74,7 @@ class Keeper:
             why = self._why_not(name, status, kind, whatever)
             if why:
                 self.leave_out(tree, LeftOut(path=name, size_bytes=size, kind=kind, why=why))
-                return
+                return False
             if stat.S_ISLNK(status.st_mode):
                 data, mode = os.fsencode(place.readlink()), 0o120000
             else:
@@ -83,12 +83,12 @@ class Keeper:
                 mode = 0o100755 if status.st_mode & stat.S_IXUSR else 0o100644
         except OSError as error:
             self.leave_out(tree, LeftOut(path=name, kind=kind, why=f"it cannot be read: {error.strerror}"))
-            return
-        cleaned = self.clean(data, is_settings=not name.endswith(_PROGRAMS))
+            return False
+        cleaned = self.clean(data, is_settings=not is_program(name))
         if cleaned is None:
             why = "it is binary and holds what looks like a secret"
             self.leave_out(tree, LeftOut(path=name, size_bytes=size, kind=kind, why=why))
-            return
+            return False
         content, redacted = cleaned
         digest, stored = self.store(content)
         tree.files.append(
@@ -104,12 +104,13 @@ class Keeper:
                 changed_after_start=status.st_mtime > since + _CLOCK_SECONDS,
             )
         )
+        return True
 
     def _why_not(self, name: str, status: os.stat_result, kind: str, whatever: bool) -> str:
         if is_secret_file(name):
             return "its name says that it holds secrets"
         if stat.S_ISLNK(status.st_mode):
-            return ""
+            return "" if self.redactor.text(name) == name else "its name holds what looks like a secret"
         if not stat.S_ISREG(status.st_mode):
             return (
                 "it is no plain file"
@@ -118,6 +119,8 @@ class Keeper:
             )
         if kind == "untracked" and not whatever and not is_source(name):
             return "it is no source file"
+        if self.redactor.text(name) != name:
+            return "its name holds what looks like a secret"
         if status.st_size > self.file_bytes:
             return f"it is larger than {self.file_bytes / 1e6:g} MB"
         if status.st_size > self.left_bytes:
@@ -125,7 +128,8 @@ class Keeper:
         return ""
 
     def leave_out(self, tree: SourceTree, entry: LeftOut) -> None:
-        if len(tree.left_out) < _MOST_NAMED or entry.kind != "untracked":
+        if len(tree.left_out) < MOST_NAMED or entry.kind != "untracked":
+            entry.path = self.redactor.text(entry.path)
             tree.left_out.append(entry)
         else:
             tree.more_left_out += 1
@@ -197,6 +201,11 @@ def kept_files(run: Path) -> list[Path]:
     return [path for path in files if path.is_file()]
 
 
+def is_program(name: str) -> bool:
+    """Whether a file holds a program, in which ``password: str`` names a type."""
+    return name.endswith(_PROGRAMS)
+
+
 def _pieces(text: str) -> Iterator[str]:
     """``text`` in pieces of whole lines, some kilobytes each."""
     start = 0
@@ -205,6 +214,16 @@ def _pieces(text: str) -> Iterator[str]:
         end = len(text) if end < 0 else end + 1
         yield text[start:end]
         start = end
+
+
+def named(path: bytes) -> str:
+    """A path as one text: ``raw:`` and hexadecimal where it is no UTF-8. `unnamed` reads it."""
+    name, raw = readable(path)
+    return f"raw:{raw}" if raw else name
+
+
+def unnamed(name: str) -> bytes:
+    return bytes.fromhex(name[4:]) if name.startswith("raw:") else name.encode()
 
 
 def readable(path: bytes) -> tuple[str, str]:

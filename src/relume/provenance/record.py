@@ -80,6 +80,8 @@ class SourceTree(_Part):
     files: list[SourceFile] = Field(default_factory=list)
     deleted: list[str] = Field(default_factory=list)
     """Files of the commit that were not there; as ``raw:`` and hexadecimal where they are no UTF-8."""
+    crlf: list[str] = Field(default_factory=list)
+    """Files of the commit whose lines ended with CR LF where git has LF; named as in ``deleted``."""
     patch: Patch | None = None
     left_out: list[LeftOut] = Field(default_factory=list)
     more_left_out: int = 0

@@ -15,6 +15,7 @@ from blake3 import blake3
 from relume.errors import ConfigurationError, RootError, RunError
 from relume.provenance import git
 from relume.provenance.git import GitError
+from relume.provenance.keeping import unnamed
 from relume.provenance.record import Provenance, Segment, SourceFile, SourceTree
 from relume.provenance.sources import as_notebook, as_script
 from relume.text import counted, size
@@ -65,7 +66,7 @@ def restore_code(
         repository: a clone to take the commit from, where the run's own repository is not here any more.
 
     Each file is verified: those of the commit by git's hash, the others by that taken when the run started. Files of the
-    commit have the bytes that git has: filters such as git-lfs are not run.
+    commit have the bytes that git has, with the line ends that they had then: filters such as git-lfs are not run.
 
     Raises:
         ConfigurationError: the folder holds something; the repository is none.
@@ -148,16 +149,18 @@ class _Work:
     def add_tree(self, tree: SourceTree, place: Path, source: Path, inner: set[Path]) -> None:
         if tree.is_git and tree.commit:
             kept = {file.name() for file in tree.files}
-            gone = {bytes.fromhex(name[4:]) if name.startswith("raw:") else name.encode() for name in tree.deleted}
+            gone, crlf = {unnamed(name) for name in tree.deleted}, {unnamed(name) for name in tree.crlf}
             try:
-                self._add_commit(source, tree.commit, place, kept | gone, inner)
+                self._add_commit(source, tree.commit, place, kept | gone, inner, crlf)
             except GitError as error:
                 self._say_missing(tree, place, str(error))
         for file in tree.files:
             self._add(place, file.name(), file.mode, self._content(file), "blake3")
         self._say_differences(tree)
 
-    def _add_commit(self, source: Path, commit: str, place: Path, without: set[bytes], inner: set[Path]) -> None:
+    def _add_commit(
+        self, source: Path, commit: str, place: Path, without: set[bytes], inner: set[Path], crlf: set[bytes]
+    ) -> None:
         if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", commit):
             raise GitError(f"{commit!r:.100} is no commit")
         if not source.is_dir():
@@ -170,7 +173,10 @@ class _Work:
         wanted = [blob for blob in blobs if blob.mode != _SUBMODULE and blob.path not in without]
         for blob, data in git.contents(source, wanted):
             pointers += data.startswith(_LFS)
-            self._add(place, blob.path, blob.mode, data, "git", blob.hash)
+            if blob.path in crlf:
+                self._add(place, blob.path, blob.mode, data.replace(b"\n", b"\r\n"), "blake3")
+            else:
+                self._add(place, blob.path, blob.mode, data, "git", blob.hash)
         if pointers:
             what = counted(pointers, "file is the pointer", "files are the pointers")
             self.found.differences.append(
@@ -278,7 +284,13 @@ def _command(entry: Segment) -> str:
     script, trees = entry.code.script, entry.code.trees
     if not script or not trees or not PurePath(script).is_relative_to(trees[0].path):
         return ""
-    return shlex.join(["python", str(PurePath(script).relative_to(trees[0].path)), *_rest(entry.argv)])
+    top, directory = PurePath(trees[0].path), PurePath(entry.directory)
+    is_inside = directory.is_relative_to(top) and directory != top
+    place = os.path.relpath(script, directory if is_inside else top)
+    begin = entry.command[: len(entry.command) - len(_rest(entry.argv))]  # an -m behind the script is its own
+    words = ["-m", begin[-1]] if begin[-2:-1] == ["-m"] else [place]
+    into = f"cd {shlex.quote(str(directory.relative_to(top)))} && " if is_inside else ""
+    return into + shlex.join(["python", *words, *_rest(entry.argv)])
 
 
 def _rest(arguments: Iterable[str]) -> list[str]:

@@ -26,7 +26,8 @@ _PAIRS = frozenset({
     ("auth", "key"), ("account", "key"), ("ssh", "key"), ("license", "key"), ("wandb", "key"), ("access", "token"),
     ("auth", "token"), ("refresh", "token"), ("bearer", "token"), ("session", "token"), ("id", "token"), ("api", "token"),
     ("hf", "token"), ("github", "token"), ("hub", "token"), ("gh", "token"), ("security", "token"), ("oauth", "token"),
-    ("client", "secret"), ("connection", "string"),
+    ("client", "secret"), ("connection", "string"), ("db", "pass"), ("database", "pass"), ("user", "pass"), ("smtp", "pass"),
+    ("mail", "pass"), ("email", "pass"), ("redis", "pass"), ("mysql", "pass"), ("root", "pass"), ("admin", "pass"),
 })  # fmt: skip
 _WORDS_OF_TEXT = frozenset([
     "pad", "eos", "bos", "unk", "sep", "cls", "mask", "start", "end", "special", "image", "num", "max", "min", "stop",
@@ -77,6 +78,11 @@ _NAME = r"(?<![\w.-])(?P<name>-{0,2}[A-Za-z_][\w.-]{0,60})(?P<close>['\"]?\]?\s*
 _QUOTED = re.compile(
     _NAME + r"(?P<prefix>[rbuRBU]{0,2})(?P<quote>'''|\"\"\"|\\?['\"])(?P<value>[^'\"\n]{1,500})(?P=quote)"
 )
+_CALLED = re.compile(
+    r"(?P<front>['\"](?P<name>-{0,2}[A-Za-z_][\w.-]{0,60})['\"]\s*,\s*(?:[^()'\"\n]{0,100}\bdefault\s*=\s*)?)"
+    r"(?P<quote>['\"])(?P<value>[^'\"\n]{4,500})(?P=quote)"
+)
+"""``setdefault("API_KEY", "…")``, ``add_argument("--api-key", default="…")``: not ``("password", "secret")``, which are names."""
 _BARE = re.compile(_NAME + r"(?P<value>[^\s'\",;(){}\[\]<>$]{4,500})(?=[\s,;})]|$)", re.M)
 _OPTION = re.compile(r"(?P<name>(?<![\w-])--?[A-Za-z][\w-]{1,60})(?P<close>[ \t]+)(?P<value>[^\s'\"-][^\s'\"]{2,500})")
 
@@ -232,6 +238,8 @@ class Redactor:
             text = _QUERY.sub(lambda m: m[1] + self._hide(m[2]), text)
             text = _QUOTED.sub(self._quoted, text)
             text = _BARE.sub(lambda m: self._bare(m, is_settings), text)
+        if "," in text:
+            text = _CALLED.sub(self._called, text)
         text = _BEARER.sub(lambda m: m[0] if not re.search(r"\d", m[3]) else m[1] + m[2] + self._hide(m[3]), text)
         if "--" in text:
             text = _OPTION.sub(self._option, text)
@@ -254,6 +262,13 @@ class Redactor:
         return match[0].replace(
             f"{match['quote']}{value}{match['quote']}", f"{match['quote']}{self._hide(value)}{match['quote']}"
         )
+
+    def _called(self, match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
+        is_named = is_secret_name(name) and bool(re.search(r"\d", value)) and self._is_literal_secret(name, value)
+        if not is_named or REDACTED in value:
+            return match[0]
+        return f"{match['front']}{match['quote']}{self._hide(value)}{match['quote']}"
 
     def _bare(self, match: re.Match[str], is_settings: bool) -> str:
         """``NAME=value`` of shells, ``name: value`` of YAML: in a program, a bare value is a variable or a type."""
@@ -303,7 +318,9 @@ class Redactor:
     def config(self, config: Any, name: str = "") -> Any:
         """Settings of JSON's types, nested, without the values whose names say that they are secrets."""
         if isinstance(config, Mapping):
-            is_secret = is_secret_name(name) and not any(isinstance(v, (Mapping, list)) for v in config.values())
+            is_all_secret = name.lower() in ("secrets", "credentials")
+            is_flat = not any(isinstance(v, (Mapping, list)) for v in config.values())
+            is_secret = is_all_secret or (is_secret_name(name) and is_flat)
             return {self.text(str(k)): self.config(v, name if is_secret else str(k)) for k, v in config.items()}
         if isinstance(config, (list, tuple)):
             plain = [item for item in config if isinstance(item, str)]
@@ -353,8 +370,14 @@ def without_credentials(url: str) -> str:
         ('https://example.org/a.git', 'git@example.org:a.git')
     """
     scheme, sign, rest = url.partition("://")
+    helper, colons, command = url.partition("::")
+    if colons and re.fullmatch(r"\w+", helper):  # a helper's address may be a command
+        return f"{helper}::{without_credentials(command) if sign else REDACTED}"
     if not sign:
-        return url
+        user, at, place = url.rpartition("@")
+        return f"{user.partition(':')[0]}@{place}" if at and ":" in user and "/" not in user else url
+    if scheme.lower().startswith("http"):
+        rest = rest.partition("#")[0]
     place, slash, path = rest.partition("/")
     port = place.partition(":")[2]
     if "@" in path and "@" not in place and port and not port.isdigit():  # a password with a slash

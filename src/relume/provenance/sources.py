@@ -8,7 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath
 from typing import Any
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
@@ -30,7 +30,7 @@ NAMES = frozenset([
 def is_source(path: str) -> bool:
     """Whether a file's name is one of code, settings or text that belongs to code."""
     name = path.rpartition("/")[2]
-    return name in NAMES or PurePosixPath(name).suffix in SUFFIXES
+    return name in NAMES or PurePath(name).suffix in SUFFIXES
 
 
 def is_own(path: Path) -> bool:

@@ -192,7 +192,7 @@ class Ledger:
             if watch.is_settled and not ledger._must_check_modes:
                 ledger._let_go()
                 return
-            ledger._before_step(name, watch, optimizer, has_closure=_has_closure(args, kwargs))
+            ledger._before_step(name, watch, optimizer, has_closure=has_closure(args, kwargs))
 
         return before
 
@@ -493,7 +493,7 @@ def _has_gradient(tensor: torch.Tensor) -> bool:
     return tensor.grad is not None
 
 
-def _has_closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+def has_closure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     """Whether the step computes the gradients itself. The optimizer is the first of ``args``, or not there."""
     return any(callable(one) and not isinstance(one, torch.optim.Optimizer) for one in (*args, kwargs.get("closure")))
 

@@ -28,7 +28,8 @@ class DeadUnits(StepWatcher):
 
     Logged is ``dead_units/<module>``, from 0 to 1. A unit is a channel of pictures ``(N, C, H, W)`` and the like, a feature
     of ``(N, F)`` or ``(N, T, F)``; in a model with ``nn.Conv1d``, a channel of ``(N, C, L)``. It is dead where it was zero at
-    each place of each sample. ReLUs that are called as functions (``torch.relu``) are no modules and are not seen; name the
+    each place of each sample. Where one module is called several times, calls with as many units count together, and others
+    beside them. ReLUs that are called as functions (``torch.relu``) are no modules and are not seen; name the
     layers that hold them, if these end with one. Steps before a resume do not count: an interval in whose midst a run was
     resumed is left out.
 
@@ -68,8 +69,8 @@ class DeadUnits(StepWatcher):
         self._forget()
 
     def _forget(self) -> None:
-        self._fired: dict[str, torch.Tensor] = {}
-        self._samples: dict[str, int] = {}
+        self._fired: dict[tuple[str, int], torch.Tensor] = {}  # by module and number of units
+        self._samples: dict[tuple[str, int], int] = {}
         self._is_whole = False
 
     def bound(self, run: Run) -> None:
@@ -118,10 +119,11 @@ class DeadUnits(StepWatcher):
         axis = given.dim() - 1 if given.dim() == 3 and not self._has_rows else 1
         others = [a for a in range(given.dim()) if a != axis]
         fired = given.detach().abs().amax(others) != 0
-        before = self._fired.get(name)
-        is_same = before is not None and before.shape == fired.shape and before.device == fired.device
-        self._fired[name] = before.logical_or_(fired) if is_same and before is not None else fired
-        self._samples[name] = (self._samples.get(name, 0) if is_same else 0) + given.shape[0]
+        key = name, fired.numel()
+        before = self._fired.get(key)
+        is_same = before is not None and before.device == fired.device
+        self._fired[key] = before.logical_or_(fired) if is_same and before is not None else fired
+        self._samples[key] = (self._samples.get(key, 0) if is_same else 0) + given.shape[0]
 
     def behind(self, name: str, optimizer: torch.optim.Optimizer, step: int) -> None:
         fired, samples, is_whole, run = self._fired, self._samples, self._is_whole, self._run
@@ -130,17 +132,23 @@ class DeadUnits(StepWatcher):
         if not fired or not is_whole or run is None:
             return
         moment = run.moment(step)
-        sizes = {layer: units.numel() for layer, units in fired.items()}
+        keys = list(fired)
+        sizes: dict[str, int] = {}
+        for layer, units in keys:
+            sizes[layer] = sizes.get(layer, 0) + units
 
         def write(numbers: list[float]) -> None:
-            dead = dict(zip(sizes, numbers, strict=True))
+            dead = dict.fromkeys(sizes, 0.0)
+            for (layer, _), count in zip(keys, numbers, strict=True):
+                dead[layer] += count
+            seen = {layer: max(count for (name, _), count in samples.items() if name == layer) for layer in sizes}
             values = {f"dead_units/{layer}": count / sizes[layer] for layer, count in dead.items()}
             run.journal.write({**moment, "values": values})
             for layer, count in dead.items():
                 if count / sizes[layer] >= self.share and self.is_first(layer):
                     self.warn(
                         f"dead units in {layer or 'the model'}: {count:.0f} of {sizes[layer]} were zero for all "
-                        f"{samples[layer]:,} samples up to step {step}. They get no gradient and do not come back: try a smaller "
+                        f"{seen[layer]:,} samples up to step {step}. They get no gradient and do not come back: try a smaller "
                         "learning rate, LeakyReLU or GELU, or a norm layer in front."
                     )
 

@@ -162,7 +162,7 @@ class NonFinite(StepWatcher):
             self._last = (weakref.ref(given[0]), total)
         if self.backward and self._run is not None and self._run.scaler is None:
             for tensor in given:
-                if tensor.requires_grad:
+                if tensor.grad_fn is not None:  # on a parameter that a module gives back, a hook would stay
                     tensor.register_hook(_Gradient(name, seen))  # type: ignore[no-untyped-call]
 
     def _of_input(

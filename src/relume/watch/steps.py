@@ -18,6 +18,7 @@ from relume.monitor.values import Copy, widest
 from relume.run.companions import Companion, warn_left_out
 from relume.run.every import Every
 from relume.run.run import Run
+from relume.transfer.ledger import has_closure
 
 
 def read_interval(every: Any, name: str = "every") -> int:
@@ -113,7 +114,11 @@ class StepWatcher(Companion):
         """Models and optimizers are known, or have become more."""
 
     def before(self, name: str, optimizer: torch.optim.Optimizer, step: int) -> None:
-        """An optimizer is about to make its update of a step that is due; the gradients are those it will use."""
+        """An optimizer is about to make its update of a step that is due; the gradients are those it will use.
+
+        One that is given a closure (LBFGS) has its gradients from there: this is called behind its update, and they are those
+        of the closure's last call.
+        """
 
     def behind(self, name: str, optimizer: torch.optim.Optimizer, step: int) -> None:
         """An optimizer has made its update of a step that is due."""
@@ -184,7 +189,8 @@ class StepWatcher(Companion):
             step = run.next_step(optimizer)
             if self.is_wanted(step) and not _is_out_of_order(optimizer):
                 self._now[id(optimizer)] = step
-                self._guarded(lambda: self.before(name, optimizer, step))
+                if not has_closure(args, kwargs):
+                    self._guarded(lambda: self.before(name, optimizer, step))
 
         return before
 
@@ -194,6 +200,8 @@ class StepWatcher(Companion):
             if self._run is None:
                 return
             if step is not None:
+                if has_closure(args, kwargs):
+                    self._guarded(lambda: self.before(name, optimizer, step))
                 self._guarded(lambda: self.behind(name, optimizer, step))
             if self.sees_each and self._run is not None and not self._run.is_replaying:
                 self._guarded(lambda: self.each(name, optimizer))
