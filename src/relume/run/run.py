@@ -5,11 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import secrets
 import shutil
 import signal
-import sys
-import threading
 import time
 import warnings
 import weakref
@@ -22,28 +19,22 @@ from typing import Any, Literal
 import torch
 
 from relume import tree
-from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode, mirrored_run_id, restore_from_mirror
-from relume.data import Stream, stream_of
-from relume.direction import improves
+from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode
+from relume.data import Stream
 from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
 from relume.monitor import (
     Journal,
-    Process,
     Reporter,
     RunRecord,
-    Summary,
     fold,
-    jsonable,
-    make_run_folder,
     reporter,
 )
-from relume.monitor.journal import next_segment, segments
+from relume.monitor.journal import next_segment
 from relume.monitor.kinds import Media, Predictions
 from relume.monitor.launch import redirected
-from relume.monitor.record import check_name, is_run, was_begun
+from relume.monitor.record import check_name
 from relume.monitor.stored import StoredRun
 from relume.monitor.values import split
-from relume.provenance.keeping import kept_files
 from relume.provenance.secrets import process_redactor
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_notes, check_seed, check_step, check_tags, versions
@@ -52,15 +43,18 @@ from relume.run.cursor import Cursor, StepCounter
 from relume.run.delivering import Wanted, delivering
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
+from relume.run.loaders import Loaders
 from relume.run.lock import hold
 from relume.run.logged import LoggedMedia
 from relume.run.objects import Objects
+from relume.run.opening import choose_folder, chosen_of, new_record, small_files, stored_record
 from relume.run.provenance import CapturedProvenance
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
 from relume.run.schedulechecks import check_schedule
 from relume.run.scheduled import NAME as FREEZE
 from relume.run.scheduled import Change, ScheduledFreezing, left_behind
+from relume.run.seen import Observer, Seen, shown
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.run.system import watchers
@@ -70,7 +64,6 @@ from relume.transfer.findings import Problem
 from relume.transfer.ledger import Ledger
 from relume.transfer.schedule import FreezeSchedule
 
-Observer = Callable[[int, int, Mapping[str, float]], None]
 SaveObserver = Callable[[str, Checkpoint | None], None]
 _ENDING = ("SIGINT", "SIGTERM", "max_time")
 _MOST_DEFERRED = 64  # batches that a checkpoint waits for the next update
@@ -196,10 +189,8 @@ class Run(AbstractContextManager["Run"]):
         self.max_seconds = read_duration(max_time)
         self.in_memory = in_memory
         self.cursor = Cursor()
-        self.last: dict[str, float] = {}
-        self.best: dict[str, float] = {}
-        self.best_epoch: dict[str, int] = {}
-        self._last_step: dict[str, int] = {}
+        self._seen = Seen()
+        self.last, self.best, self.best_epoch = self._seen.last, self._seen.best, self._seen.best_epoch
         self.status: Literal["new", "running", "forked", "finished", "interrupted", "failed"] = "new"
         self.reason = ""
         self.folder = self.root / self.name
@@ -207,19 +198,15 @@ class Run(AbstractContextManager["Run"]):
         self._stop_reason: str | None = None
         self._epochs_total = 0
         self._in_epochs = False
-        self._epoch_values: dict[str, float] = {}
-        self._streams: dict[int, tuple[Any, Stream]] = {}
-        self._instead: dict[int, Stream] = {}  # features in the place of samples, by the loader's id
+        self._loaders = Loaders(in_memory)
         self._said: set[str] = set()
         self.norm_before_clipping: torch.Tensor | None = None
-        self._observers: list[Observer] = []
         self._save_observers: list[SaveObserver] = []
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
         self._trackers = trackers
         self._watchers = watchers(watch)
         self._media = LoggedMedia()
-        self._noting = threading.Lock()
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
@@ -240,7 +227,6 @@ class Run(AbstractContextManager["Run"]):
         self._progress: dict[int, int] = {}  # batches handed out, by the number of the call of batches()
         self._stream_states: dict[int, Any] = {}
         self._open_streams: dict[int, Stream] = {}
-        self._loader_states: list[Any] = []
         self._stops_now = False
         self._stopped_early = False
         self._lengths: dict[int, Any] = {}
@@ -312,7 +298,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _open(self) -> None:
         before = self._open_folder()
-        self._origin = self._find_origin(before)
+        self._origin = self._find_origin()
         self._adopt(before)
         if self._seeds_process:
             seed_everything(self.seed)
@@ -333,10 +319,11 @@ class Run(AbstractContextManager["Run"]):
         self._check_storable()
         if self.mirror is not None:
             folder = f"{self.name}/checkpoints"
-            self._mirroring = Mirror(self.store, self.mirror, folder, extra=self._small_files)
+            extra = lambda: small_files(self.root, self.folder, self.name)  # noqa: E731
+            self._mirroring = Mirror(self.store, self.mirror, folder, extra=extra)
             self._opening.callback(self._mirroring.close)
         segment = next_segment(self.folder)
-        header = {"run": self.name, "id": record.id, "segment": segment, "resumed": self._resumed_from()}
+        header = {"run": self.name, "id": record.id, "segment": segment, "resumed": resuming.resumed_from(self._origin)}
         try:
             record.save(self.folder)
             (self.folder / "journal").mkdir(exist_ok=True)
@@ -364,42 +351,17 @@ class Run(AbstractContextManager["Run"]):
         self.store = Store(self.root)
         if self._resume is None and not self._objects and not self.store.list(f"{self.name}/checkpoints"):
             self._resume = False  # there is nothing to restore: a second execution is another run
-        if self.mirror is not None and self._resume is not False and not _is_new(Path(self.mirror)):
-            restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
-        is_there = is_run(self.root / self.name) or was_begun(self.root / self.name)
-        if self._resume is False or not is_there:
-            if self._chosen is not None:
-                raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
-            self.folder = make_run_folder(self.root, self.name, is_free=self._is_free_on_the_mirror)
-            self.name = self.folder.name
-            self._made_folder = True
-            self._opening.enter_context(hold(self.folder, None))
-            return None
-        self.folder = self.root / self.name
-        record = self._stored_record()
+        self.folder, self._made_folder = choose_folder(self.store, self.root, self.name, self._resume, self.mirror)
+        self.name = self.folder.name
+        record = None if self._made_folder else stored_record(self.folder)
         self._opening.enter_context(hold(self.folder, record.process if record else None))
-        return self._stored_record()  # what the one before wrote last
+        return None if self._made_folder else stored_record(self.folder)  # what the one before wrote last
 
-    def _stored_record(self) -> RunRecord | None:
-        return RunRecord.load(self.folder) if is_run(self.folder) else None
-
-    def _is_free_on_the_mirror(self, name: str) -> bool:
-        return self.mirror is None or mirrored_run_id(self.mirror, f"{name}/checkpoints") is None
-
-    def _small_files(self) -> list[Path]:
-        """What of the run is mirrored besides its checkpoints, below the root."""
-        parts = (*segments(self.folder), *kept_files(self.folder))
-        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in parts)]
-
-    @property
-    def _chosen(self) -> str | int | Path | None:
-        """The checkpoint that ``resume=`` names, by its number perhaps: 1 is no True."""
-        return None if isinstance(self._resume, bool) else self._resume
-
-    def _find_origin(self, before: RunRecord | None) -> Origin | None:
+    def _find_origin(self) -> Origin | None:
         if not self._made_folder:
-            if self._chosen is not None:
-                return resuming.chosen(self.store, self.name, self._chosen)
+            chosen = chosen_of(self._resume)
+            if chosen is not None:
+                return resuming.chosen(self.store, self.name, chosen)
             own = resuming.newest(self.store, self.name)
             if own is not None:
                 return own
@@ -417,41 +379,20 @@ class Run(AbstractContextManager["Run"]):
             self.seed = int(origin.meta["seed"])
 
     def _record(self, before: RunRecord | None) -> RunRecord:
-        lineage = before.lineage if before is not None else None
-        if self._origin is not None and not self._origin.is_own:
-            meta = self._origin.meta
-            lineage = {"checkpoint": self._origin.name, "run": meta.get("run"), "run_id": meta.get("run_id")}
         if before is not None:
             self.tags = tuple(dict.fromkeys((*before.tags, *self.tags)))
             self.notes = before.notes if self.notes is None else self.notes
-        redactor = process_redactor()
-        return RunRecord(
+        return new_record(
+            before,
+            self._origin,
             name=self.name,
             asked_name=self.asked_name,
-            id=before.id if before is not None else self._lost_id() or secrets.token_hex(8),
-            created=before.created if before is not None else time.time(),
             seed=self.seed,
             config=self.config,
-            argv=redactor.arguments(jsonable(sys.argv)),
-            command=redactor.arguments(jsonable(list(getattr(sys, "orig_argv", [])))),
-            directory=str(Path.cwd()),
-            executable=sys.executable,
             versions=self._versions,
-            process=Process.current(),
-            lineage=lineage,
-            tags=list(self.tags),
-            notes=self.notes or "",
+            tags=self.tags,
+            notes=self.notes,
         )
-
-    def _lost_id(self) -> str | None:
-        """The run's id, where only its checkpoints have kept it."""
-        return self._origin.meta.get("run_id") if self._origin is not None and self._origin.is_own else None
-
-    def _resumed_from(self) -> dict[str, Any] | None:
-        if self._origin is None or not self._origin.is_own:
-            return None
-        place = {name: self._origin.cursor[name] for name in ("step", "epoch")}
-        return {**self._origin.meta["journal"], "checkpoint": self._origin.name, **place}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -474,7 +415,7 @@ class Run(AbstractContextManager["Run"]):
             assert kind is not None
             reason = f"{kind.__name__}: {error}".splitlines()[0][:500]
             status, self.reason = "failed", process_redactor().text(reason)
-        self._observers = []  # what they could say comes too late
+        self._seen.observers = []  # what they could say comes too late
         self._settle()
         try:
             if self._is_replaying:
@@ -505,8 +446,7 @@ class Run(AbstractContextManager["Run"]):
         self.journal.close()
         self._steps.close()
         self.ledger.close()
-        for _, stream in self._streams.values():
-            stream.close()
+        self._loaders.close()
         self._keeper.stop()
         self._companions.ended()
         try:
@@ -514,16 +454,11 @@ class Run(AbstractContextManager["Run"]):
         except Exception:  # an index can be made again
             pass
         self._opening.close()
-        self.console.finish(self._summary(seconds))
+        self.console.finish(self._seen.summary(status, self.reason, seconds, str(self.folder)))
 
     def _place(self) -> dict[str, Any]:
         cursor = self.cursor
         return {"step": cursor.step, "epoch": cursor.epoch, "samples": cursor.samples, "time": round(time.time(), 4)}
-
-    def _summary(self, seconds: float) -> Summary:
-        names = [n for n in list(self.last) if _is_shown(n, self.last)]
-        rows = [(n, self.last[n], self.best.get(n, math.nan), self.best_epoch.get(n, 0)) for n in names]
-        return Summary(self.status, self.reason, seconds, str(self.folder), rows)
 
     # ------------------------------------------------------------------------------------------------------- the loop
 
@@ -569,12 +504,12 @@ class Run(AbstractContextManager["Run"]):
         self._settle()
         self.ledger.epoch_done()
         self._companions.epoch_done()
-        values, self._epoch_values = self._epoch_values, {}
+        values = self._seen.end_epoch()
         self._look_at_stopping(values)
         if self._freezing is not None:
             self._freezing.epoch_done(values, self.last)
         self.journal.write({"event": "epoch_end", **self._place()})
-        self.console.epoch_end({n: v for n, v in values.items() if _is_shown(n, values)})
+        self.console.epoch_end(shown(values))
         if self.every.is_due_after(self.cursor.epoch):
             self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
         if self._wanted or self.cursor.step >= self._next_step:
@@ -610,8 +545,7 @@ class Run(AbstractContextManager["Run"]):
             EmptyLoaderError: the loader yields no batch.
         """
         self._require_running()
-        stream = self.stream(loader)
-        stream = self._instead.get(id(loader), stream)
+        stream = self._loaders.read(loader, self.seed)
         epoch = self.cursor.epoch if self._in_epochs else self._pass
         number, self._pass = self._pass, self._pass + 1
         self._has_looped = True
@@ -642,7 +576,8 @@ class Run(AbstractContextManager["Run"]):
             if leads:
                 batches = self._companions.batches(batches)
             for batch in itertools.islice(batches, 1):
-                self._say_decision(stream)
+                for text in self._loaders.decisions(stream):
+                    self.note(text)
                 if leads:
                     console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length, done)
                 batches = itertools.chain((batch,), batches)
@@ -723,26 +658,11 @@ class Run(AbstractContextManager["Run"]):
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
-        known = self._streams.get(id(loader))
-        if known is None:
-            known = self._streams[id(loader)] = (loader, stream_of(loader, self.seed, self.in_memory))
-            there = self._loader_states.pop(0) if self._loader_states else None
-            if there is not None:
-                known[1].load_state_dict(there)
-        return known[1]
+        return self._loaders.stream(loader, self.seed)
 
     def read_instead(self, loader: Any, stream: Stream | None) -> None:
         """Let :meth:`batches` of ``loader`` give those of ``stream`` (see `Stream.over`); ``None`` ends that."""
-        if stream is None:
-            self._instead.pop(id(loader), None)
-        else:
-            self._instead[id(loader)] = stream
-
-    def _say_decision(self, stream: Stream) -> None:
-        for text in (stream.decision, *stream.notes):
-            if text is not None and text not in self._said:
-                self._said.add(text)
-                self.note(f"data: {text}" if text is stream.decision else text)
+        self._loaders.put_instead(loader, stream)
 
     def stop(self, reason: str) -> None:
         """End :meth:`epochs` after the present epoch, with this reason."""
@@ -883,11 +803,7 @@ class Run(AbstractContextManager["Run"]):
             observer("start", None)
         self._settle()
         self._companions.settle()
-        metrics = {
-            n: v
-            for n, v in dict(self.last).items()
-            if self._last_step.get(n) == self.cursor.step or n.startswith("train/")
-        }
+        metrics = self._seen.at(self.cursor.step)
         is_best = self.keep.monitor is not None and metrics.get(self.keep.monitor) == self.best.get(
             self.keep.monitor, 0
         )
@@ -931,14 +847,10 @@ class Run(AbstractContextManager["Run"]):
         return {
             **self._objects.capture(with_gradients=not self._gradients_are_spent()),
             "stopping": None if self.stopping is None else self.stopping.state_dict(),
-            "loaders": [stream.state_dict() for _, stream in self._streams.values()],
+            "loaders": self._loaders.state(),
             "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
             "run": {
-                "last": dict(self.last),
-                "best": dict(self.best),
-                "best_epoch": dict(self.best_epoch),
-                "last_step": dict(self._last_step),
-                "epoch_values": dict(self._epoch_values),
+                **self._seen.state(),
                 "progress": self._progress,
                 "closed": self._closed,
                 "has_looped": self._has_looped,
@@ -977,15 +889,12 @@ class Run(AbstractContextManager["Run"]):
         if self.stopping is not None and saved.get("stopping"):
             self.stopping.load_state_dict(saved["stopping"])
         inner = saved.get("run") or {}
-        for name in ("last", "best", "best_epoch"):
-            getattr(self, name).update(inner.get(name, {}))
-        self._last_step.update(inner.get("last_step", {}))
-        self._epoch_values = dict(inner.get("epoch_values", {}))
+        self._seen.load(inner)
         self._progress.update(inner.get("progress", {}))
         self._closed = int(inner.get("closed", 0))
         self._is_replaying = bool(inner.get("has_looped"))
         self._lengths = dict(inner.get("lengths", {}))
-        self._loader_states = list(saved.get("loaders") or [])
+        self._loaders.load(saved.get("loaders") or [])
         self._stream_states = {k: v for k, v in (saved.get("streams") or {}).items() if v is not None}
         self._stop_reason = inner.get("stop_reason") if origin.is_own else None
         if inner.get("stopped_early"):
@@ -1021,20 +930,16 @@ class Run(AbstractContextManager["Run"]):
 
     def _report(self, notes: list[str], before: RunRecord | None) -> None:
         """Say where the run goes on, what fits and what differs since."""
-        origin, cursor = self._origin, self.cursor
+        origin = self._origin
         lines = list(notes)
         if origin is not None:
-            verb = "resumes" if origin.is_own else "begins"
-            place = (
-                f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}" if cursor.batch else f"epoch {cursor.epoch + 1}"
-            )
-            lines = [f"{verb} from {origin.name} at {place} (step {cursor.step})", *origin.skipped, *notes]
+            lines = resuming.beginning(origin, self.cursor) + notes
             if before is None and origin.is_own:
                 lines.append("its run.json was gone and is made anew")
             if before is not None:
                 lines += resuming.differences(before, self.config, self._versions)
             lines += resuming.machine_differences(origin.meta, self._objects.device())
-            if self._chosen is not None:
+            if chosen_of(self._resume) is not None:
                 lines.append(
                     f"resume={str(self._resume)!r} goes back to this checkpoint at each start: take it out now"
                 )
@@ -1150,7 +1055,7 @@ class Run(AbstractContextManager["Run"]):
         For what comes from a device that is some steps after :meth:`log`; ``step`` and ``epoch`` (counted from 1) are those
         of the call.
         """
-        self._observers.append(observer)
+        self._seen.observers.append(observer)
 
     def _settle(self) -> None:
         """Wait for what devices still compute."""
@@ -1158,17 +1063,9 @@ class Run(AbstractContextManager["Run"]):
             self._note_values(*written)
 
     def _note_values(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        best = self.best
-        with self._noting:  # threads may log at the same time
-            self.last.update(values)
-            self._last_step.update(dict.fromkeys(values, step))
-            self._epoch_values.update(values)
-            for name, value in values.items():
-                if improves(name, value, best.get(name)):
-                    best[name] = value
-                    self.best_epoch[name] = epoch
+        self._seen.take(step, epoch, values)
         self.console.values(values)
-        for observer in self._observers:
+        for observer in self._seen.observers:
             observer(step, epoch, values)
 
     def moment(self, step: int | None = None) -> dict[str, Any]:
@@ -1230,13 +1127,3 @@ def _leave_to_the_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_the_parent)
-
-
-def _is_shown(name: str, values: Mapping[str, float]) -> bool:
-    """Whether a metric stands in a line of the console: not where its mean over the epoch does, or a note has said it."""
-    return f"{name}_epoch" not in values and not name.startswith("freeze/")
-
-
-def _is_new(mirror: Path) -> bool:
-    """Whether nothing was mirrored there yet, though its drive is there."""
-    return mirror.parent.is_dir() and not mirror.exists()
