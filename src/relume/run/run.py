@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import shutil
 import signal
@@ -41,6 +40,7 @@ from relume.run.arguments import as_config, check_epochs, check_notes, check_see
 from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
 from relume.run.delivering import Wanted, delivering
+from relume.run.due import Due, ending_of
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
 from relume.run.loaders import Loaders
@@ -48,6 +48,7 @@ from relume.run.lock import hold
 from relume.run.logged import LoggedMedia
 from relume.run.objects import Objects
 from relume.run.opening import choose_folder, chosen_of, new_record, small_files, stored_record
+from relume.run.passes import Passes
 from relume.run.provenance import CapturedProvenance
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
@@ -65,8 +66,6 @@ from relume.transfer.ledger import Ledger
 from relume.transfer.schedule import FreezeSchedule
 
 SaveObserver = Callable[[str, Checkpoint | None], None]
-_ENDING = ("SIGINT", "SIGTERM", "max_time")
-_MOST_DEFERRED = 64  # batches that a checkpoint waits for the next update
 _KEEPER_SECONDS = 2.0
 
 
@@ -222,22 +221,13 @@ class Run(AbstractContextManager["Run"]):
         self._made_folder = False
         self._opened: set[str] = set()
         self._seconds_before = 0.0
-        self._pass = 0
-        self._leader: int | None = None
-        self._progress: dict[int, int] = {}  # batches handed out, by the number of the call of batches()
-        self._stream_states: dict[int, Any] = {}
-        self._open_streams: dict[int, Stream] = {}
+        self._passes = Passes()
         self._stops_now = False
         self._stopped_early = False
-        self._lengths: dict[int, Any] = {}
         self._mirroring: Mirror | None = None
         self._is_replaying = False  # from the start to the checkpoint's place: what the script does was done before
         self._has_looped = False
-        self._closed = 0  # calls of batches() whose code behind the loop was run too
-        self._deferred = 0
-        self._wanted = False
-        self._requests: list[str] = []
-        self._next_step: float = math.inf
+        self._due = Due(self.every, self.max_seconds)
         self._saved_at: tuple[int, ...] | None = None
         self._loops = 0
 
@@ -307,7 +297,7 @@ class Run(AbstractContextManager["Run"]):
         self._id = record.id
         self.console: Reporter = reporter(quiet=self._quiet, folder=self.folder)
         self._checkpoints = Checkpoints(
-            self.store, self.name, self.keep, self._committed, lambda: self._request("retry")
+            self.store, self.name, self.keep, self._committed, lambda: self._due.ask("retry")
         )
         self._opening.callback(self._checkpoints.close)
         self._documents = self._objects.documents()
@@ -337,13 +327,12 @@ class Run(AbstractContextManager["Run"]):
         self._process = os.getpid()
         _open_runs.add(self)
         self._report(notes, before)
-        self._next_step = self.every.next_step(self.cursor.step)
-        self._last_save = time.monotonic()
+        self._due.begin(self.cursor.step)
         wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
         self._keeper = Keeper(self.folder, self.journal, self._on_time, wait_seconds)
         self._companions.open()
         self._keeper.start()
-        self._signals = Signals(self._request, lambda: self._loops > 0)
+        self._signals = Signals(self._due.ask, lambda: self._loops > 0)
         self._signals.install()
 
     def _open_folder(self) -> RunRecord | None:
@@ -420,12 +409,12 @@ class Run(AbstractContextManager["Run"]):
         try:
             if self._is_replaying:
                 self._end_replay()  # nothing was left to do
-            self._closed = self._pass
+            self._passes.closed = self._passes.count
             if is_good:
                 self.ledger.end()
-            if is_good or (status != "failed" and ("by hand" in self._requests or self._signals.came_outside)):
+            if is_good or (status != "failed" and ("by hand" in self._due.requests or self._signals.came_outside)):
                 self._save("end" if is_good else self.reason)
-                if not self._checkpoints.settle() or "retry" in self._requests:  # once more
+                if not self._checkpoints.settle() or "retry" in self._due.requests:  # once more
                     self._saved_at = None
                     self._save("end" if is_good else self.reason)
             self._checkpoints.close()
@@ -477,14 +466,13 @@ class Run(AbstractContextManager["Run"]):
         self._loops += 1
         try:
             while self.cursor.epoch < count and self._stop_reason is None:
-                if not self._progress:
+                if not self._passes.progress:
                     self._end_replay()
                 yield self.cursor.epoch
                 self._is_replaying = False
                 self.cursor.epoch += 1
                 self.cursor.batch = 0
-                self._pass = self._closed = 0
-                self._progress.clear()
+                self._passes.end_epoch()
                 self._epoch_done()
         finally:
             self._in_epochs = False
@@ -498,7 +486,7 @@ class Run(AbstractContextManager["Run"]):
             self.restore_best()
 
     def _epoch_done(self) -> None:
-        if self._open_streams and "open" not in self._said:
+        if self._passes.are_open and "open" not in self._said:
             self._said.add("open")
             self.note("a loader is read across epochs: after a resume it begins anew, so a resume is not exact")
         self._settle()
@@ -512,7 +500,7 @@ class Run(AbstractContextManager["Run"]):
         self.console.epoch_end(shown(values))
         if self.every.is_due_after(self.cursor.epoch):
             self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
-        if self._wanted or self.cursor.step >= self._next_step:
+        if self._due.is_wanted or self.cursor.step >= self._due.next_step:
             self._pause()
 
     def _look_at_stopping(self, values: Mapping[str, float]) -> None:
@@ -546,31 +534,31 @@ class Run(AbstractContextManager["Run"]):
         """
         self._require_running()
         stream = self._loaders.read(loader, self.seed)
-        epoch = self.cursor.epoch if self._in_epochs else self._pass
-        number, self._pass = self._pass, self._pass + 1
+        number = self._passes.begin()
+        epoch = self.cursor.epoch if self._in_epochs else number
         self._has_looped = True
         return self._batches(stream, epoch, number)
 
     def _batches(self, stream: Stream, epoch: int, number: int) -> Iterator[Any]:
         # Hot path: at most 50 microseconds a batch over the plain DataLoader, memory aside.
-        leads = self._leader is None
-        progress, cursor, console = self._progress, self.cursor, self.console
+        passes, due, steps = self._passes, self._due, self._steps
+        leads = passes.leader is None
+        progress, cursor, console = passes.progress, self.cursor, self.console
         done = progress.get(number, 0)
-        state_there = self._stream_states.pop(number, None)
-        before = self._lengths.pop(number, stream.length) if done else stream.length
+        state_there, before = passes.take_state(number), passes.take_length(number, stream.length)
         if before != stream.length:
             self.note(
                 f"the loader had {before} batches when this epoch began and has {stream.length} now: not the same samples"
             )
         if leads:
-            self._leader, cursor.batch = number, done
-            self._closed = max(self._closed, number)
+            passes.leader, cursor.batch = number, done
+            passes.closed = max(passes.closed, number)
             if not self._in_epochs and number and not self._is_replaying and self.every.is_due_after(number):
                 self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
-            if self._wanted and not self._is_replaying:
+            if due.is_wanted and not self._is_replaying:
                 self._pause()
         self._loops += 1
-        self._open_streams[number] = stream
+        passes.enter(number, stream)
         try:
             batches = stream.epoch(epoch, done, state_there)
             if leads:
@@ -583,7 +571,7 @@ class Run(AbstractContextManager["Run"]):
                 batches = itertools.chain((batch,), batches)
                 self._end_replay()
             length = stream.length if self._in_epochs else None
-            next_batch, freezing = self._steps.next_batch, self._freezing
+            next_batch, freezing = steps.next_batch, self._freezing
             for batch in batches:
                 if leads:
                     if freezing is not None:
@@ -598,19 +586,18 @@ class Run(AbstractContextManager["Run"]):
                 console.batch(samples)
                 if leads:
                     cursor.batch = done
-                    if (self._wanted or cursor.step >= self._next_step) and self._may_pause(done == length):
+                    is_due = due.is_wanted or cursor.step >= due.next_step
+                    if is_due and due.may_pause(done == length, steps.has_just_updated):
                         self._pause()
                 if self._stop_reason is not None and not self._in_epochs:
                     return
             if leads:
-                self._steps.batch_done()
-            if number >= max(self._progress, default=0) and number >= self._closed:
+                steps.batch_done()
+            if passes.is_newest(number):
                 self._end_replay()
         finally:
             self._loops -= 1
-            self._open_streams.pop(number, None)
-            if leads:
-                self._leader = None
+            passes.leave(number, leads)
 
     def add(
         self,
@@ -686,7 +673,7 @@ class Run(AbstractContextManager["Run"]):
         """
         self._require_running()
         if self._has_looped:
-            self._request("by hand")
+            self._due.ask("by hand")
         else:
             self._save("by hand")
 
@@ -720,11 +707,6 @@ class Run(AbstractContextManager["Run"]):
         """
         self._save_observers.append(observer)
 
-    def _request(self, what: str) -> None:
-        """Ask for attention at the next boundary: from signals and other threads."""
-        self._requests.append(what)
-        self._wanted = True
-
     def _on_time(self) -> None:
         """Called by the keeper every now and then."""
         self._companions.look()
@@ -734,47 +716,23 @@ class Run(AbstractContextManager["Run"]):
                 "this loop does not use run.batches(loader): nothing is saved between its steps, and no signal is waited for. "
                 "Use it, or call run.checkpoint() when a step is complete."
             )
-        if self.every.seconds is not None and time.monotonic() - self._last_save >= self.every.seconds:
-            self._request("time")
-        if self.max_seconds is not None and time.perf_counter() - self.started >= self.max_seconds:
-            self._request("max_time")
-
-    def _may_pause(self, is_last: bool) -> bool:
-        """Whether a resume from here would be exact in all loops.
-
-        Behind an update, no gradients are half gathered, and a loop that counts its batches to gather them begins a new
-        group. Behind the last batch, the code that follows the loop belongs to the epoch: the checkpoint waits for it.
-        """
-        if is_last and not any(request in _ENDING for request in self._requests):
-            return False
-        if self._steps.has_just_updated or self._deferred >= _MOST_DEFERRED:
-            self._deferred = 0
-            return True
-        self._deferred += 1
-        return False
+        self._due.look_at_the_clock(self.started)
 
     def _pause(self) -> None:
         """Between two steps: make the checkpoint that is due, and end when that was asked for."""
-        self._wanted = False
-        requests, self._requests = self._requests, []
+        requests = self._due.take()
         self._tell_saved()
-        ending = next((r for r in requests if r in _ENDING), None)
+        ending = ending_of(requests)
         if "retry" in requests:
             self._saved_at = None
-        reason = ending or next((r for r in requests if r in ("SIGUSR1", "by hand", "retry")), None)
-        if self.cursor.step >= self._next_step:
-            self._next_step = self.every.next_step(self.cursor.step)
-            reason = reason or f"{self.every.steps} steps"
-        is_old = time.monotonic() - self._last_save >= (self.every.seconds or 0)
-        if reason is None and "time" in requests and is_old:
-            reason = f"{self.every.seconds:g} s"
+        reason = self._due.reason(requests, self.cursor.step)
         if reason is None:
             return
         self._save(reason)
         if ending is None:
             return
         is_saved = self._checkpoints.settle()
-        if "retry" in self._requests:
+        if "retry" in self._due.requests:
             self._saved_at = None
             self._save(reason)
             is_saved = self._checkpoints.settle()
@@ -820,7 +778,7 @@ class Run(AbstractContextManager["Run"]):
         except CheckpointError as error:  # an object got a state that cannot be stored
             self._checkpoints.failed(error)
             begun = False
-        self._last_save = time.monotonic()
+        self._due.saved()
         if begun:
             self._saved_at = self._position()
 
@@ -848,15 +806,15 @@ class Run(AbstractContextManager["Run"]):
             **self._objects.capture(with_gradients=not self._gradients_are_spent()),
             "stopping": None if self.stopping is None else self.stopping.state_dict(),
             "loaders": self._loaders.state(),
-            "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
+            "streams": self._passes.streams(),
             "run": {
                 **self._seen.state(),
-                "progress": self._progress,
-                "closed": self._closed,
+                "progress": self._passes.progress,
+                "closed": self._passes.closed,
                 "has_looped": self._has_looped,
                 "stop_reason": self._stop_reason,
                 "stopped_early": self._stopped_early,
-                "lengths": {number: stream.length for number, stream in self._open_streams.items()},
+                "lengths": self._passes.lengths(),
                 "epochs_total": self._epochs_total,
                 "seconds": self._seconds_before + time.perf_counter() - self.started,
             },
@@ -869,7 +827,7 @@ class Run(AbstractContextManager["Run"]):
         if self._mirroring is not None:
             self._mirroring.notify()
         if self._save_observers:
-            self._wanted = True
+            self._due.is_wanted = True
 
     def _tell_saved(self) -> None:
         while self._checkpoints.done:
@@ -890,12 +848,9 @@ class Run(AbstractContextManager["Run"]):
             self.stopping.load_state_dict(saved["stopping"])
         inner = saved.get("run") or {}
         self._seen.load(inner)
-        self._progress.update(inner.get("progress", {}))
-        self._closed = int(inner.get("closed", 0))
+        self._passes.load(inner, saved.get("streams") or {})
         self._is_replaying = bool(inner.get("has_looped"))
-        self._lengths = dict(inner.get("lengths", {}))
         self._loaders.load(saved.get("loaders") or [])
-        self._stream_states = {k: v for k, v in (saved.get("streams") or {}).items() if v is not None}
         self._stop_reason = inner.get("stop_reason") if origin.is_own else None
         if inner.get("stopped_early"):
             self._stop_reason = self.stopping.reason if self.stopping is not None else None
