@@ -55,7 +55,7 @@ class CapturedProvenance(Companion):
 
     def look(self, run: Run) -> None:
         if self._capture is not None:
-            self._capture.look_at([loader for loader, _ in list(run._streams.values())])
+            self._capture.look_at(run._loaders.met)
 
     def close(self, run: Run) -> None:
         self.settle(run)

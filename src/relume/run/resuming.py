@@ -13,6 +13,7 @@ import torch
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import CheckpointError, ConfigurationError
 from relume.monitor.record import RunRecord
+from relume.run.cursor import Cursor
 from relume.saved import find_checkpoint
 
 _CLASSIC = (".pt", ".pth", ".bin", ".ckpt", ".tar")
@@ -102,6 +103,21 @@ def _origin(store: Store, checkpoint: Checkpoint, state: Any, skipped: list[str]
             "Load it with relume.Store(root).load(...)."
         )
     return Origin(state, meta, f"{checkpoint.folder.partition('/')[0]}@{checkpoint.name}", skipped or [])
+
+
+def resumed_from(origin: Origin | None) -> dict[str, Any] | None:
+    """For the head of a journal's segment: where in the journal the run goes on; None where it begins."""
+    if origin is None or not origin.is_own:
+        return None
+    place = {name: origin.cursor[name] for name in ("step", "epoch")}
+    return {**origin.meta["journal"], "checkpoint": origin.name, **place}
+
+
+def beginning(origin: Origin, cursor: Cursor) -> list[str]:
+    """From which checkpoint and where a run goes on, in words, and which newer ones were passed over."""
+    verb = "resumes" if origin.is_own else "begins"
+    place = f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}" if cursor.batch else f"epoch {cursor.epoch + 1}"
+    return [f"{verb} from {origin.name} at {place} (step {cursor.step})", *origin.skipped]
 
 
 def differences(record: RunRecord, config: Mapping[str, Any], versions: Mapping[str, str]) -> list[str]:

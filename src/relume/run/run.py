@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
-import secrets
 import shutil
 import signal
-import sys
-import threading
 import time
 import warnings
 import weakref
@@ -22,45 +18,44 @@ from typing import Any, Literal
 import torch
 
 from relume import tree
-from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode, mirrored_run_id, restore_from_mirror
-from relume.data import Stream, stream_of
-from relume.direction import improves
+from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode
+from relume.data import Stream
 from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
 from relume.monitor import (
     Journal,
-    Process,
     Reporter,
     RunRecord,
-    Summary,
     fold,
-    jsonable,
-    make_run_folder,
     reporter,
 )
-from relume.monitor.journal import next_segment, segments
+from relume.monitor.journal import next_segment
 from relume.monitor.kinds import Media, Predictions
 from relume.monitor.launch import redirected
-from relume.monitor.record import check_name, is_run, was_begun
+from relume.monitor.record import check_name
 from relume.monitor.stored import StoredRun
 from relume.monitor.values import split
-from relume.provenance.keeping import kept_files
 from relume.provenance.secrets import process_redactor
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_notes, check_seed, check_step, check_tags, versions
 from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
 from relume.run.delivering import Wanted, delivering
+from relume.run.due import Due, ending_of
 from relume.run.every import Every, read_duration
 from relume.run.keeper import Keeper
+from relume.run.loaders import Loaders
 from relume.run.lock import hold
 from relume.run.logged import LoggedMedia
 from relume.run.objects import Objects
+from relume.run.opening import choose_folder, chosen_of, new_record, small_files, stored_record
+from relume.run.passes import Passes
 from relume.run.provenance import CapturedProvenance
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
 from relume.run.schedulechecks import check_schedule
 from relume.run.scheduled import NAME as FREEZE
 from relume.run.scheduled import Change, ScheduledFreezing, left_behind
+from relume.run.seen import Observer, Seen, shown
 from relume.run.signals import TRY_AGAIN, RunEnded, Signals
 from relume.run.stopping import EarlyStopping
 from relume.run.system import watchers
@@ -70,10 +65,7 @@ from relume.transfer.findings import Problem
 from relume.transfer.ledger import Ledger
 from relume.transfer.schedule import FreezeSchedule
 
-Observer = Callable[[int, int, Mapping[str, float]], None]
 SaveObserver = Callable[[str, Checkpoint | None], None]
-_ENDING = ("SIGINT", "SIGTERM", "max_time")
-_MOST_DEFERRED = 64  # batches that a checkpoint waits for the next update
 _KEEPER_SECONDS = 2.0
 
 
@@ -196,10 +188,8 @@ class Run(AbstractContextManager["Run"]):
         self.max_seconds = read_duration(max_time)
         self.in_memory = in_memory
         self.cursor = Cursor()
-        self.last: dict[str, float] = {}
-        self.best: dict[str, float] = {}
-        self.best_epoch: dict[str, int] = {}
-        self._last_step: dict[str, int] = {}
+        self._seen = Seen()
+        self.last, self.best, self.best_epoch = self._seen.last, self._seen.best, self._seen.best_epoch
         self.status: Literal["new", "running", "forked", "finished", "interrupted", "failed"] = "new"
         self.reason = ""
         self.folder = self.root / self.name
@@ -207,19 +197,15 @@ class Run(AbstractContextManager["Run"]):
         self._stop_reason: str | None = None
         self._epochs_total = 0
         self._in_epochs = False
-        self._epoch_values: dict[str, float] = {}
-        self._streams: dict[int, tuple[Any, Stream]] = {}
-        self._instead: dict[int, Stream] = {}  # features in the place of samples, by the loader's id
+        self._loaders = Loaders(in_memory)
         self._said: set[str] = set()
         self.norm_before_clipping: torch.Tensor | None = None
-        self._observers: list[Observer] = []
         self._save_observers: list[SaveObserver] = []
         self._resume = None if wanted and resume is False else resume
         self._from_checkpoint = from_checkpoint
         self._trackers = trackers
         self._watchers = watchers(watch)
         self._media = LoggedMedia()
-        self._noting = threading.Lock()
         self._companions = Companions(self._accompanied(), self)
         self._init_saving()
 
@@ -235,23 +221,13 @@ class Run(AbstractContextManager["Run"]):
         self._made_folder = False
         self._opened: set[str] = set()
         self._seconds_before = 0.0
-        self._pass = 0
-        self._leader: int | None = None
-        self._progress: dict[int, int] = {}  # batches handed out, by the number of the call of batches()
-        self._stream_states: dict[int, Any] = {}
-        self._open_streams: dict[int, Stream] = {}
-        self._loader_states: list[Any] = []
+        self._passes = Passes()
         self._stops_now = False
         self._stopped_early = False
-        self._lengths: dict[int, Any] = {}
         self._mirroring: Mirror | None = None
         self._is_replaying = False  # from the start to the checkpoint's place: what the script does was done before
         self._has_looped = False
-        self._closed = 0  # calls of batches() whose code behind the loop was run too
-        self._deferred = 0
-        self._wanted = False
-        self._requests: list[str] = []
-        self._next_step: float = math.inf
+        self._due = Due(self.every, self.max_seconds)
         self._saved_at: tuple[int, ...] | None = None
         self._loops = 0
 
@@ -312,7 +288,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _open(self) -> None:
         before = self._open_folder()
-        self._origin = self._find_origin(before)
+        self._origin = self._find_origin()
         self._adopt(before)
         if self._seeds_process:
             seed_everything(self.seed)
@@ -321,7 +297,7 @@ class Run(AbstractContextManager["Run"]):
         self._id = record.id
         self.console: Reporter = reporter(quiet=self._quiet, folder=self.folder)
         self._checkpoints = Checkpoints(
-            self.store, self.name, self.keep, self._committed, lambda: self._request("retry")
+            self.store, self.name, self.keep, self._committed, lambda: self._due.ask("retry")
         )
         self._opening.callback(self._checkpoints.close)
         self._documents = self._objects.documents()
@@ -333,10 +309,11 @@ class Run(AbstractContextManager["Run"]):
         self._check_storable()
         if self.mirror is not None:
             folder = f"{self.name}/checkpoints"
-            self._mirroring = Mirror(self.store, self.mirror, folder, extra=self._small_files)
+            extra = lambda: small_files(self.root, self.folder, self.name)  # noqa: E731
+            self._mirroring = Mirror(self.store, self.mirror, folder, extra=extra)
             self._opening.callback(self._mirroring.close)
         segment = next_segment(self.folder)
-        header = {"run": self.name, "id": record.id, "segment": segment, "resumed": self._resumed_from()}
+        header = {"run": self.name, "id": record.id, "segment": segment, "resumed": resuming.resumed_from(self._origin)}
         try:
             record.save(self.folder)
             (self.folder / "journal").mkdir(exist_ok=True)
@@ -350,13 +327,12 @@ class Run(AbstractContextManager["Run"]):
         self._process = os.getpid()
         _open_runs.add(self)
         self._report(notes, before)
-        self._next_step = self.every.next_step(self.cursor.step)
-        self._last_save = time.monotonic()
+        self._due.begin(self.cursor.step)
         wait_seconds = min(_KEEPER_SECONDS, *(s / 2 for s in (self.every.seconds, self.max_seconds) if s), 60.0)
         self._keeper = Keeper(self.folder, self.journal, self._on_time, wait_seconds)
         self._companions.open()
         self._keeper.start()
-        self._signals = Signals(self._request, lambda: self._loops > 0)
+        self._signals = Signals(self._due.ask, lambda: self._loops > 0)
         self._signals.install()
 
     def _open_folder(self) -> RunRecord | None:
@@ -364,42 +340,17 @@ class Run(AbstractContextManager["Run"]):
         self.store = Store(self.root)
         if self._resume is None and not self._objects and not self.store.list(f"{self.name}/checkpoints"):
             self._resume = False  # there is nothing to restore: a second execution is another run
-        if self.mirror is not None and self._resume is not False and not _is_new(Path(self.mirror)):
-            restore_from_mirror(self.mirror, self.store, f"{self.name}/checkpoints", older=False)
-        is_there = is_run(self.root / self.name) or was_begun(self.root / self.name)
-        if self._resume is False or not is_there:
-            if self._chosen is not None:
-                raise ConfigurationError(f"resume={self._resume!r}: there is no run {self.name!r} in {self.root} yet.")
-            self.folder = make_run_folder(self.root, self.name, is_free=self._is_free_on_the_mirror)
-            self.name = self.folder.name
-            self._made_folder = True
-            self._opening.enter_context(hold(self.folder, None))
-            return None
-        self.folder = self.root / self.name
-        record = self._stored_record()
+        self.folder, self._made_folder = choose_folder(self.store, self.root, self.name, self._resume, self.mirror)
+        self.name = self.folder.name
+        record = None if self._made_folder else stored_record(self.folder)
         self._opening.enter_context(hold(self.folder, record.process if record else None))
-        return self._stored_record()  # what the one before wrote last
+        return None if self._made_folder else stored_record(self.folder)  # what the one before wrote last
 
-    def _stored_record(self) -> RunRecord | None:
-        return RunRecord.load(self.folder) if is_run(self.folder) else None
-
-    def _is_free_on_the_mirror(self, name: str) -> bool:
-        return self.mirror is None or mirrored_run_id(self.mirror, f"{name}/checkpoints") is None
-
-    def _small_files(self) -> list[Path]:
-        """What of the run is mirrored besides its checkpoints, below the root."""
-        parts = (*segments(self.folder), *kept_files(self.folder))
-        return [Path(self.name, "run.json"), *(path.relative_to(self.root) for path in parts)]
-
-    @property
-    def _chosen(self) -> str | int | Path | None:
-        """The checkpoint that ``resume=`` names, by its number perhaps: 1 is no True."""
-        return None if isinstance(self._resume, bool) else self._resume
-
-    def _find_origin(self, before: RunRecord | None) -> Origin | None:
+    def _find_origin(self) -> Origin | None:
         if not self._made_folder:
-            if self._chosen is not None:
-                return resuming.chosen(self.store, self.name, self._chosen)
+            chosen = chosen_of(self._resume)
+            if chosen is not None:
+                return resuming.chosen(self.store, self.name, chosen)
             own = resuming.newest(self.store, self.name)
             if own is not None:
                 return own
@@ -417,41 +368,20 @@ class Run(AbstractContextManager["Run"]):
             self.seed = int(origin.meta["seed"])
 
     def _record(self, before: RunRecord | None) -> RunRecord:
-        lineage = before.lineage if before is not None else None
-        if self._origin is not None and not self._origin.is_own:
-            meta = self._origin.meta
-            lineage = {"checkpoint": self._origin.name, "run": meta.get("run"), "run_id": meta.get("run_id")}
         if before is not None:
             self.tags = tuple(dict.fromkeys((*before.tags, *self.tags)))
             self.notes = before.notes if self.notes is None else self.notes
-        redactor = process_redactor()
-        return RunRecord(
+        return new_record(
+            before,
+            self._origin,
             name=self.name,
             asked_name=self.asked_name,
-            id=before.id if before is not None else self._lost_id() or secrets.token_hex(8),
-            created=before.created if before is not None else time.time(),
             seed=self.seed,
             config=self.config,
-            argv=redactor.arguments(jsonable(sys.argv)),
-            command=redactor.arguments(jsonable(list(getattr(sys, "orig_argv", [])))),
-            directory=str(Path.cwd()),
-            executable=sys.executable,
             versions=self._versions,
-            process=Process.current(),
-            lineage=lineage,
-            tags=list(self.tags),
-            notes=self.notes or "",
+            tags=self.tags,
+            notes=self.notes,
         )
-
-    def _lost_id(self) -> str | None:
-        """The run's id, where only its checkpoints have kept it."""
-        return self._origin.meta.get("run_id") if self._origin is not None and self._origin.is_own else None
-
-    def _resumed_from(self) -> dict[str, Any] | None:
-        if self._origin is None or not self._origin.is_own:
-            return None
-        place = {name: self._origin.cursor[name] for name in ("step", "epoch")}
-        return {**self._origin.meta["journal"], "checkpoint": self._origin.name, **place}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -474,17 +404,17 @@ class Run(AbstractContextManager["Run"]):
             assert kind is not None
             reason = f"{kind.__name__}: {error}".splitlines()[0][:500]
             status, self.reason = "failed", process_redactor().text(reason)
-        self._observers = []  # what they could say comes too late
+        self._seen.observers = []  # what they could say comes too late
         self._settle()
         try:
             if self._is_replaying:
                 self._end_replay()  # nothing was left to do
-            self._closed = self._pass
+            self._passes.closed = self._passes.count
             if is_good:
                 self.ledger.end()
-            if is_good or (status != "failed" and ("by hand" in self._requests or self._signals.came_outside)):
+            if is_good or (status != "failed" and ("by hand" in self._due.requests or self._signals.came_outside)):
                 self._save("end" if is_good else self.reason)
-                if not self._checkpoints.settle() or "retry" in self._requests:  # once more
+                if not self._checkpoints.settle() or "retry" in self._due.requests:  # once more
                     self._saved_at = None
                     self._save("end" if is_good else self.reason)
             self._checkpoints.close()
@@ -505,8 +435,7 @@ class Run(AbstractContextManager["Run"]):
         self.journal.close()
         self._steps.close()
         self.ledger.close()
-        for _, stream in self._streams.values():
-            stream.close()
+        self._loaders.close()
         self._keeper.stop()
         self._companions.ended()
         try:
@@ -514,16 +443,11 @@ class Run(AbstractContextManager["Run"]):
         except Exception:  # an index can be made again
             pass
         self._opening.close()
-        self.console.finish(self._summary(seconds))
+        self.console.finish(self._seen.summary(status, self.reason, seconds, str(self.folder)))
 
     def _place(self) -> dict[str, Any]:
         cursor = self.cursor
         return {"step": cursor.step, "epoch": cursor.epoch, "samples": cursor.samples, "time": round(time.time(), 4)}
-
-    def _summary(self, seconds: float) -> Summary:
-        names = [n for n in list(self.last) if _is_shown(n, self.last)]
-        rows = [(n, self.last[n], self.best.get(n, math.nan), self.best_epoch.get(n, 0)) for n in names]
-        return Summary(self.status, self.reason, seconds, str(self.folder), rows)
 
     # ------------------------------------------------------------------------------------------------------- the loop
 
@@ -542,14 +466,13 @@ class Run(AbstractContextManager["Run"]):
         self._loops += 1
         try:
             while self.cursor.epoch < count and self._stop_reason is None:
-                if not self._progress:
+                if not self._passes.progress:
                     self._end_replay()
                 yield self.cursor.epoch
                 self._is_replaying = False
                 self.cursor.epoch += 1
                 self.cursor.batch = 0
-                self._pass = self._closed = 0
-                self._progress.clear()
+                self._passes.end_epoch()
                 self._epoch_done()
         finally:
             self._in_epochs = False
@@ -563,21 +486,21 @@ class Run(AbstractContextManager["Run"]):
             self.restore_best()
 
     def _epoch_done(self) -> None:
-        if self._open_streams and "open" not in self._said:
+        if self._passes.are_open and "open" not in self._said:
             self._said.add("open")
             self.note("a loader is read across epochs: after a resume it begins anew, so a resume is not exact")
         self._settle()
         self.ledger.epoch_done()
         self._companions.epoch_done()
-        values, self._epoch_values = self._epoch_values, {}
+        values = self._seen.end_epoch()
         self._look_at_stopping(values)
         if self._freezing is not None:
             self._freezing.epoch_done(values, self.last)
         self.journal.write({"event": "epoch_end", **self._place()})
-        self.console.epoch_end({n: v for n, v in values.items() if _is_shown(n, values)})
+        self.console.epoch_end(shown(values))
         if self.every.is_due_after(self.cursor.epoch):
             self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
-        if self._wanted or self.cursor.step >= self._next_step:
+        if self._due.is_wanted or self.cursor.step >= self._due.next_step:
             self._pause()
 
     def _look_at_stopping(self, values: Mapping[str, float]) -> None:
@@ -610,45 +533,45 @@ class Run(AbstractContextManager["Run"]):
             EmptyLoaderError: the loader yields no batch.
         """
         self._require_running()
-        stream = self.stream(loader)
-        stream = self._instead.get(id(loader), stream)
-        epoch = self.cursor.epoch if self._in_epochs else self._pass
-        number, self._pass = self._pass, self._pass + 1
+        stream = self._loaders.read(loader, self.seed)
+        number = self._passes.begin()
+        epoch = self.cursor.epoch if self._in_epochs else number
         self._has_looped = True
         return self._batches(stream, epoch, number)
 
     def _batches(self, stream: Stream, epoch: int, number: int) -> Iterator[Any]:
         # Hot path: at most 50 microseconds a batch over the plain DataLoader, memory aside.
-        leads = self._leader is None
-        progress, cursor, console = self._progress, self.cursor, self.console
+        passes, due, steps = self._passes, self._due, self._steps
+        leads = passes.leader is None
+        progress, cursor, console = passes.progress, self.cursor, self.console
         done = progress.get(number, 0)
-        state_there = self._stream_states.pop(number, None)
-        before = self._lengths.pop(number, stream.length) if done else stream.length
+        state_there, before = passes.take_state(number), passes.take_length(number, stream.length)
         if before != stream.length:
             self.note(
                 f"the loader had {before} batches when this epoch began and has {stream.length} now: not the same samples"
             )
         if leads:
-            self._leader, cursor.batch = number, done
-            self._closed = max(self._closed, number)
+            passes.leader, cursor.batch = number, done
+            passes.closed = max(passes.closed, number)
             if not self._in_epochs and number and not self._is_replaying and self.every.is_due_after(number):
                 self._save(f"{self.every.epochs} {'epoch' if self.every.epochs == 1 else 'epochs'}")
-            if self._wanted and not self._is_replaying:
+            if due.is_wanted and not self._is_replaying:
                 self._pause()
         self._loops += 1
-        self._open_streams[number] = stream
+        passes.enter(number, stream)
         try:
             batches = stream.epoch(epoch, done, state_there)
             if leads:
                 batches = self._companions.batches(batches)
             for batch in itertools.islice(batches, 1):
-                self._say_decision(stream)
+                for text in self._loaders.decisions(stream):
+                    self.note(text)
                 if leads:
                     console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length, done)
                 batches = itertools.chain((batch,), batches)
                 self._end_replay()
             length = stream.length if self._in_epochs else None
-            next_batch, freezing = self._steps.next_batch, self._freezing
+            next_batch, freezing = steps.next_batch, self._freezing
             for batch in batches:
                 if leads:
                     if freezing is not None:
@@ -663,19 +586,18 @@ class Run(AbstractContextManager["Run"]):
                 console.batch(samples)
                 if leads:
                     cursor.batch = done
-                    if (self._wanted or cursor.step >= self._next_step) and self._may_pause(done == length):
+                    is_due = due.is_wanted or cursor.step >= due.next_step
+                    if is_due and due.may_pause(done == length, steps.has_just_updated):
                         self._pause()
                 if self._stop_reason is not None and not self._in_epochs:
                     return
             if leads:
-                self._steps.batch_done()
-            if number >= max(self._progress, default=0) and number >= self._closed:
+                steps.batch_done()
+            if passes.is_newest(number):
                 self._end_replay()
         finally:
             self._loops -= 1
-            self._open_streams.pop(number, None)
-            if leads:
-                self._leader = None
+            passes.leave(number, leads)
 
     def add(
         self,
@@ -723,26 +645,11 @@ class Run(AbstractContextManager["Run"]):
 
     def stream(self, loader: Any) -> Stream:
         """The exact, seekable form of a loader under this run's seed; made once a loader."""
-        known = self._streams.get(id(loader))
-        if known is None:
-            known = self._streams[id(loader)] = (loader, stream_of(loader, self.seed, self.in_memory))
-            there = self._loader_states.pop(0) if self._loader_states else None
-            if there is not None:
-                known[1].load_state_dict(there)
-        return known[1]
+        return self._loaders.stream(loader, self.seed)
 
     def read_instead(self, loader: Any, stream: Stream | None) -> None:
         """Let :meth:`batches` of ``loader`` give those of ``stream`` (see `Stream.over`); ``None`` ends that."""
-        if stream is None:
-            self._instead.pop(id(loader), None)
-        else:
-            self._instead[id(loader)] = stream
-
-    def _say_decision(self, stream: Stream) -> None:
-        for text in (stream.decision, *stream.notes):
-            if text is not None and text not in self._said:
-                self._said.add(text)
-                self.note(f"data: {text}" if text is stream.decision else text)
+        self._loaders.put_instead(loader, stream)
 
     def stop(self, reason: str) -> None:
         """End :meth:`epochs` after the present epoch, with this reason."""
@@ -766,7 +673,7 @@ class Run(AbstractContextManager["Run"]):
         """
         self._require_running()
         if self._has_looped:
-            self._request("by hand")
+            self._due.ask("by hand")
         else:
             self._save("by hand")
 
@@ -800,11 +707,6 @@ class Run(AbstractContextManager["Run"]):
         """
         self._save_observers.append(observer)
 
-    def _request(self, what: str) -> None:
-        """Ask for attention at the next boundary: from signals and other threads."""
-        self._requests.append(what)
-        self._wanted = True
-
     def _on_time(self) -> None:
         """Called by the keeper every now and then."""
         self._companions.look()
@@ -814,47 +716,23 @@ class Run(AbstractContextManager["Run"]):
                 "this loop does not use run.batches(loader): nothing is saved between its steps, and no signal is waited for. "
                 "Use it, or call run.checkpoint() when a step is complete."
             )
-        if self.every.seconds is not None and time.monotonic() - self._last_save >= self.every.seconds:
-            self._request("time")
-        if self.max_seconds is not None and time.perf_counter() - self.started >= self.max_seconds:
-            self._request("max_time")
-
-    def _may_pause(self, is_last: bool) -> bool:
-        """Whether a resume from here would be exact in all loops.
-
-        Behind an update, no gradients are half gathered, and a loop that counts its batches to gather them begins a new
-        group. Behind the last batch, the code that follows the loop belongs to the epoch: the checkpoint waits for it.
-        """
-        if is_last and not any(request in _ENDING for request in self._requests):
-            return False
-        if self._steps.has_just_updated or self._deferred >= _MOST_DEFERRED:
-            self._deferred = 0
-            return True
-        self._deferred += 1
-        return False
+        self._due.look_at_the_clock(self.started)
 
     def _pause(self) -> None:
         """Between two steps: make the checkpoint that is due, and end when that was asked for."""
-        self._wanted = False
-        requests, self._requests = self._requests, []
+        requests = self._due.take()
         self._tell_saved()
-        ending = next((r for r in requests if r in _ENDING), None)
+        ending = ending_of(requests)
         if "retry" in requests:
             self._saved_at = None
-        reason = ending or next((r for r in requests if r in ("SIGUSR1", "by hand", "retry")), None)
-        if self.cursor.step >= self._next_step:
-            self._next_step = self.every.next_step(self.cursor.step)
-            reason = reason or f"{self.every.steps} steps"
-        is_old = time.monotonic() - self._last_save >= (self.every.seconds or 0)
-        if reason is None and "time" in requests and is_old:
-            reason = f"{self.every.seconds:g} s"
+        reason = self._due.reason(requests, self.cursor.step)
         if reason is None:
             return
         self._save(reason)
         if ending is None:
             return
         is_saved = self._checkpoints.settle()
-        if "retry" in self._requests:
+        if "retry" in self._due.requests:
             self._saved_at = None
             self._save(reason)
             is_saved = self._checkpoints.settle()
@@ -883,11 +761,7 @@ class Run(AbstractContextManager["Run"]):
             observer("start", None)
         self._settle()
         self._companions.settle()
-        metrics = {
-            n: v
-            for n, v in dict(self.last).items()
-            if self._last_step.get(n) == self.cursor.step or n.startswith("train/")
-        }
+        metrics = self._seen.at(self.cursor.step)
         is_best = self.keep.monitor is not None and metrics.get(self.keep.monitor) == self.best.get(
             self.keep.monitor, 0
         )
@@ -904,7 +778,7 @@ class Run(AbstractContextManager["Run"]):
         except CheckpointError as error:  # an object got a state that cannot be stored
             self._checkpoints.failed(error)
             begun = False
-        self._last_save = time.monotonic()
+        self._due.saved()
         if begun:
             self._saved_at = self._position()
 
@@ -931,20 +805,16 @@ class Run(AbstractContextManager["Run"]):
         return {
             **self._objects.capture(with_gradients=not self._gradients_are_spent()),
             "stopping": None if self.stopping is None else self.stopping.state_dict(),
-            "loaders": [stream.state_dict() for _, stream in self._streams.values()],
-            "streams": {number: stream.state_dict() for number, stream in self._open_streams.items()},
+            "loaders": self._loaders.state(),
+            "streams": self._passes.streams(),
             "run": {
-                "last": dict(self.last),
-                "best": dict(self.best),
-                "best_epoch": dict(self.best_epoch),
-                "last_step": dict(self._last_step),
-                "epoch_values": dict(self._epoch_values),
-                "progress": self._progress,
-                "closed": self._closed,
+                **self._seen.state(),
+                "progress": self._passes.progress,
+                "closed": self._passes.closed,
                 "has_looped": self._has_looped,
                 "stop_reason": self._stop_reason,
                 "stopped_early": self._stopped_early,
-                "lengths": {number: stream.length for number, stream in self._open_streams.items()},
+                "lengths": self._passes.lengths(),
                 "epochs_total": self._epochs_total,
                 "seconds": self._seconds_before + time.perf_counter() - self.started,
             },
@@ -957,7 +827,7 @@ class Run(AbstractContextManager["Run"]):
         if self._mirroring is not None:
             self._mirroring.notify()
         if self._save_observers:
-            self._wanted = True
+            self._due.is_wanted = True
 
     def _tell_saved(self) -> None:
         while self._checkpoints.done:
@@ -977,16 +847,10 @@ class Run(AbstractContextManager["Run"]):
         if self.stopping is not None and saved.get("stopping"):
             self.stopping.load_state_dict(saved["stopping"])
         inner = saved.get("run") or {}
-        for name in ("last", "best", "best_epoch"):
-            getattr(self, name).update(inner.get(name, {}))
-        self._last_step.update(inner.get("last_step", {}))
-        self._epoch_values = dict(inner.get("epoch_values", {}))
-        self._progress.update(inner.get("progress", {}))
-        self._closed = int(inner.get("closed", 0))
+        self._seen.load(inner)
+        self._passes.load(inner, saved.get("streams") or {})
         self._is_replaying = bool(inner.get("has_looped"))
-        self._lengths = dict(inner.get("lengths", {}))
-        self._loader_states = list(saved.get("loaders") or [])
-        self._stream_states = {k: v for k, v in (saved.get("streams") or {}).items() if v is not None}
+        self._loaders.load(saved.get("loaders") or [])
         self._stop_reason = inner.get("stop_reason") if origin.is_own else None
         if inner.get("stopped_early"):
             self._stop_reason = self.stopping.reason if self.stopping is not None else None
@@ -1021,20 +885,16 @@ class Run(AbstractContextManager["Run"]):
 
     def _report(self, notes: list[str], before: RunRecord | None) -> None:
         """Say where the run goes on, what fits and what differs since."""
-        origin, cursor = self._origin, self.cursor
+        origin = self._origin
         lines = list(notes)
         if origin is not None:
-            verb = "resumes" if origin.is_own else "begins"
-            place = (
-                f"epoch {cursor.epoch + 1}, batch {cursor.batch + 1}" if cursor.batch else f"epoch {cursor.epoch + 1}"
-            )
-            lines = [f"{verb} from {origin.name} at {place} (step {cursor.step})", *origin.skipped, *notes]
+            lines = resuming.beginning(origin, self.cursor) + notes
             if before is None and origin.is_own:
                 lines.append("its run.json was gone and is made anew")
             if before is not None:
                 lines += resuming.differences(before, self.config, self._versions)
             lines += resuming.machine_differences(origin.meta, self._objects.device())
-            if self._chosen is not None:
+            if chosen_of(self._resume) is not None:
                 lines.append(
                     f"resume={str(self._resume)!r} goes back to this checkpoint at each start: take it out now"
                 )
@@ -1150,7 +1010,7 @@ class Run(AbstractContextManager["Run"]):
         For what comes from a device that is some steps after :meth:`log`; ``step`` and ``epoch`` (counted from 1) are those
         of the call.
         """
-        self._observers.append(observer)
+        self._seen.observers.append(observer)
 
     def _settle(self) -> None:
         """Wait for what devices still compute."""
@@ -1158,17 +1018,9 @@ class Run(AbstractContextManager["Run"]):
             self._note_values(*written)
 
     def _note_values(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        best = self.best
-        with self._noting:  # threads may log at the same time
-            self.last.update(values)
-            self._last_step.update(dict.fromkeys(values, step))
-            self._epoch_values.update(values)
-            for name, value in values.items():
-                if improves(name, value, best.get(name)):
-                    best[name] = value
-                    self.best_epoch[name] = epoch
+        self._seen.take(step, epoch, values)
         self.console.values(values)
-        for observer in self._observers:
+        for observer in self._seen.observers:
             observer(step, epoch, values)
 
     def moment(self, step: int | None = None) -> dict[str, Any]:
@@ -1230,13 +1082,3 @@ def _leave_to_the_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_the_parent)
-
-
-def _is_shown(name: str, values: Mapping[str, float]) -> bool:
-    """Whether a metric stands in a line of the console: not where its mean over the epoch does, or a note has said it."""
-    return f"{name}_epoch" not in values and not name.startswith("freeze/")
-
-
-def _is_new(mirror: Path) -> bool:
-    """Whether nothing was mirrored there yet, though its drive is there."""
-    return mirror.parent.is_dir() and not mirror.exists()

@@ -20,6 +20,7 @@ from relume.errors import ConfigurationError, RelumeError
 from relume.generators import isolated
 from relume.monitor import RunRecord
 from relume.run import as_config
+from relume.run.options import NAMES
 from relume.seeds import derive
 from relume.train.cached import CacheFeatures
 from relume.train.metrics import Metrics
@@ -72,7 +73,8 @@ def fit_heads(
         place: ``"classifier"`` puts heads in the place of the backbone's classifier, ``"behind"`` behind the whole of it;
             by default where a head fits.
         on: called with a head's name and its whole model when its training is over.
-        settings: further arguments of :class:`relume.Trainer`.
+        settings: further arguments of :class:`relume.Trainer`, and those of :class:`relume.Run` that ``Trainer.fit`` takes,
+            for all heads alike; a head's own ``"config"`` is put over the common one.
 
     Called again, what is finished is not trained again, and what was stopped goes on.
 
@@ -93,6 +95,8 @@ def fit_heads(
     if not isinstance(heads, Mapping) or not heads:
         raise ConfigurationError("heads must be a mapping of names to heads, with at least one.")
     read = {name: _read(name, spec, optimizer) for name, spec in heads.items()}
+    options, settings = _split(settings)
+    common = as_config(options.pop("config", None))
     if place not in ("auto", "classifier", "behind"):
         raise ConfigurationError(f"place={place!r}: it is 'auto', 'classifier' or 'behind'.")
     example = next(stream_of(train_loader, seed).epoch(0)) if place == "auto" else None
@@ -119,8 +123,9 @@ def fit_heads(
                 epochs=epochs,
                 run=name,
                 root=root,
-                config=as_config(config) | {_BACKBONE: below},
+                config=common | as_config(config) | {_BACKBONE: below},
                 every=every,
+                **options,
             )
             if on is not None:
                 on(name, model)
@@ -204,6 +209,16 @@ def sharing(model: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(buffer): buffer for buffer in model.buffers()}
     memo |= {id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, memo)
+
+
+def _split(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What belongs to the runs, and what to the Trainers."""
+    if settings.get("freeze") is not None:
+        raise ConfigurationError(
+            "fit_heads keeps the backbone frozen, which all heads share: freeze= cannot change that."
+        )
+    options = {name: value for name, value in settings.items() if name in NAMES}
+    return options, {name: value for name, value in settings.items() if name not in NAMES}
 
 
 def _read(name: str, spec: Any, optimizer: MakeOptimizer | None) -> tuple[int | nn.Module, MakeOptimizer, Any]:

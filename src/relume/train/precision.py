@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -67,3 +68,12 @@ def pick_device(device: str | torch.device | None) -> torch.device:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigurationError(f"device {str(device)!r} cannot be used: {first_line}") from None
     return chosen
+
+
+def move_state(optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
+    """Bring state that an optimizer already has to the device of its parameters."""
+    for optimizer in optimizers:
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                if isinstance(value, torch.Tensor) and value.dim() and value.device != parameter.device:
+                    state[name] = value.to(parameter.device)

@@ -7,27 +7,26 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import nn
 
 from relume import tree
-from relume.checkpoint import Checkpoint, Keep
-from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity, target_problem
-from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError, TargetError
-from relume.run import EarlyStopping, Run, as_config, as_named, check_epochs
-from relume.run.companions import Companion
-from relume.run.delivering import Wanted
+from relume.checkpoint import Checkpoint
+from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity
+from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError
+from relume.run import Run, as_config, as_named, check_epochs
+from relume.run.options import RunOptions, check_names, given
 from relume.run.schedulechecks import check_schedule
 from relume.train.cached import CachedFeatures, CacheFeatures
 from relume.train.cached import check as check_cache
 from relume.train.callbacks import Callback, Moments
-from relume.train.checks import check_kinds, check_optimizers
+from relume.train.checks import check_kinds, check_loss, check_optimizers, not_finite, understood
 from relume.train.evaluation import evaluate, predict
-from relume.train.metrics import Mean, Metrics
-from relume.train.precision import Precision, pick_device
+from relume.train.metrics import Metrics
+from relume.train.precision import Precision, move_state, pick_device
+from relume.train.progress import Group, Progress
 from relume.train.result import Result
 from relume.train.schedule import Schedules
 from relume.transfer.features import Setting
@@ -145,7 +144,7 @@ class Trainer:
             Setting(self.device, self.precision.dtype),
             wrap=torch.compile if compile else None,  # type: ignore[arg-type]
         )
-        self._progress = _Progress(accumulate, self._features)
+        self._progress = Progress(accumulate, self._features)
 
     # ------------------------------------------------------------------------------------------------------------ fit
 
@@ -156,30 +155,16 @@ class Trainer:
         *,
         epochs: int,
         run: str | Run | None = None,
-        root: str | Path = "runs",
-        config: Any = None,
-        track: Mapping[str, Any] | None = None,
-        every: str | Iterable[str] | bool | None = None,
-        keep: Keep | None = None,
-        stop: EarlyStopping | None = None,
-        mirror: str | Path | None = None,
-        resume: bool | str | int | Path | None = None,
-        from_checkpoint: str | Path | None = None,
-        override: str | Iterable[str] = (),
-        max_time: float | str | None = None,
-        freeze: FreezeSchedule | None = None,
-        tags: str | Iterable[str] = (),
-        notes: str | None = None,
-        trackers: Wanted = None,
-        watch: Iterable[Companion] | Companion | bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Result:
         """Train for ``epochs`` epochs, evaluate after each, and store everything as a run.
 
         Args:
             train_loader, val_loader: see :func:`relume.evaluate` for the batches that are understood.
             run: the run's name (the model's class by default), or a Run that is open already.
-            root, config, track, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze, tags, notes,
-                trackers, watch: see :class:`relume.Run`.
+            options: ``root``, ``config``, ``track``, ``every``, ``keep``, ``stop``, ``mirror``, ``resume``,
+                ``from_checkpoint``, ``override``, ``max_time``, ``freeze``, ``tags``, ``notes``, ``trackers`` and ``watch``,
+                see :class:`relume.Run`.
 
         Called again, by the same script started once more or under the same name, it goes on where the run stands.
 
@@ -191,72 +176,50 @@ class Trainer:
             TargetError: a target is out of the range of the model's outputs.
             KeyboardInterrupt: as ever; the run is marked as interrupted.
         """
+        check_names(options, "Trainer.fit")
         check_epochs(epochs)
-        self._check_training(freeze if not isinstance(run, Run) else run.freeze)
         if isinstance(run, Run):
-            others = (
-                config,
-                track,
-                every,
-                keep,
-                stop,
-                mirror,
-                resume,
-                from_checkpoint,
-                max_time,
-                freeze,
-                notes,
-                trackers,
-            )
-            if any(value is not None for value in (*others, watch)) or str(root) != "runs" or override or tags:
-                raise ConfigurationError(
-                    "config, track, root, every, keep, stop, mirror, resume, from_checkpoint, override, max_time, freeze, tags, "
-                    "notes, trackers and watch belong to the Run that is open already: give them to it."
-                )
-            if self.seed is not None and self.seed != run.seed:
-                raise ConfigurationError(
-                    f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
-                )
-            self._to_device()
-            run.add(
-                model=self.model,
-                optimizer=self.optimizers,
-                scheduler=self.schedulers,
-                scaler=self.scaler,
-                track=self._own_state(),
-            )
+            self._check_training(run.freeze)
+            self._join(run, options)
             return self._fit(run, train_loader, val_loader, epochs)
-        name = run if run is not None else _name_of(self.model)
+        freeze = options.get("freeze")
+        self._check_training(freeze)
         self._to_device()
+        options["track"] = dict(options.get("track") or {}) | self._own_state()
+        options["config"] = self._config(epochs, freeze) | as_config(options.get("config"))
         opened = Run(
-            name,
+            run if run is not None else _name_of(self.model),
             model=self.model,
             optimizer=self.optimizers,
             scheduler=self.schedulers,
             scaler=self.scaler,
-            track=dict(track or {}) | self._own_state(),
-            config=self._config(epochs, freeze) | as_config(config),
             seed=self.seed,
-            root=root,
-            every=every,
-            keep=keep,
-            stop=stop,
-            mirror=mirror,
-            resume=resume,
-            from_checkpoint=from_checkpoint,
-            override=override,
-            max_time=max_time,
             in_memory=self.in_memory,
-            freeze=freeze,
-            tags=tags,
-            notes=notes,
-            trackers=trackers,
-            watch=watch,
             quiet=self.quiet,
+            **options,
         )
         with opened:
             self._fit(opened, train_loader, val_loader, epochs)
         return self._result(opened)
+
+    def _join(self, run: Run, options: RunOptions) -> None:
+        """Train in a Run that is open already, which has options of its own."""
+        if names := given(options):
+            raise ConfigurationError(
+                f"such options as {', '.join(names)} belong to the Run that is open already: give them to it."
+            )
+        if self.seed is not None and self.seed != run.seed:
+            raise ConfigurationError(
+                f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
+            )
+        self._to_device()
+        run.add(
+            model=self.model,
+            optimizer=self.optimizers,
+            scheduler=self.schedulers,
+            scaler=self.scaler,
+            track=self._own_state(),
+        )
 
     def evaluate(self, loader: Any, prefix: str = "") -> dict[str, float]:
         """Loss and metrics over ``loader``: :func:`relume.evaluate` with this trainer's settings."""
@@ -324,7 +287,7 @@ class Trainer:
         if self._progress.group.is_empty:
             for optimizer in self.optimizers.values():
                 optimizer.zero_grad()
-        _move_state(self.optimizers.values(), self.device)
+        move_state(self.optimizers.values(), self.device)
         if self.precision.is_emulated(self.device):
             run.note(f"this processor computes {self.precision_name} by software: float32 is several times faster here")
         if self.moments["on_checkpoint_start"] or self.moments["on_checkpoint_end"]:
@@ -389,7 +352,8 @@ class Trainer:
                 with autocast:
                     loss, values = self._step(batch)
             if is_first or (loss is not None and (not isinstance(loss, torch.Tensor) or loss.dim())):
-                self._check_first(loss, batch)
+                own = self.loss_function if self._custom_step is None else None
+                check_loss(loss, own, self.output, batch)
                 is_first = False
             if loss is not None:
                 self.loss = loss.detach()
@@ -423,7 +387,7 @@ class Trainer:
 
     def _to_device(self) -> None:
         self.model.to(self.device)
-        _move_state(self.optimizers.values(), self.device)
+        move_state(self.optimizers.values(), self.device)
 
     def _own_state(self) -> dict[str, Any]:
         """What of the Trainer itself is part of a checkpoint."""
@@ -437,23 +401,13 @@ class Trainer:
     def _step(self, batch: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
         """Forward pass and loss; ``None`` when the user's step function has done everything itself."""
         if self._custom_step is not None:
-            return self._understand(self._custom_step(self, batch))
+            return understood(self._custom_step(self, batch))
         assert self.loss_function is not None
         inputs, named, target = inputs_and_target(batch)
         self.output = output = call_model(self._training_forward(), inputs, named, batch)
         return call_loss(self.loss_function, self._arity, output, target, batch), {}
 
-    def _understand(self, given: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        if isinstance(given, Mapping):
-            values = {f"train/{name}": v for name, v in given.items() if name != "loss"}
-            return given.get("loss"), values
-        if given is None or isinstance(given, torch.Tensor):
-            return given, {}
-        raise LossError(
-            f"the step function gave a {type(given).__name__}: give the loss, a dict with 'loss' in it, or None."
-        )
-
-    def _update(self, group: _Group) -> None:
+    def _update(self, group: Group) -> None:
         optimizers = self.optimizers.values()
         if self.scaler is not None:
             for optimizer in optimizers:
@@ -498,29 +452,6 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------------------- checks
 
-    def _check_first(self, loss: Any, batch: Any) -> None:
-        """Once an epoch, where a mistake would otherwise show late or not at all."""
-        if loss is None:
-            return
-        if not isinstance(loss, torch.Tensor) or loss.dim() != 0:
-            what = (
-                f"a tensor of shape {tuple(loss.shape)}"
-                if isinstance(loss, torch.Tensor)
-                else f"a {type(loss).__name__}"
-            )
-            raise LossError(
-                f"the loss must be one number, not {what}: take its .mean(), or a loss with reduction='mean'."
-            )
-        if not loss.requires_grad:
-            raise LossError(
-                "the loss does not depend on any trainable parameter: nothing would be learned. Are all parameters frozen, or "
-                "is the output detached?"
-            )
-        if self._custom_step is None and isinstance(self.loss_function, (nn.CrossEntropyLoss, nn.NLLLoss)):
-            problem = target_problem(self.output, inputs_and_target(batch)[2], self.loss_function)
-            if problem is not None:
-                raise TargetError(problem)
-
     def _finite(self, loss: torch.Tensor, run: Run) -> float:
         value = loss.item()
         if not math.isfinite(value):
@@ -542,18 +473,8 @@ class Trainer:
         batch = (step - self._epoch_step - 1) * self.accumulate + 1
         if self.run is not None and self.device.type == "cpu":
             batch = self.run.cursor.batch + 1
-        last = (
-            "there was no finite loss before"
-            if self._last_finite is None
-            else f"the last finite loss was {self._last_finite:.6g}"
-        )
-        cause = None if self.run is None else self.run.why_not_finite()
-        return NonFiniteLossError(
-            f"the loss is {value} at step {step} (epoch {epoch}, batch {batch} of {describe(self.batch)}); {last}. "
-            + (f"{cause} " if cause else "")
-            + "Try a smaller learning rate or clip_norm=1.0, and look for NaN in the data."
-            + ("" if cause else " watch=relume.NonFinite() names the layer that made it first.")
-        )
+        place = f"step {step} (epoch {epoch}, batch {batch} of {describe(self.batch)})"
+        return not_finite(value, place, self._last_finite, None if self.run is None else self.run.why_not_finite())
 
     def _tell(self, moment: str) -> None:
         for method in self.moments[moment]:
@@ -571,95 +492,6 @@ class Trainer:
             best=dict(run.best),
             best_epoch=dict(run.best_epoch),
         )
-
-
-class _Progress:
-    """Where the Trainer stands within an epoch: the mean of the losses so far, the group that is accumulated, and what of
-    the data is read as features."""
-
-    def __init__(self, accumulate: int, features: CachedFeatures) -> None:
-        self._accumulate = accumulate
-        self._features = features
-        self._is_restored = False
-        self.mean = Mean()
-        self.group = _Group(accumulate)
-
-    def begin_epoch(self) -> tuple[Mean, _Group]:
-        """The mean and the group to go on with: new ones, but for an epoch that is resumed."""
-        if not self._is_restored:
-            self.mean, self.group = Mean(), _Group(self._accumulate)
-        self._is_restored = False
-        return self.mean, self.group
-
-    def end_epoch(self) -> None:
-        self.mean, self.group = Mean(), _Group(self._accumulate)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "mean": self.mean.state_dict(),
-            "group": self.group.state_dict(),
-            "accumulate": self._accumulate,
-            "features": self._features.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._features.load_state_dict(state.get("features", {}))
-        if state["accumulate"] == self._accumulate:
-            self.mean.load_state_dict(state["mean"])
-            self.group.load_state_dict(state["group"])
-            self._is_restored = self.mean.has_values
-
-
-class _Group:
-    """The batches that make one update. Their gradients add up to the mean over all their samples."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._count = 0
-        self._first = 0
-        self._samples = 0
-
-    def state_dict(self) -> dict[str, int]:
-        return {"count": self._count, "first": self._first, "samples": self._samples}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        self._count, self._first, self._samples = state["count"], state["first"], state["samples"]
-
-    @property
-    def is_empty(self) -> bool:
-        return self._count == 0
-
-    @property
-    def is_full(self) -> bool:
-        return self._count == self._size
-
-    def weigh(self, loss: torch.Tensor, samples: int) -> torch.Tensor:
-        """The batch's share, on the supposition that the group gets full with batches like its first."""
-        self._count += 1
-        self._samples += samples
-        if self._count == 1:
-            self._first = max(samples, 1)
-        if self._size == 1:
-            return loss
-        loss = loss / self._size
-        return loss if samples == self._first else loss * (samples / self._first)
-
-    def settle(self, parameters: list[nn.Parameter]) -> None:
-        """Correct the gradients when the supposition was wrong, and begin the next group."""
-        supposed = self._size * self._first
-        if self._size > 1 and self._samples != supposed and self._samples:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            torch._foreach_mul_(gradients, supposed / self._samples)
-        self._count = self._samples = 0
-
-
-def _move_state(optimizers: Iterable[torch.optim.Optimizer], device: torch.device) -> None:
-    """Bring state that an optimizer already has to the device of its parameters."""
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            for name, value in state.items():
-                if isinstance(value, torch.Tensor) and value.dim() and value.device != parameter.device:
-                    state[name] = value.to(parameter.device)
 
 
 def _name_of(model: nn.Module) -> str:
