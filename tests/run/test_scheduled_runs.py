@@ -444,7 +444,7 @@ def test_an_open_run_brings_its_own_schedule(tmp_path: Path) -> None:
     trainer = relume.Trainer(model, loss=nn.CrossEntropyLoss(), optimizer=optimizer, quiet=True)
     schedule = FreezeSchedule([Phase("8", steps=2), Phase("4")])
     with relume.Run("x", root=tmp_path, quiet=True, freeze=schedule) as run:
-        with pytest.raises(ConfigurationError, match="freeze belong to the Run that is open|and freeze"):
+        with pytest.raises(ConfigurationError, match="belong to the Run that is open"):
             trainer.fit(DataLoader(trainings.Augmented(24), 6), epochs=1, run=run, freeze=schedule)
         trainer.fit(DataLoader(trainings.Augmented(24), 6), epochs=1, run=run)
     assert trained(model) == {"4"} and run.last["freeze/phase"] == 2
