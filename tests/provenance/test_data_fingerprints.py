@@ -69,7 +69,7 @@ def test_no_sample_is_asked_for_and_no_random_number_drawn_and_folders_do_not_co
         TensorDataset(torch.zeros(0, 3)), TensorDataset(torch.ones(4, dtype=torch.complex64).conj()), {"m": torch.ones(2, device="meta")},
         {"s": torch.eye(3).to_sparse()}, {"b": torch.ones(3, dtype=torch.bfloat16)}, [{"deep": [[[[[[1]]]]]]}], np.zeros((3, 0)),
     ],
-    ids=str,
+    ids=lambda dataset: type(dataset).__name__,
 )  # fmt: skip
 def test_odd_datasets_are_described_too(dataset: object) -> None:
     facts = describe(dataset)

@@ -12,7 +12,7 @@ from recorded_runs import make_resumed_run, make_run
 
 from relume.errors import ConfigurationError, StorageError, UnknownNameError
 from relume.recorded import compare, plot
-from relume.recorded.chart import Curve, draw
+from relume.recorded.chart import Curve, draw, legend
 from relume.recorded.comparing import charts
 from relume.recorded.plotting import smoothed
 
@@ -140,3 +140,10 @@ def test_wrong_arguments_of_a_picture_are_named(tmp_path: Path) -> None:
 def test_smoothing_passes_over_what_is_not_finite() -> None:
     found = smoothed(np.array([1.0, math.nan, 1.0, math.inf, 1.0]), 0.9)
     assert np.allclose(found[[0, 2, 4]], 1.0) and math.isnan(found[1]) and found[3] == math.inf
+
+
+def test_a_legend_breaks_its_lines_and_names_every_run() -> None:
+    names = [f"a-run-with-a-long-name-{number}" for number in range(7)]
+    lines = legend(names, 80).plain.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [part.split(" ", 1)[1] for line in lines for part in line.split("   ")] == names

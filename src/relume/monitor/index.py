@@ -120,17 +120,21 @@ def _fold(connection: sqlite3.Connection, run_folder: Path) -> None:
 def _forget_dead_branches(connection: sqlite3.Connection, ranges: list[tuple[Path, int | None]]) -> None:
     """When a run went on from a checkpoint, what was folded beyond it no longer counts: fold these segments anew."""
     ends = {int(path.stem): end for path, end in ranges}
-    dead = [
-        number
-        for number, at in connection.execute("SELECT segment, offset FROM fold").fetchall()
-        if number not in ends or ((end := ends[number]) is not None and at > end)
-    ]
-    if not dead:
+
+    def dead() -> list[tuple[int]]:
+        return [
+            (number,)
+            for number, at in connection.execute("SELECT segment, offset FROM fold").fetchall()
+            if number not in ends or ((end := ends[number]) is not None and at > end)
+        ]
+
+    if not dead():
         return
     connection.execute("BEGIN IMMEDIATE")
+    gone = dead()  # another process may have done it meanwhile
     for name in _TABLES:
         if name != "metric":
-            connection.executemany(f"DELETE FROM {name} WHERE segment=?", [(number,) for number in dead])
+            connection.executemany(f"DELETE FROM {name} WHERE segment=?", gone)
     connection.execute("COMMIT")
 
 
@@ -272,8 +276,4 @@ def metric_summary(run_folder: Path) -> dict[str, dict[str, float]]:
 
     ``nan`` is how many of its values are NaN; where all are, so are the smallest and the largest.
     """
-
-    def question(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
-        return {name: points.summary(connection, key) for name, key in points.metrics(connection).items()}
-
-    return ask(run_folder, question)
+    return ask(run_folder, points.summaries)

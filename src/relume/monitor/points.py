@@ -143,6 +143,30 @@ def summary(connection: sqlite3.Connection, metric: int) -> dict[str, float]:
     return {key: value.item() if isinstance(value, np.generic) else value for key, value in found.items()}
 
 
+def summaries(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
+    """The `summary` of each metric (10,000 of some points each: 0.5 s)."""
+    rows = connection.execute("SELECT metric, points, crc FROM piece GROUP BY metric HAVING count(*) = 1")
+    short = {metric: _summary_of(np.frombuffer(_whole(content, crc), POINT)) for metric, content, crc in rows}
+    return {name: short.get(key) or summary(connection, key) for name, key in metrics(connection).items()}
+
+
+def _summary_of(points: Points) -> dict[str, float]:
+    """The summary of a metric all of whose points are at hand."""
+    steps, epochs, values = points["step"], points["epoch"], points["value"]
+    newest = len(steps) - 1 - int(steps[::-1].argmax())
+    nan = int(np.isnan(values).sum())
+    found: dict[str, float] = {"count": len(points), "nan": nan, "last": float(values[newest])}
+    found |= {"step": int(steps[newest]), "epoch": int(epochs[newest])}
+    for label, extreme in (("min", np.fmin), ("max", np.fmax)):
+        value = float(extreme.reduce(values))
+        at = np.flatnonzero(values == value)
+        first = int(at[steps[at].argmin()]) if len(at) else -1
+        found[label] = value
+        found[f"{label}_step"] = int(steps[first]) if len(at) else -1
+        found[f"{label}_epoch"] = int(epochs[first]) if len(at) else -1
+    return found
+
+
 def _first_with(connection: sqlite3.Connection, metric: int, column: str, value: float | None) -> Any:
     """The point with the smallest step that has this value."""
     rows = connection.execute(

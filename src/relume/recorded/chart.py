@@ -62,12 +62,14 @@ def draw(
 
 
 def legend(names: Sequence[str], width: int = 80) -> Text:
-    """Which letter and colour belong to which run."""
-    parts = [
-        Text.assemble((f"{LETTERS[i % 26]} ", f"bold {COLOURS[i % len(COLOURS)]}"), printable(name, 40))
-        for i, name in enumerate(names)
-    ]
-    return Text("   ").join(parts)
+    """Which letter and colour belong to which run, in lines of at most ``width``."""
+    lines = [Text()]
+    for i, name in enumerate(names):
+        part = Text.assemble((f"{LETTERS[i % 26]} ", f"bold {COLOURS[i % len(COLOURS)]}"), printable(name, 40))
+        if lines[-1] and len(lines[-1]) + 3 + len(part) > width:
+            lines.append(Text())
+        lines[-1].append_text(Text.assemble("   " if lines[-1] else "", part))
+    return Text("\n").join(lines)
 
 
 class _Canvas:

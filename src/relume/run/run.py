@@ -274,7 +274,7 @@ class Run(AbstractContextManager["Run"]):
     def _abandon(self, error: BaseException) -> None:
         """The run could not begin: what is new leaves nothing behind, and what was there is as it was."""
         if self.status == "running":
-            self.status, self.reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            self.status, self.reason = "failed", _in_a_line(error)
             self._companions.close()
             end = {"event": "end", "status": self.status, "reason": self.reason, "seconds": 0.0}
             self.journal.write(end | self._place())
@@ -402,8 +402,7 @@ class Run(AbstractContextManager["Run"]):
             status, self.reason = "interrupted", error.reason
         else:
             assert kind is not None
-            reason = f"{kind.__name__}: {error}".splitlines()[0][:500]
-            status, self.reason = "failed", process_redactor().text(reason)
+            status, self.reason = "failed", _in_a_line(error)
         self._seen.observers = []  # what they could say comes too late
         self._settle()
         try:
@@ -1082,3 +1081,8 @@ def _leave_to_the_parent() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+
+def _in_a_line(error: BaseException | None) -> str:
+    """An error as a run's reason, without what looks like a secret."""
+    return process_redactor().text(f"{type(error).__name__}: {error}".splitlines()[0][:500])
