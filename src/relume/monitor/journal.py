@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from relume.errors import RelumeWarning
 
@@ -26,20 +26,13 @@ VERSION = 1
 _PENDING_LIMIT = 100_000
 
 
-_quoted: dict[str, str] = {}
-
-
 def values_line(step: int, epoch: int, moment: float, values: Ready) -> bytes:
-    """A line of metrics, as :func:`encode` would write it (hot path: 2 microseconds for one metric)."""
-    parts = []
-    for name, value in values.items():
-        if value - value != 0:  # NaN or infinite
-            return encode({"step": step, "epoch": epoch, "time": round(moment, 4), "values": values})
-        quoted = _quoted.get(name)
-        if quoted is None:
-            quoted = _quoted[name] = json.dumps(name.encode("utf-8", "replace").decode())
-        parts.append(f"{quoted}:{value!r}")
-    return f'{{"step":{step},"epoch":{epoch},"time":{moment:.4f},"values":{{{",".join(parts)}}}}}\n'.encode()
+    """A line of metrics, as :func:`encode` would write it (hot path: 2 microseconds for ten metrics)."""
+    line = {"step": step, "epoch": epoch, "time": round(moment, 4), "values": values}
+    try:
+        return to_json(line, inf_nan_mode="strings") + b"\n"
+    except ValueError:  # half of a surrogate pair in a name
+        return encode(line | {"values": {name.encode("utf-8", "replace").decode(): v for name, v in values.items()}})
 
 
 def encode(line: dict[str, Any]) -> bytes:
