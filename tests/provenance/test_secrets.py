@@ -84,7 +84,7 @@ def test_the_library_itself_stays_as_it_is() -> None:
 
     redactor = Redactor()
     for path in sorted(Path(relume.__file__).parent.rglob("*.py")):
-        if path.name != "secrets.py":
+        if path.name not in ("secrets.py", "rebuilding.py"):  # their examples show some
             assert redactor.text(path.read_text()) == path.read_text(), path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -132,8 +133,9 @@ class WandB(Tracker):
         self._models = Models(self.artifacts, run, self._run)
         if mode == "offline":
             self._write_again(run)
-            for folder in (run.folder / "wandb").glob(f"offline-run-*-{self._run.id}"):
-                if folder.name != Path(self._run.dir).parent.name:
+            own = re.compile(rf"offline-run-\w+-{re.escape(self._run.id)}(-\d+)?")  # W&B counts those of one second
+            for folder in (run.folder / "wandb").iterdir():
+                if own.fullmatch(folder.name) and folder.name != Path(self._run.dir).parent.name:
                     shutil.rmtree(folder, ignore_errors=True)
         self._models.say_where_from()
         self._mode, self._is_broken = mode, False
