@@ -43,6 +43,16 @@ def _plain_console(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
 
 
+_OF_PROVENANCE = ("provenance", "trackers", "notebook", "cli", "recorded", "test_run_provenance.py", "test_documents.py")
+
+
+@pytest.fixture(autouse=True)
+def _keep_no_code(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of runs need not read this repository each; what keeping code is about has tests of its own."""
+    if not set(_OF_PROVENANCE) & set(request.path.parts):
+        monkeypatch.setenv("RELUME_PROVENANCE", "off")
+
+
 @pytest.fixture(autouse=True)
 def _own_tables() -> None:
     memory._tables.clear()
