@@ -43,7 +43,15 @@ def _plain_console(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
 
 
-_OF_PROVENANCE = ("provenance", "trackers", "notebook", "cli", "recorded", "test_run_provenance.py", "test_documents.py")
+_OF_PROVENANCE = (
+    "provenance",
+    "trackers",
+    "notebook",
+    "cli",
+    "recorded",
+    "test_run_provenance.py",
+    "test_documents.py",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -189,7 +189,6 @@ class Run(AbstractContextManager["Run"]):
         self.in_memory = in_memory
         self.cursor = Cursor()
         self._seen = Seen()
-        self.last, self.best, self.best_epoch = self._seen.last, self._seen.best, self._seen.best_epoch
         self.status: Literal["new", "running", "forked", "finished", "interrupted", "failed"] = "new"
         self.reason = ""
         self.folder = self.root / self.name
@@ -1021,6 +1020,21 @@ class Run(AbstractContextManager["Run"]):
         self.console.values(values)
         for observer in self._seen.observers:
             observer(step, epoch, values)
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The newest value of each metric."""
+        return self._seen.last
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The best value of each metric: smaller or larger by its name; NaN is never best."""
+        return self._seen.best
+
+    @property
+    def best_epoch(self) -> dict[str, int]:
+        """The epoch of each metric's best value, counted from 1."""
+        return self._seen.best_epoch
 
     def moment(self, step: int | None = None) -> dict[str, Any]:
         """For companions: what a line of the journal begins with, at the present step or at ``step``."""
