@@ -57,7 +57,9 @@ def test_a_histogram_agrees_with_numpys(tmp_path: Path) -> None:
     assert content["sum"] == pytest.approx(values.sum()) and content["sum_squares"] == pytest.approx((values**2).sum())
 
 
-@pytest.mark.parametrize("values", [[], [math.nan], [7.0], [1e308, -1e308], [5e-324, 0.0], [1e20] * 5, [True, False]])
+@pytest.mark.parametrize(
+    "values", [[], [math.nan], [7.0], [1e308, -1e308], [1.79769313e308, 0.0], [5e-324, 0.0], [1e20] * 5, [True, False]]
+)
 def test_histograms_of_odd_values(tmp_path: Path, values: list) -> None:
     found = back(tmp_path, Histogram(values))
     assert (np.diff(found["edges"]) > 0).all() and found["counts"].sum() == np.isfinite(values).sum()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +107,7 @@ def _counted(values: Array, bins: int) -> Content:
     edges = _edges(low, high, bins)
     with np.errstate(over="ignore"):
         total, squares = float(finite.sum()), float(np.square(finite).sum())
-        if math.isfinite(high - low):
+        if 1e-300 < edges[-1] - edges[0] < 1e300:  # else its inverse is none that one can count with
             place = ((finite - edges[0]) * (bins / (edges[-1] - edges[0]))).astype(np.int64)
             counts = np.bincount(place.clip(0, bins - 1), minlength=bins)
         else:
