@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -124,3 +126,19 @@ def test_a_generator_of_another_kind_is_left_to_numpy() -> None:
         assert len(set(found)) == 1 and fingerprint() == before
     finally:
         generators._numpy_random.set_bit_generator(ours)
+
+
+def test_no_import_behind_the_opening_of_a_run_draws_a_number() -> None:
+    """Some libraries draw when they are imported: a resumed training imports them at other moments than an undisturbed one."""
+    script = """
+import importlib, pkgutil, random
+import relume
+relume.Run
+before = random.getstate()
+for module in pkgutil.walk_packages(relume.__path__, "relume."):
+    if "__main__" not in module.name and "worker" not in module.name:
+        importlib.import_module(module.name)
+import rich.live, rich.progress, rich.table, rich.markup, matplotlib.figure, PIL.Image
+assert random.getstate() == before
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

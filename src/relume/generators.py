@@ -162,6 +162,17 @@ _python = _PythonRandom()
 _numpy = _NumpyRandom()
 
 
+def _import_what_draws() -> None:
+    """Import rich's styles, which draw an id from ``random``: imported in the middle of a training, they would change it."""
+    state = random.getstate()
+    import rich.style  # noqa: F401
+
+    random.setstate(state)
+
+
+_import_what_draws()
+
+
 class RandomScope:
     """A second set of global CPU generators that is swapped in and out (hot path: 8 microseconds a round).
 

@@ -115,6 +115,22 @@ def html_of(page: Iterable[Block]) -> str:
     return f'<div style="font-size: 90%; line-height: 1.5">{"".join(map(_html_block, page))}</div>'
 
 
+class Shown:
+    """Base of what shows itself as a page: as text where it is printed, as HTML in notebooks. Override :meth:`page`."""
+
+    def page(self) -> Iterable[Block]:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return text_of(self.page())
+
+    def _repr_html_(self) -> str:
+        return html_of(self.page())
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(str(self))
+
+
 def _html_block(block: Block) -> str:
     if isinstance(block, Grid):
         return _html_table(block)

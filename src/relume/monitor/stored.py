@@ -18,7 +18,7 @@ from relume.monitor.curves import Curve, curve_of, drawing
 from relume.monitor.index import columns, metric_summary
 from relume.monitor.pace import duration, number
 from relume.monitor.record import RunRecord, find_run, runs_in, status_of
-from relume.page import Block, Cell, Folded, Grid, Page, Styled, dot, heading, html_of, line, text_of
+from relume.page import Block, Cell, Folded, Grid, Page, Shown, Styled, dot, heading, line, text_of
 from relume.text import counted, printable
 
 STATUS_STYLES = {"running": "cyan", "finished": "green", "interrupted": "yellow", "failed": "red", "killed": "red"}
@@ -39,7 +39,7 @@ class Metric:
 
 
 @dataclass
-class StoredRun:
+class StoredRun(Shown):
     """A run in its folder, seen from outside: while it goes on, or afterwards. In a notebook it shows itself.
 
     Each look reads anew what the run has written since.
@@ -106,20 +106,11 @@ class StoredRun:
             return [heading(self.name), line(f"damaged: {error}", "red")]
         return [heading(self.name), headline, *blocks, _settings(record), line(self.folder, "dim")]
 
-    def __str__(self) -> str:
-        return text_of(self.page())
-
-    def _repr_html_(self) -> str:
-        return html_of(self.page())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))
-
     def __repr__(self) -> str:
         return f"StoredRun({str(self.folder)!r})"
 
 
-class StoredRuns(Sequence[StoredRun]):
+class StoredRuns(Shown, Sequence[StoredRun]):
     """Runs as a table, newest last: ``relume.runs()``. An index, a slice or a name gives of them."""
 
     def __init__(self, runs: Sequence[StoredRun], root: Path, *, best_first: bool = False) -> None:
@@ -163,12 +154,6 @@ class StoredRuns(Sequence[StoredRun]):
 
     def __str__(self) -> str:
         return text_of(self.page(), 120)
-
-    def _repr_html_(self) -> str:
-        return html_of(self.page())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))
 
     def __repr__(self) -> str:
         return f"<{counted(len(self._runs), 'run')} in {self.root}>"

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from relume.direction import mode_of
+from relume.direction import improves, mode_of
 from relume.monitor import Summary
 
 Observer = Callable[[int, int, Mapping[str, float]], None]
@@ -80,8 +80,7 @@ class Seen:
                 if not known:
                     continue
                 value = max(known) if is_larger else min(known)
-            best = self._best.get(name)
-            if best is None or (value > best if is_larger else value < best):
+            if improves(name, value, self._best.get(name)):
                 self._best[name] = value
                 self._best_epoch[name] = epoch
 

@@ -3,7 +3,7 @@
 from relume.train.callbacks import Callback
 from relume.train.evaluation import evaluate, predict
 from relume.train.metrics import accuracy
-from relume.train.result import Result, history
+from relume.train.result import Result
 from relume.train.trainer import Trainer
 
-__all__ = ["Callback", "Result", "Trainer", "accuracy", "evaluate", "history", "predict"]
+__all__ = ["Callback", "Result", "Trainer", "accuracy", "evaluate", "predict"]

@@ -11,14 +11,13 @@ import numpy as np
 from relume.monitor import columns
 from relume.monitor.pace import duration
 from relume.monitor.stored import result_page
-from relume.page import Page, html_of, text_of
-from relume.recorded.reading import history as history
+from relume.page import Page, Shown
 from relume.text import counted
 from relume.trackers.board import open_tensorboard
 
 
 @dataclass
-class Result:
+class Result(Shown):
     """How a training went.
 
     Attributes:
@@ -50,15 +49,6 @@ class Result:
         epochs, steps = counted(self.epochs, "epoch"), counted(self.steps, "step")
         headline = f"{self.status} ({self.reason}) · {epochs}, {steps} · {duration(self.seconds)}"
         return result_page(headline, self.status, self.folder, self.last, self.best, self.best_epoch)
-
-    def __str__(self) -> str:
-        return text_of(self.page())
-
-    def _repr_html_(self) -> str:
-        return html_of(self.page())
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        printer.text(str(self))
 
     def tensorboard(self, height: int = 800, port: int | None = None) -> None:
         """Open TensorBoard on this run, in the cell: see :meth:`relume.Run.tensorboard`."""

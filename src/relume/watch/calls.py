@@ -16,7 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from relume.errors import ConfigurationError, NoMatchError, closest
 from relume.transfer.selection import Anatomy
-from relume.watch.steps import labels
+from relume.watch.steps import StepWatcher, labels
 
 See = Callable[[str, nn.Module, Any, Any], None]
 
@@ -62,6 +62,24 @@ class Calls:
         found = self._chosen.get(id(module))
         if found is not None and torch.is_grad_enabled() and found[2].training:
             self._see(found[0], module, inputs, output)
+
+
+class CallWatcher(StepWatcher):
+    """Base of the watchers that see what modules give: a failure takes their hook away, too. Override :meth:`_see`."""
+
+    def __init__(self) -> None:
+        self._calls = Calls(self._see)
+
+    def _see(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        raise NotImplementedError
+
+    def fail(self, error: Exception) -> None:
+        self._calls.disarm()
+        super().fail(error)
+
+    def failed(self) -> None:
+        self._calls.disarm()
+        super().failed()
 
 
 def modules_of(models: Mapping[str, nn.Module]) -> dict[str, tuple[nn.Module, nn.Module]]:

@@ -10,13 +10,13 @@ from torch import nn
 from relume import tree
 from relume.errors import ConfigurationError
 from relume.run.run import Run
-from relume.watch.calls import Calls, matching, modules_of, read_patterns
-from relume.watch.steps import StepWatcher, read_interval
+from relume.watch.calls import CallWatcher, matching, modules_of, read_patterns
+from relume.watch.steps import read_interval
 
 _RELUS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 
 
-class DeadUnits(StepWatcher):
+class DeadUnits(CallWatcher):
     """The share of units of each ReLU that are zero for every sample of some steps.
 
     Args:
@@ -58,7 +58,7 @@ class DeadUnits(StepWatcher):
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
             raise ConfigurationError(f"share must be above 0 and at most 1, not {share!r}.")
         self.share = float(share)
-        self._calls = Calls(self._see)
+        super().__init__()
 
     def is_wanted(self, step: int) -> bool:
         return step % self.every == 0
@@ -157,11 +157,3 @@ class DeadUnits(StepWatcher):
     def end(self, run: Run) -> None:
         self._calls.disarm()
         self._forget()
-
-    def fail(self, error: Exception) -> None:
-        self._calls.disarm()
-        super().fail(error)
-
-    def failed(self) -> None:
-        self._calls.disarm()
-        super().failed()

@@ -17,8 +17,8 @@ from relume.monitor.values import widest
 from relume.names import named_parameters
 from relume.run.run import Run
 from relume.watch import statistics
-from relume.watch.calls import Calls, modules_of
-from relume.watch.steps import StepWatcher, labels
+from relume.watch.calls import CallWatcher, modules_of
+from relume.watch.steps import labels
 
 _REMEMBERED_STEPS = 64
 _MOST_CALLS = 20_000
@@ -60,7 +60,7 @@ def _numbers(sums: list[torch.Tensor]) -> list[float]:
     return sums[0].reshape(-1).tolist() if sums else []
 
 
-class NonFinite(StepWatcher):
+class NonFinite(CallWatcher):
     """Names the module whose output was not finite first, when the loss is NaN or infinite.
 
     It says whether the module's input or its weights were so already, and if all outputs were finite, that the loss function
@@ -83,7 +83,7 @@ class NonFinite(StepWatcher):
 
     def __init__(self, *, backward: bool = True) -> None:
         self.backward = backward
-        self._calls = Calls(self._see)
+        super().__init__()
 
     def is_wanted(self, step: int) -> bool:
         return False
@@ -132,14 +132,6 @@ class NonFinite(StepWatcher):
         self._seen = _Seen(0)
         self._last = None
         self._weights = []
-
-    def fail(self, error: Exception) -> None:
-        self._calls.disarm()
-        super().fail(error)
-
-    def failed(self) -> None:
-        self._calls.disarm()
-        super().failed()
 
     # ------------------------------------------------------------------------------------------------------ what is seen
 

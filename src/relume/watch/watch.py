@@ -14,8 +14,8 @@ from relume.errors import ConfigurationError
 from relume.names import named_parameters
 from relume.run.run import Run
 from relume.watch import statistics
-from relume.watch.calls import Calls, leaves, matching, modules_of, read_patterns
-from relume.watch.steps import StepWatcher, is_due, labels, read_interval
+from relume.watch.calls import CallWatcher, leaves, matching, modules_of, read_patterns
+from relume.watch.steps import is_due, labels, read_interval
 
 
 @dataclass
@@ -43,7 +43,7 @@ class _Gathered:
         self.readers.append(read)
 
 
-class Watch(StepWatcher):
+class Watch(CallWatcher):
     """Weights, gradients and activations of a training, as histograms and norms.
 
     Args:
@@ -102,7 +102,7 @@ class Watch(StepWatcher):
             raise ConfigurationError("Watch has nothing to watch: give parameters, gradients or activations.")
         self.histograms, self.norms, self.frozen, self.bins = histograms, norms, frozen, bins
         self.sees_each = bool(self.activations)
-        self._calls = Calls(self._see)
+        super().__init__()
 
     # ------------------------------------------------------------------------------------------------ what is watched
 
@@ -214,14 +214,6 @@ class Watch(StepWatcher):
         self._calls.disarm()
         self._say_missing(run)
         self._outputs.clear()
-
-    def fail(self, error: Exception) -> None:
-        self._calls.disarm()
-        super().fail(error)
-
-    def failed(self) -> None:
-        self._calls.disarm()
-        super().failed()
 
     # ----------------------------------------------------------------------------------------------------- activations
 
