@@ -24,7 +24,8 @@ RelumeError
     ├── ModelFileError     a file of weights or of a model is missing, damaged or not understood
     │   ├── ClassicFileError   a file of plain torch without what was looked for
     │   ├── UnsafeFileError    it would run code, or is not what it pretends to be: names what; nothing was run
-    │   └── RecipeError        how to build the model is not known, or not allowed
+    │   ├── RecipeError        how to build the model is not known, or not allowed
+    │   └── BundleError        a bundle is damaged, was changed, or lacks what is needed: names the file in it
     └── CheckpointError    a checkpoint cannot be written or read
         ├── ManifestError          a manifest that is damaged or not understood
         │   └── FutureFormatError  it was written by a newer relume
@@ -151,6 +152,10 @@ class UnsafeFileError(ModelFileError):
 
 class RecipeError(ModelFileError):
     """How a model is built is not known, or is not allowed."""
+
+
+class BundleError(ModelFileError):
+    """A bundle is damaged, was changed, or lacks what is needed."""
 
 
 class CheckpointError(StorageError):

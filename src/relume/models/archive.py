@@ -70,6 +70,7 @@ class Archive:
 
     Args:
         path: the file. It is mapped, and nothing may overwrite it in place while the archive or a tensor of it is in use.
+        writer: whose files these are, for messages.
 
     Attributes:
         entries: the files in it by name, in the order of the directory. Folders are left out.
@@ -88,8 +89,9 @@ class Archive:
         tensor([1., 1.])
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, writer: str = "torch") -> None:
         self.path = Path(path)
+        self._writer = writer
         self._memory = map_file(self.path)
         self.size_bytes = len(self._memory)
         if self._memory[:4] != ZIP_MAGIC:
@@ -102,6 +104,11 @@ class Archive:
         self.entries: Mapping[str, Entry] = MappingProxyType(
             {entry.name: entry for entry in entries if not entry.name.endswith("/")}
         )
+
+    @property
+    def content(self) -> mmap.mmap:
+        """The whole file, mapped."""
+        return self._memory
 
     def read(self, name: str, limit_bytes: int) -> bytes:
         """The content of an entry, its checksum compared.
@@ -306,7 +313,9 @@ class Archive:
         raise ModelFileError(f"{self.path} is damaged: {problem}. Get the file again, or save it anew.")
 
     def _unsafe(self, problem: str) -> NoReturn:
-        raise UnsafeFileError(f"{self.path} is refused: {problem}. torch writes no such file; nothing of it was used.")
+        raise UnsafeFileError(
+            f"{self.path} is refused: {problem}. {self._writer} writes no such file; nothing of it was used."
+        )
 
 
 def map_file(path: Path) -> mmap.mmap:

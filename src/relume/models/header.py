@@ -71,16 +71,24 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Header:
-    """What a safetensors file holds, in the order of its header; ``size_bytes`` is that of the whole file."""
+    """What a safetensors file holds, in the order of its header.
+
+    Attributes:
+        size_bytes: of the safetensors; ``file_bytes`` of the file that they are, or are a part of.
+    """
 
     path: Path
     entries: Mapping[str, TensorEntry]
     metadata: Mapping[str, str]
     size_bytes: int
+    file_bytes: int
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, start: int = 0, size_bytes: int | None = None) -> Header:
     """Read and vet the header of a safetensors file.
+
+    Args:
+        start, size_bytes: where it lies within the file ``path``; by default that is all of it.
 
     Raises:
         ModelFileError: the file is missing, cut short, no safetensors, or has tensors that this torch does not know.
@@ -88,31 +96,34 @@ def read_header(path: Path) -> Header:
 
     Cost: 0.4 ms for the 38 tensors of a VGG-19, 2.3 ms for the 296 of an EfficientNet.
     """
-    content, size_bytes = _header_bytes(path)
+    content, size, file_bytes = _header_bytes(path, start, size_bytes)
+    data_start = start + 8 + len(content)
     try:
         entries, metadata = _parsed(content.decode())
-        found = {name: _entry(name, fields, 8 + len(content)) for name, fields in entries.items()}
-        _check_order(found, 8 + len(content), size_bytes)
+        found = {name: _entry(name, fields, data_start) for name, fields in entries.items()}
+        _check_order(found, data_start, start + size)
     except _UnknownDtypeError as error:
         raise ModelFileError(f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise UnsafeFileError(
             f"{path} is damaged, or made to deceive: its header has {error!s:.300}. Nothing of it was loaded; get the file anew."
         ) from None
-    return Header(path, found, metadata, size_bytes)
+    return Header(path, found, metadata, size, file_bytes)
 
 
 class _UnknownDtypeError(ValueError):
     pass
 
 
-def _header_bytes(path: Path) -> tuple[bytes, int]:
+def _header_bytes(path: Path, start: int, size_bytes: int | None) -> tuple[bytes, int, int]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             raise ModelFileError(f"{path} is not a file: it is a folder, a device or a pipe.")
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            file_bytes = os.fstat(file.fileno()).st_size
+            size = file_bytes - start if size_bytes is None else min(size_bytes, file_bytes - start)
+            file.seek(start)
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > size - 8:
                 raise ModelFileError(
@@ -131,7 +142,7 @@ def _header_bytes(path: Path) -> tuple[bytes, int]:
         raise ModelFileError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     if len(content) != length:
         raise ModelFileError(f"{path} was cut short while it was read.")
-    return content, size
+    return content, size, file_bytes
 
 
 def _parsed(text: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
