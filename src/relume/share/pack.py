@@ -72,28 +72,67 @@ def pack(
     model: Any = None,
     force: bool = False,
 ) -> Packed:
-    """Write a bundle."""
+    """Write a bundle: one file of all that a run is, which another person can open, check and reproduce.
+
+    Args:
+        run_or_checkpoint: ``RUN`` (its newest checkpoint), ``RUN@best``, ``RUN@12``, a manifest's path, a Run or a Result.
+        out: ends in ``.relume``; by default ``RUN.relume`` here.
+        root: the folder that holds the runs.
+        data: what the numbers are measured on; by default what the run's configuration says (``config["dataset"]``). A name
+            such as ``"fashion-mnist"``, a folder of images, a `relume.datasets.DataSplit`, a data set of (input, target), a
+            DataLoader, or a tuple of tensors.
+        loss: what the loss is: ``"cross entropy"``, ``"mse"``, ``"mae"``, a loss of torch, or a function
+            ``loss(output, target)`` of a module of yours, giving the batch's mean. By default as the Trainer recorded it.
+        metrics: names to such functions, or to ``"accuracy"`` and the like.
+        evaluate: measure the numbers anew, with what is packed, on the CPU. None: where the data is here; True: it must be.
+        examples: how many examples with their outputs.
+        graph: the model as a graph, which opens without its class, where it can be had.
+        code: the source code that the run kept.
+        checkpoint: also the whole checkpoint, to train on: optimizer and all.
+        sample: how many samples of the data, with numbers measured on them.
+        title, authors, licence, citation: for the model card; ``licence`` as SPDX has it (``"MIT"``).
+        model: which of several models; or a module of the right class where how it is built is not known.
+        force: overwrite ``out``.
+
+    Packing the same twice gives the same bytes. Nothing in it tells paths, host or user of this machine, but for what stands
+    in the code itself.
+
+    Raises:
+        UnknownNameError, UnknownCheckpointError: there is no such run or checkpoint.
+        ConfigurationError: arguments that make no sense, or ``out`` cannot be written.
+        BundleError: nobody could open it: there is neither a recipe nor a graph.
+        DataError: ``evaluate=True`` and the data is not here; or it cannot be used.
+        CheckpointError: the checkpoint is damaged.
+        StoreWriteError: the disk is full, read-only or fails; ``out`` is as it was.
+
+    Cost: each byte of the weights is read, hashed and written once (VGG-19: see docs/measurements.md).
+    """
     from relume import __version__
 
-    source = Source.find(run_or_checkpoint, root, model)
-    facts = run_facts(source, title=title, authors=list(authors), licence=licence, citation=citation)
+    _check_numbers(examples=examples, sample=sample)
+    instance = model if isinstance(model, nn.Module) else None
+    source = Source.find(run_or_checkpoint, root, None if instance is not None else model)
+    facts = run_facts(
+        source, title=title, authors=_texts(authors, "authors"), licence=licence, citation=citation
+    )
     target = check_target(out, facts.name, force=force)
-    name = facts.name or "model"
-    weights = list(tensorfile_parts(source.state, source.metadata()))
-    contents: dict[str, Parts] = {named.WEIGHTS: lambda: weights}
-    documents: dict[str, BaseModel] = {
-        named.MODEL: model_facts(source),
-        named.INPUT: preprocessing_facts(source),
-        named.RUN: facts,
-        named.CLAIMS: recorded_claims.recorded(source, None),
-        named.DATA: named.Data(),
-        named.ENVIRONMENT: environment_facts(source),
-        named.LINEAGE: lineage(source),
-    }
-    contents |= {path: held(text(document)) for path, document in documents.items()}
-    manifest = write_archive(target, name, contents, __version__)
+    work = _Work(source, Network(source, instance), progress)
+    work.add_weights()
+    work.add_data(data, evaluate)
+    work.measure(loss, metrics, evaluate)
+    work.add_examples(examples)
+    work.add_sample(sample)
+    work.add_graph(wanted=graph)
+    work.add_code(wanted=code)
+    work.add_checkpoint(wanted=checkpoint)
+    work.add_documents(facts)
+    work.add_card()
+    manifest = write_archive(target, facts.name or "model", work.contents, __version__)
     sizes = {member.path: member.size_bytes for member in manifest.members}
-    return Packed(target, name, manifest.digest, target.stat().st_size, sizes)
+    size_bytes = target.stat().st_size
+    return Packed(
+        target, manifest.name, manifest.digest, size_bytes, sizes, work.claims.claims, work.missing, work.notes
+    )
 
 
 def check_target(out: str | os.PathLike[str] | None, name: str, *, force: bool = False) -> Path:
