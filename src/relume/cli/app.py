@@ -25,6 +25,7 @@ from relume.cli.runs import runs, show
 from relume.cli.sync import sync
 from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
+from relume.cli.unpack import unpack
 from relume.errors import RelumeError, RelumeWarning
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
@@ -51,6 +52,7 @@ app.command("gc")(collect)
 app.command("restore-code")(restore_code)
 app.command()(sync)
 app.command()(tensorboard)
+app.command()(unpack)
 app.command()(inspect)
 app.command()(convert)
 app.command()(diff)
