@@ -469,6 +469,23 @@ def test_what_can_be_built_in_another_process_is(tmp_path: Path) -> None:
     assert trackers_of("tensorboard") == [TensorBoard()]
 
 
+@pytest.mark.parametrize(("rank", "asked", "has"), [("0", "", True), ("", "", True), ("1", "", False), ("1", "all", True)])
+def test_of_several_ranks_the_first_alone_has_trackers_unless_asked(
+    rank: str, asked: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("RELUME_TRACKERS_RANKS", asked)
+    mine = Mine()
+    train(tmp_path, mine, epochs=1)
+    assert bool(mine.calls) == has
+
+
+def test_which_ranks_have_trackers_is_said_by_known_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELUME_TRACKERS_RANKS", "1,2")
+    with pytest.raises(ConfigurationError, match='RELUME_TRACKERS_RANKS is .1,2.: it is "0"'):
+        train(tmp_path, Mine(), epochs=1)
+
+
 def test_a_rehearsal_has_no_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELUME_REHEARSAL", "1")
     mine = Mine()
