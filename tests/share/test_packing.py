@@ -108,7 +108,7 @@ def test_its_model_opens_and_computes_what_its_author_got(root: Path, tmp_path: 
     from relume.share.opening import open_model
 
     for way in ("recipe", "graph"):
-        outputs, expected = run_examples(open_model(bundle, through=way), bundle)  # type: ignore[arg-type]
+        outputs, expected = run_examples(open_model(bundle, through=way), bundle)
         assert torch.equal(outputs, expected) and outputs.shape == (4, 3)
 
 
@@ -170,7 +170,7 @@ def test_without_data_it_says_so_and_claims_what_the_run_recorded(root: Path, tm
 
 def test_a_sample_of_the_data_has_numbers_of_its_own(root: Path, tmp_path: Path) -> None:
     found, bundle = packed(root, tmp_path / "one.relume", sample=7)
-    inputs, target = blobs().tensors
+    inputs, _ = blobs().tensors
     dataset = open_sample(bundle)
     assert torch.equal(torch.stack([dataset[n][0] for n in range(7)]), inputs[:7])
     named_claims = {claim.name: claim for claim in found.claims.claims}
@@ -311,7 +311,7 @@ def test_a_class_of_a_script_is_packed_with_its_code_and_a_graph(
     from relume.share.opening import open_model
 
     for options in ({"through": "graph"}, {"through": "code", "trust": True}):
-        outputs, expected = run_examples(open_model(bundle, **options), bundle)  # type: ignore[arg-type]
+        outputs, expected = run_examples(open_model(bundle, **options), bundle)
         assert torch.equal(outputs, expected)
 
     inputs = (torch.zeros(2, 4), torch.tensor([0, 1]))
@@ -352,7 +352,7 @@ def test_a_model_that_nobody_could_open_is_refused(tmp_path: Path) -> None:
             self.inner = nn.Linear(4, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.inner(x)
+            return torch.relu(self.inner(x))
 
     model = Local()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -415,6 +415,7 @@ class _Counter:
         ({"sample": True}, r"sample=True"),
         ({"authors": [3]}, r"authors=\[3\]"),
         ({"data": 7}, r"data=7 is a int"),
+        ({"data": "fashion-mnits"}, r"no dataset, no folder and no file 'fashion-mnits'.*fashion-mnist"),
         ({"data": blobs(), "metrics": {"f1": "f1"}}, r"f1='f1' is not known"),
         ({"data": blobs(), "metrics": ["accuracy"]}, r"metrics=\['accuracy'\]"),
         ({"data": blobs(), "loss": nn.CrossEntropyLoss(label_smoothing=0.1)}, r"a loss with settings"),

@@ -77,6 +77,7 @@ class Contents:
         self._raw: dict[str, bytes] = {}
         self._scores: list[list[float]] = []
         self._given: Given | None = None
+        self._asked = Wanted()
         self._chosen: Chosen | None = None
         self._code = sources(source) if code or (trust and self.model.needs_code) else Sources()
         self._is_code_wanted = code
@@ -131,7 +132,7 @@ class Contents:
     def measure(self, loss: Any, metrics: Mapping[str, Any] | None, evaluate: bool | None) -> None:
         """The numbers that the run recorded, and the same measured anew."""
         self.claims = recorded_claims.recorded(self.source, 0 if self.data.sets else None)
-        asked = wanted(self.source, loss, metrics, self.source.metrics)
+        asked = self._asked = wanted(self.source, loss, metrics, self.source.metrics)
         self.notes += asked.notes
         if evaluate is False or self._given is None or not asked.kinds:
             if evaluate and not asked.kinds:
@@ -225,10 +226,9 @@ class Contents:
         facts, dataset, files = sample_of(self._given, count)
         self.files |= files
         self.data = named.Data(sets=[*self.data.sets, facts])
-        asked = wanted(self.source, None, None, self.source.metrics)
-        if self._network.model is not None and asked.kinds:
+        if self._network.model is not None and self._asked.kinds:
             own = Given(facts, dataset)
-            self._claim(self._network.model, own, len(self.data.sets) - 1, asked, prefix="sample/")
+            self._claim(self._network.model, own, len(self.data.sets) - 1, self._asked, prefix="sample/")
 
     def add_graph(self, *, is_wanted: bool) -> None:
         """The model as a graph without its weights, where it can be had."""

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
 from relume.datasets import DataSplit, FolderImages, IdxImages, ToTensor, load
-from relume.errors import ConfigurationError, DataError, RelumeError
+from relume.errors import ConfigurationError, DataError, RelumeError, UnknownNameError, closest
 from relume.share.documents import DataSet, Preprocessing
 from relume.share.gather import Source
 from relume.share.rows import base_of, fingerprint, length
@@ -126,6 +126,8 @@ def _of_place(place: str, source: Source, role: str) -> Given:
         return _described(_tensors_in(Path(place)), role)
     if Path(place).is_dir() and (name := source.config.get("dataset")) in _NAMED:
         return _described(load(name, place, quiet=True, expected=expected).test, role, expected, name=name, part="test")
+    if not Path(place).exists():
+        raise UnknownNameError(f"there is no dataset, no folder and no file {place!r:.200}: {closest(place, _NAMED)}")
     return _of_folder(Path(place), source, expected, role)
 
 
