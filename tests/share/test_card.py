@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 import re
@@ -22,6 +23,7 @@ from relume.share.archive import write_archive
 from relume.share.bundle import Bundle
 from relume.share.card import Documents, card_files
 from relume.share.documents import Claim, Claims, Data, DataSet, Evaluation, Model, Preprocessing, RunFacts
+from relume.share.hubheader import header
 
 HOSTILE = [
     "<script>alert(1)</script><img src=x onerror=alert(1)>",
@@ -57,6 +59,11 @@ def card(documents: Documents) -> str:
     return card_files(documents, SIZES)["README.md"].decode()
 
 
+@functools.cache
+def full_card() -> str:
+    return card(full())
+
+
 def section(text: str, heading: str) -> str:
     return text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
 
@@ -67,7 +74,7 @@ def tokens(text: str) -> list[object]:
 
 
 def test_the_header_is_read_by_the_hub_s_client() -> None:
-    read = ModelCard(card(full())).data
+    read = ModelCard(full_card()).data
     assert (read.license, read.library_name, read.pipeline_tag) == ("mit", "relume", "image-classification")
     assert read.datasets == ["zalando-datasets/fashion_mnist"] and read.metrics == ["accuracy"]
     assert read.base_model == ["timm/mlp.a1"] and read.tags == ["relume", "pytorch", "safetensors"]
@@ -85,9 +92,9 @@ def test_the_header_is_read_by_the_hub_s_client() -> None:
 
 
 def test_what_the_client_writes_of_the_header_is_what_it_read() -> None:
-    read = ModelCard(card(full()))
+    read = ModelCard(full_card())
     again = yaml.safe_load(read.data.to_yaml())
-    assert again == yaml.safe_load(card(full()).split("---\n")[1])
+    assert again == yaml.safe_load(full_card().split("---\n")[1])
 
 
 @pytest.mark.parametrize(
@@ -114,7 +121,7 @@ def test_numbers_that_are_not_finite_stay_out_of_the_header() -> None:
 
 
 def test_results_stand_with_all_their_digits() -> None:
-    rows = section(card(full()), "Results").splitlines()
+    rows = section(full_card(), "Results").splitlines()
     assert (
         "| `accuracy` | 0.8712000131607056 | fashion-mnist (test) | 10,000 | when packed, cpu, float32 | exact |"
         in rows
@@ -140,12 +147,12 @@ def test_a_number_that_came_out_otherwise_when_packed_is_said() -> None:
 
 
 def test_sections_are_there_in_order() -> None:
-    assert re.findall(r"^## (.*)$", card(full()), re.MULTILINE) == HEADINGS
-    assert re.findall(r"^# (.*)$", card(full()), re.MULTILINE) == ["Clothes told apart"]
+    assert re.findall(r"^## (.*)$", full_card(), re.MULTILINE) == HEADINGS
+    assert re.findall(r"^# (.*)$", full_card(), re.MULTILINE) == ["Clothes told apart"]
 
 
 def test_what_is_missing_is_named_and_what_is_there_is_not() -> None:
-    said = section(card(full()), "What the author has not said")
+    said = section(full_card(), "What the author has not said")
     assert "**intended use**" in said and "**licence of the data** fashion-mnist\n" in said
     assert "**licence**" not in said and "**authors**" not in said and "**code**" not in said
     empty = section(card(Documents("x")), "What the author has not said")
@@ -160,7 +167,7 @@ def test_what_is_missing_is_named_and_what_is_there_is_not() -> None:
 
 
 def test_limits_that_follow_from_the_numbers_are_said() -> None:
-    said = section(card(full()), "Limitations")
+    said = section(full_card(), "Limitations")
     assert "It knows 4 classes and nothing else" in said
     assert "weakest on Pullover: it finds 77.8% of them, against 90.6% of all" in said
 
@@ -172,7 +179,7 @@ def test_nearly_empty_documents_give_a_card() -> None:
 
 
 def test_pictures_have_a_text_for_those_who_do_not_see_them() -> None:
-    shown = {token.attrs["src"]: token.content for token in tokens(card(full())) if token.type == "image"}
+    shown = {token.attrs["src"]: token.content for token in tokens(full_card()) if token.type == "image"}
     assert list(shown) == ["pictures/curves.png", "pictures/confusion.png", "pictures/examples.png"]
     assert "Pullover taken for Trouser 2 times" in shown["pictures/confusion.png"]
     assert "loss: train from" in shown["pictures/curves.png"]
@@ -210,7 +217,7 @@ def test_nothing_of_other_people_s_text_becomes_markup(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_other_people_s_text_stays_within_the_header(text: str) -> None:
-    read = yaml.safe_load(card(filled_with(text)).split("\n---\n")[0].removeprefix("---\n"))
+    read = yaml.safe_load(header(filled_with(text)).removeprefix("---\n").removesuffix("---\n"))
     assert set(read) <= {"license", "license_name", "library_name", "pipeline_tag", "tags", "datasets", "metrics",
                          "base_model", "model-index"}  # fmt: skip
     assert read.get("license") in (None, "other") and read["library_name"] == "relume"

@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from relume.errors import MissingPackageError
+from relume.share import background, sections
 from relume.share import documents as files
-from relume.share import sections
 from relume.share.citation import citation_file
 from relume.share.described import Documents
 from relume.share.hubheader import header
+from relume.share.phrases import Beside
 from relume.share.pictures import drawn
 
 __all__ = ["Documents", "card_files"]
 
-_SECTIONS: tuple[Callable[[Documents, sections.Beside], str], ...] = (
+_SECTIONS: tuple[Callable[[Documents, Beside], str], ...] = (
     sections.opening,
     sections.use,
     sections.results,
     sections.examples,
-    sections.training,
-    sections.data,
-    sections.reproducing,
-    sections.environment,
-    sections.lineage,
-    sections.author_says,
-    sections.unsaid,
-    sections.citing,
-    sections.contents,
+    background.training,
+    background.data,
+    background.reproducing,
+    background.environment,
+    background.lineage,
+    background.author_says,
+    background.unsaid,
+    background.citing,
+    background.contents,
 )
 
 
@@ -60,7 +61,7 @@ def card_files(documents: Documents, sizes: Mapping[str, int]) -> dict[str, byte
     if (citation := citation_file(documents)) is not None:
         made[files.CITATION] = citation
     known = {**sizes, **{path: len(content) for path, content in made.items()}}
-    beside = sections.Beside(known, pictures, problem)
+    beside = Beside(known, pictures, problem)
     parts = [section(documents, beside) for section in _SECTIONS]
     made[files.CARD] = (header(documents) + "\n" + "\n\n".join(filter(None, parts)) + "\n").encode()
     return dict(sorted(made.items()))
