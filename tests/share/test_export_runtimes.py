@@ -139,9 +139,9 @@ def test_weights_beside_the_file(tmp_path: Path) -> None:
 
 def test_one_file_has_no_room_for_all_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxfile, "MAX_BYTES", 100)
-    assert export(nn.Linear(90, 2), tmp_path / "a.onnx", input_shape=(90,)).data == tmp_path / "a.onnx.data"
+    assert export(nn.Linear(300, 2), tmp_path / "a.onnx", input_shape=(300,)).data == tmp_path / "a.onnx.data"
     with pytest.raises(ConfigurationError, match="one file of ONNX holds 100: leave weights_apart=False out"):
-        export(nn.Linear(90, 2), tmp_path / "b.onnx", input_shape=(90,), weights_apart=False)
+        export(nn.Linear(300, 2), tmp_path / "b.onnx", input_shape=(300,), weights_apart=False)
 
 
 def test_what_differs_is_not_written_and_the_old_file_stays(tmp_path: Path) -> None:
