@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from relume.datasets import ToTensor
 from relume.errors import ConfigurationError
-from relume.page import Block, Grid, Shown, line
+from relume.page import Block, Cell, Grid, Shown, line
 from relume.share.bundle import Bundle
 from relume.share.documents import (
     CARD,
@@ -191,7 +191,7 @@ def _facts(found: BundleFacts) -> Iterator[tuple[str, str]]:
         yield "classes", ", ".join(classes[:8]) + more
     if run.name:
         after = f", after epoch {run.epoch}" if run.epoch is not None else ""
-        day = f", {datetime.fromtimestamp(run.created, UTC):%Y-%m-%d}" if _is_time(run.created) else ""
+        day = f", {_day(run.created)}" if run.created is not None and 0 < run.created < 2**33 else ""
         yield "run", f"{run.name}{after}{day}"
     if run.command:
         yield "command", " ".join(run.command)
@@ -222,7 +222,7 @@ def _claims(found: BundleFacts) -> Iterator[Block]:
         yield line("claims      none")
         return
     evaluations = dict(enumerate(found.claims.evaluations))
-    rows = [
+    rows: list[Sequence[Cell]] = [
         (one.name, f"{one.value:.6g}", _measured(found, evaluations.get(one.evaluation))) for one in claims[:_SHOWN]
     ]
     note = f"and {len(claims) - _SHOWN} more" if len(claims) > _SHOWN else ""
@@ -268,8 +268,8 @@ def _input(one: Preprocessing) -> str:
     return f"pictures, {pixels}, {colours}{', normalised' if prepare.mean else ''}"
 
 
-def _is_time(created: float | None) -> bool:
-    return created is not None and 0 < created < 2**33
+def _day(created: float) -> str:
+    return f"{datetime.fromtimestamp(created, UTC):%Y-%m-%d}"
 
 
 def _count(number: int | None) -> str:
