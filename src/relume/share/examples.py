@@ -86,7 +86,9 @@ def made_up(preprocessing: Preprocessing, count: int) -> Chosen | None:
         return None
     shape = (prepare.size, prepare.size, 3) if prepare.channels == 3 else (prepare.size, prepare.size)
     draws = np.random.Generator(np.random.PCG64(0))
-    raw = {f"examples/{n:03}.png": png(pillow().fromarray(draws.integers(0, 256, shape, np.uint8))) for n in range(count)}
+    raw = {
+        f"examples/{n:03}.png": png(pillow().fromarray(draws.integers(0, 256, shape, np.uint8))) for n in range(count)
+    }
     inputs = torch.stack([prepare(opened(content)) for content in raw.values()])
     return Chosen([Example(raw=name) for name in raw], raw, (inputs,), {})
 
@@ -155,7 +157,9 @@ def opened(content: bytes) -> Any:
 def written(chosen: Chosen, model: nn.Module) -> tuple[Examples, dict[str, Parts]]:
     """The files of examples, with the outputs of ``model`` on the CPU."""
     tensors: dict[str, torch.Tensor] = {}
-    names = ["input"] if len(chosen.args) == 1 and not chosen.kwargs else [f"input.{n}" for n in range(len(chosen.args))]
+    names = (
+        ["input"] if len(chosen.args) == 1 and not chosen.kwargs else [f"input.{n}" for n in range(len(chosen.args))]
+    )
     call = {
         "args": [_noted(one, name, tensors) for name, one in zip(names, chosen.args, strict=True)],
         "kwargs": {key: _noted(one, f"input.{key}", tensors) for key, one in chosen.kwargs.items()},
