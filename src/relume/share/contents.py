@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import re
@@ -17,13 +16,18 @@ from relume.models.tensorfile import tensorfile_parts
 from relume.share import claims as recorded_claims
 from relume.share import documents as named
 from relume.share.ancestry import lineage
-from relume.share.archive import Parts
+from relume.share.archive import Parts, measured
+from relume.share.card import card_files
+from relume.share.crate import crate
 from relume.share.data import Given, given_data, named_data
+from relume.share.described import Documents
 from relume.share.examples import Chosen, chosen, made_up, written
 from relume.share.gather import Source, environment_facts, image_preprocessing, model_facts, preprocessing_facts
+from relume.share.manifest import Member
 from relume.share.measuring import Progress, batch_size_for, environment, measure
 from relume.share.metrics import Wanted, wanted
 from relume.share.network import Network
+from relume.share.pictures import drawn
 from relume.share.sampling import sample_of
 from relume.share.sources import Sources, sources
 from relume.share.whole import whole_checkpoint
@@ -69,7 +73,9 @@ class Contents:
         self.data = named.Data()
         self.claims = named.Claims()
         self.examples: named.Examples | None = None
+        self.members: dict[str, Member] = {}
         self._raw: dict[str, bytes] = {}
+        self._scores: list[list[float]] = []
         self._given: Given | None = None
         self._chosen: Chosen | None = None
         self._code = sources(source) if code or (trust and self.model.needs_code) else Sources()
@@ -201,7 +207,7 @@ class Contents:
             self.notes.append(
                 "raw pictures do not become the inputs by a transform that relume knows: inputs are packed"
             )
-        self.examples, files = written(self._chosen, model)
+        self.examples, files, self._scores = written(self._chosen, model)
         self._raw = self._chosen.raw
         self.files |= files
 
@@ -248,8 +254,9 @@ class Contents:
         else:
             inputs = self._chosen
         try:
-            exported: Any = importlib.import_module("relume.models.exported")
-            found = exported.graph_files(model, inputs.kwargs or inputs.args, self.source.state)
+            from relume.models import exported
+
+            found = exported.graph_files(model, inputs.kwargs or inputs.args)
         except RelumeError as error:
             return _said(self.source, error)
         self.files |= {
@@ -279,20 +286,54 @@ class Contents:
         """The whole checkpoint, to train on."""
         self.files |= whole_checkpoint(self.source)
 
-    def add_documents(self) -> None:
-        """The JSON files."""
-        self.environment, self.lineage = environment_facts(self.source), lineage(self.source)
+    def add_documents(self, name: str, version: str) -> None:
+        """The JSON files, and what is written from them: the card with its pictures, and the metadata for archives."""
+        environment_, lineage_ = environment_facts(self.source), lineage(self.source)
         documents: dict[str, BaseModel | None] = {
             named.MODEL: self.model,
             named.INPUT: self.preprocessing,
             named.RUN: self.facts,
             named.CLAIMS: self.claims,
             named.DATA: self.data,
-            named.ENVIRONMENT: self.environment,
-            named.LINEAGE: self.lineage,
+            named.ENVIRONMENT: environment_,
+            named.LINEAGE: lineage_,
             named.EXAMPLES: self.examples,
         }
         self.files |= {path: held(text(document)) for path, document in documents.items() if document is not None}
+        described = Documents(
+            name=name,
+            relume=version,
+            model=self.model,
+            preprocessing=self.preprocessing,
+            run=self.facts,
+            claims=self.claims,
+            data=self.data,
+            lineage=lineage_,
+            environment=environment_,
+            examples=self.examples,
+            code=self._code.facts if self._is_code_wanted else None,
+            raw=self._raw,
+            outputs=self._scores,
+        )
+        self._measure_files()
+        sizes = {path: member.size_bytes for path, member in self.members.items()}
+        self.files |= {path: held(content) for path, content in card_files(described, sizes).items()}
+        self._measure_files()
+        try:
+            self.files[named.CRATE] = held(crate(described, self.members))
+        except MissingPackageError as error:
+            self.missing.append(f"{named.CRATE}: {error}")
+        if not any(path.startswith(named.PICTURES_FOLDER) for path in self.files):
+            try:
+                drawn(described)
+            except MissingPackageError as error:
+                self.missing.append(f"pictures of the card: {error}")
+
+    def _measure_files(self) -> None:
+        """Sizes and digests of what is there, each read once."""
+        for path, parts in self.files.items():
+            if path not in self.members:
+                self.members[path] = measured(path, parts)
 
 
 def _said(source: Source, error: Exception) -> str:

@@ -29,6 +29,7 @@ class Packed:
         digest: of its manifest, which stands for all of it.
         size_bytes: of the file.
         files: size of each file in it, by path.
+        run: what is said of the run and its author.
         model: how the model is opened.
         claims: the numbers that it stands for.
         missing: what is not in it, in words, and how to have it there.
@@ -40,6 +41,7 @@ class Packed:
     digest: str
     size_bytes: int
     files: Mapping[str, int]
+    run: named.RunFacts
     model: named.Model
     claims: named.Claims
     missing: Sequence[str] = ()
@@ -123,8 +125,9 @@ def pack(
     whole.add_code()
     if checkpoint:
         whole.add_checkpoint()
-    whole.add_documents()
-    manifest = write_archive(target, facts.name or "model", whole.files, __version__)
+    name = facts.name or "model"
+    whole.add_documents(name, __version__)
+    manifest = write_archive(target, name, whole.files, __version__, whole.members)
     sizes = {member.path: member.size_bytes for member in manifest.members}
     size_bytes = target.stat().st_size
     return Packed(
@@ -133,6 +136,7 @@ def pack(
         manifest.digest,
         size_bytes,
         sizes,
+        facts,
         whole.model,
         whole.claims,
         whole.missing,
