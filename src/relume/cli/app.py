@@ -12,9 +12,10 @@ from typing import Any, NoReturn
 import typer
 
 from relume import __version__
-from relume.cli.checkpoints import checkpoints, export, verify
+from relume.cli.checkpoints import checkpoints, verify
 from relume.cli.checkpoints import gc as collect
 from relume.cli.code import restore_code
+from relume.cli.export import export
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
 from relume.cli.predict import predict
@@ -27,6 +28,7 @@ from relume.cli.share import pack
 from relume.cli.sync import sync
 from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
+from relume.cli.unpack import unpack
 from relume.errors import RelumeError, RelumeWarning
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
@@ -55,6 +57,7 @@ app.command("restore-code")(restore_code)
 app.command()(pack)
 app.command()(sync)
 app.command()(tensorboard)
+app.command()(unpack)
 app.command()(inspect)
 app.command()(convert)
 app.command()(diff)

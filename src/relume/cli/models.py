@@ -37,10 +37,17 @@ def inspect(
     all_tensors: _All = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a file of weights, of a model or of a training. Nothing in it is run.
+    """Show what is in a file of weights, of a model or of a training, or in a bundle. Nothing in it is run.
+
+    Of a bundle every byte is compared with what was packed first; its tensors are listed with --all or --stats.
 
     The exit status is 1 when something in it is suspicious: code that torch.load would run.
     """
+    from relume.models.bundled import is_bundle
+
+    if model is None and not stats and not all_tensors and is_bundle(file):
+        _inspect_bundle(file, as_json)
+        return
     from relume.models.look import inspect_file
     from relume.models.look.render import inspection_page
     from relume.page import print_page
@@ -51,6 +58,20 @@ def inspect(
     else:
         print_page(inspection_page(found, all_tensors=all_tensors), console())
     if found.suspicious:
+        raise typer.Exit(1)
+
+
+def _inspect_bundle(file: str, as_json: bool) -> None:
+    from relume.page import print_page
+    from relume.share.bundle import Bundle
+    from relume.share.looking import look
+
+    found = look(Bundle.open(file))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_page(found.page(), console())
+    if found.has_named_weights is False:
         raise typer.Exit(1)
 
 
@@ -153,7 +174,7 @@ def summary(
     from relume.models.look.render import summary_page
     from relume.page import print_page
 
-    shapes = [_shape(text) for text in input_shape or ()]
+    shapes = [shape_of(text) for text in input_shape or ()]
     network, shapes = _network(model, shapes, classes)
     shape: Any = None if not shapes else shapes[0] if len(shapes) == 1 else shapes
     dtypes: Any = dtype[0] if dtype and len(dtype) == 1 else dtype
@@ -203,7 +224,7 @@ def _example(text: str | None) -> Any:
         return None
     import torch
 
-    return torch.zeros(2, *_shape(text))  # not 1: torch.export takes a batch of one for a constant
+    return torch.zeros(2, *shape_of(text))  # not 1: torch.export takes a batch of one for a constant
 
 
 def _bytes(text: str | None, option: str) -> int | None:
@@ -271,7 +292,7 @@ def _made(name: str, classes: int, image: tuple[int, ...]) -> nn.Module:
         return make_model(name, classes, channels=image[0], size=image[1])
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def shape_of(text: str) -> tuple[int, ...]:
     """``3x224x224`` as numbers; commas do as well."""
     if not re.fullmatch(r"\d{1,9}([x×,]\d{1,9}){0,9}", text.strip().lower()):
         raise typer.BadParameter(f"{text!r:.60} is no shape such as 3x224x224.", param_hint="--input")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import mimetypes
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from relume.share.citation import Author, authors_of
 from relume.share.described import Documents
 from relume.share.documents import DataSet
 from relume.share.escaping import is_address
-from relume.share.hubheader import stated
+from relume.share.hubheader import stated_once
 from relume.share.licences import spdx, spdx_address
 from relume.share.manifest import MANIFEST, Member
 from relume.text import printable
@@ -40,7 +39,14 @@ _FORMATS = {
     ".py": "text/x-python",
     ".ipynb": "application/x-ipynb+json",
     ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
     ".txt": "text/plain",
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".pdf": "application/pdf",
+    ".sh": "application/x-sh",
+    ".zip": "application/zip",
 }
 _NAMES = {
     files.WEIGHTS: "Weights of the model (safetensors)",
@@ -105,7 +111,12 @@ def _describe(made: Any, documents: Documents, people: list[Any]) -> None:
         root["author"] = people
     if digest := documents.model.weights_digest:
         root["identifier"] = _thing(
-            made, "#weights", "PropertyValue", name="Digest of the weights", propertyID="blake3", value=digest
+            made,
+            "#weights",
+            "PropertyValue",
+            name="Digest of the weights",
+            propertyID="blake3",
+            value=printable(digest, 64),
         )
     if run.citation.strip():
         root["creditText"] = printable(run.citation, 2000)
@@ -118,7 +129,9 @@ def _description(documents: Documents) -> str:
     said += [f"{model.parameters:,} parameters"] if model.parameters else []
     said += [f"{len(classes):,} classes"] if classes else []
     said += [
-        f"{printable(claim.name, 60)} {claim.value!r}" for claim in stated(documents)[:4] if math.isfinite(claim.value)
+        f"{printable(claim.name, 60)} {claim.value!r}"
+        for claim in stated_once(documents)[:4]
+        if math.isfinite(claim.value)
     ]
     dated = "" if documents.day else " The day of the training is not known."
     notes = f" {printable(' '.join(documents.run.notes.split()), 1000)}" if documents.run.notes.strip() else ""
@@ -139,19 +152,14 @@ def _person(made: Any, author: Author, number: int) -> Any:
     place = f"https://orcid.org/{author.orcid}" if author.orcid else f"#author-{number}"
     more = {"givenName": author.given, "familyName": author.family, "email": author.email}
     known = {name: value for name, value in more.items() if value}
-    return _thing(
-        made,
-        place,
-        "Person" if author.family or author.orcid else ["Person", "Organization"][1],
-        name=author.name,
-        **known,
-    )
+    kind = "Person" if author.family or author.orcid else "Organization"
+    return _thing(made, place, kind, name=author.name, **known)
 
 
 def _file(made: Any, path: str, size: int | Member | None) -> Any:
     ending = path[path.rfind(".") :].lower() if "." in path else ""
     known: dict[str, Any] = {"name": _NAMES.get(path, path)}
-    known["encodingFormat"] = _FORMATS.get(ending) or mimetypes.types_map.get(ending) or "application/octet-stream"
+    known["encodingFormat"] = _FORMATS.get(ending, "application/octet-stream")
     if isinstance(size, Member):
         known |= {"contentSize": str(size.size_bytes), "identifier": f"blake3:{size.blake3}"}
     elif size is not None:
@@ -163,6 +171,8 @@ def _training(made: Any, documents: Documents, parts: Mapping[str, Any], people:
     """The run as an action: this software made these weights of that data."""
     run = documents.run
     used = [_data(made, data, number) for number, data in enumerate(documents.data.sets) if data.role == "train"]
+    if not used and documents.dataset:
+        used.append(_thing(made, "#training-data", "Dataset", name=printable(documents.dataset, 200)))
     used += [_ancestor(made, number, documents) for number in range(len(documents.lineage.ancestors[:40]))]
     used += [
         parts[path]
@@ -189,7 +199,7 @@ def _training(made: Any, documents: Documents, parts: Mapping[str, Any], people:
 def _evaluations(made: Any, documents: Documents, parts: Mapping[str, Any]) -> None:
     """Each claimed number as a property of the weights."""
     values = []
-    for number, claim in enumerate(stated(documents)[:200]):
+    for number, claim in enumerate(stated_once(documents)[:200]):
         if not math.isfinite(claim.value):
             continue
         data = documents.measured_on(documents.evaluation(claim))

@@ -49,7 +49,7 @@ class Source:
     odd: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, run: Any, root: str | Path = "runs", model: str | None = None) -> Source:
+    def find(cls, run: Any, root: str | os.PathLike[str] = "runs", model: str | None = None) -> Source:
         """The checkpoint that is meant: ``RUN``, ``RUN@best``, ``RUN@12``, a manifest, or a Run or a Result.
 
         Raises:
@@ -95,7 +95,8 @@ class Source:
         journal = self.meta.get("journal")
         number = journal.get("segment") if isinstance(journal, Mapping) else None
         exact = [one for one in self.segments if one.segment == number]
-        return (exact or self.segments or [None])[-1]
+        known = exact or self.segments
+        return known[-1] if known else None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -137,13 +138,24 @@ class Source:
         text = model_metadata(self.meta, self.model).get(RECIPE)
         return None if text is None else json.loads(text)
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """blake3 of the tensors' bytes, by name: that is what the store calls them."""
+        begin = f"models.{self.model}."
+        entries = {entry.name.removeprefix(begin): entry for entry in self.store.manifest(self.checkpoint).entries}
+        return {
+            name: entries[name].pieces[0].hash
+            for name, value in self.state.items()
+            if name in entries and len(entries[name].pieces) == 1 and entries[name].pieces[0].size_bytes == value.nbytes
+        }
+
     def metadata(self) -> dict[str, str]:
         """Of the file of weights: it can be used by itself."""
         found = checkpoint_metadata(self.checkpoint, self.meta) | model_metadata(self.meta, self.model)
         return {key: value for key, value in found.items() if key != "checkpoint"}
 
 
-def _found(run: Any, root: str | Path) -> tuple[Store, Checkpoint]:
+def _found(run: Any, root: str | os.PathLike[str]) -> tuple[Store, Checkpoint]:
     place = getattr(run, "folder", None) if not isinstance(run, (str, os.PathLike, Checkpoint)) else run
     place = run.path if isinstance(run, Checkpoint) else place
     if not isinstance(place, (str, os.PathLike)) or not str(place):
@@ -154,7 +166,7 @@ def _found(run: Any, root: str | Path) -> tuple[Store, Checkpoint]:
     before, at, which = name.rpartition("@")
     name = before if at and before and which == "last" else name
     try:
-        return find_checkpoint(name, root)
+        return find_checkpoint(name, Path(root))
     except UnknownNameError as error:
         if os.sep in name or Path(name).exists():
             raise UnknownNameError(
@@ -185,9 +197,9 @@ def model_facts(source: Source) -> documents.Model:
         why_no_document="" if document is not None else _WHY_NO_RECIPE,
         needs_code=", ".join(name.replace(":", ".") for name in own),
         parameters=_parameters(source, document),
-        weights_digest=weights_digest(source.state),
+        weights_digest=weights_digest(source.state, source.hashes),
         id2label={str(label): name for label, name in enumerate(classes)} if classes else None,
-        label2id={name: str(label) for label, name in enumerate(classes)} if classes else None,
+        label2id={name: label for label, name in enumerate(classes)} if classes else None,
     )
 
 
@@ -327,7 +339,7 @@ def environment_facts(source: Source) -> documents.Environment:
     deterministic = source.config.get("deterministic")
     found = documents.Environment(
         python=python,
-        packages={name: known[name] for name in sorted(known, key=str.lower)},
+        packages={name: source.portable.text(known[name]) for name in sorted(known, key=str.lower)},
         device=str(source.meta.get("device", "")),
         threads=_whole(source.meta.get("threads")),
         deterministic=deterministic if isinstance(deterministic, bool) else None,
