@@ -63,7 +63,7 @@ def requirements(packages: Mapping[str, str]) -> tuple[dict[str, str], list[str]
 
     Example:
         >>> requirements({"torch": "2.6.0+cpu", "mine": "0.1 (file:///home/ann/mine)", "relume": "0.1.0", "-r x": "1"})
-        ({'torch': '2.6.0+cpu'}, ['mine 0.1 (file:///home/ann/mine)', '-r x 1'])
+        ({'torch': '2.6.0+cpu'}, ['-r x 1', 'mine 0.1 (file:///home/ann/mine)'])
     """
     wanted, left = {}, []
     for name, version in sorted(packages.items()):

@@ -88,7 +88,7 @@ def compare_value(claim: str, claimed: float, found: float, tolerance: float) ->
     apart = abs(claimed - found)
     if apart == 0:
         return Row(**fields, verdict=Verdict.EXACT, difference=0.0)
-    if np.float32(claimed) == claimed and np.float32(found) == claimed:
+    if float(np.float32(claimed)) == claimed == float(np.float32(found)):
         why = f"{found!r} here: the same number in float32, in which it was recorded"
         return Row(**(fields | {"found": repr(claimed)}), verdict=Verdict.EXACT, difference=apart, why=why)
     text = f"differs by {apart:.3g}" + (f"; the tolerance is {tolerance:.3g}" if tolerance else "; none is allowed")
