@@ -132,7 +132,7 @@ def _print(found: Any) -> None:
 
     out = console()
     table = table_of("stage", "claim", "claimed", "found", "verdict")
-    for column, width in zip(table.columns, (13, 17, 16, 16, None), strict=True):
+    for column, width in zip(table.columns, (13, 17, 15, 15, None), strict=True):
         column.justify, column.overflow = "left", "fold"
         column.width = width if out.width < _WIDE else None
     for stage in found.stages:

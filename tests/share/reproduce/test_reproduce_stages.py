@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.utils.data import TensorDataset
 from relume.errors import BundleError, ConfigurationError
 from relume.share import documents
 from relume.share.bundle import Bundle
+from relume.share.pack import pack
 from relume.share.reproduce import Reproduction, Verdict, reproduce
 
 EXACT, WITHIN, DIFFERENT, UNCHECKED = Verdict.EXACT, Verdict.WITHIN, Verdict.DIFFERENT, Verdict.UNCHECKED
@@ -203,7 +205,7 @@ def test_wrong_data_is_named_as_that(bundle: Path, images: Path, tmp_path: Path,
     assert (found.first_difference, found.exit_status) == ("data", 1)
     row = row_of(found, "data", "fashion-mnist (test)")
     assert row.why.startswith("these are not the author's data: ")
-    assert __import__("re").search(says, row.why), row.why
+    assert re.search(says, row.why), row.why
     assert verdicts(found, "metrics") == {UNCHECKED}
 
 
@@ -213,6 +215,26 @@ def test_a_dataset_can_be_given_itself(bundle: Path, images: Path) -> None:
     found = reproduce(bundle, given)
     assert found.first_difference == "data"  # the same images, but as tensors: it has another fingerprint
     assert "the labels are the same" in row_of(found, "data", "fashion-mnist").why
+
+
+def test_a_graph_and_a_sample_in_the_bundle_are_proven_without_any_data(
+    bundle: Path, images: Path, tmp_path: Path
+) -> None:
+    """The reader has nothing but the bundle: outputs by both ways, and numbers on its sample."""
+    whole = pack(bundle.parent / "runs" / "fashion-mnist", tmp_path / "whole.relume", data=images, sample=40)
+    found = reproduce(altered(whole.path, tmp_path / "a.relume", {documents.DATA: _without_the_author_s}))
+    assert found.exit_status == 0
+    assert {row.claim for row in found.stage("outputs").rows} == {  # type: ignore[union-attr]
+        "outputs (recipe)", "outputs (graph)", "predicted classes (recipe)", "predicted classes (graph)",
+    }  # fmt: skip
+    assert DIFFERENT not in verdicts(found, "outputs")
+    rows = found.stage("metrics").rows  # type: ignore[union-attr]
+    assert [row.claim for row in rows if row.verdict is EXACT and "accuracy" in row.claim]
+    assert row_of(found, "data", "sample/").verdict is EXACT
+
+
+def _without_the_author_s(document: dict[str, Any]) -> None:
+    document["sets"][0] |= {"kind": "folder", "name": "photos"}
 
 
 # ------------------------------------------------------------------------------------------- what cannot be checked

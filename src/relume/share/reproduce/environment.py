@@ -19,15 +19,17 @@ _MAX_THREADS = 256
 
 def environment_here() -> Environment:
     """This machine and what is installed, in the words of ``environment.json``; no host, user or path."""
+    from relume import __version__
     from relume.provenance.machine import machine, packages
     from relume.provenance.secrets import Redactor
 
     own = machine(torch.get_num_threads())
+    installed = {name: version.split(" (")[0] for name, version in packages(Redactor()).items()}
     gpus = [str(gpu.get("name", "")) for gpu in own.gpus]
     return Environment(
         python=own.python,
         system=own.system,
-        packages={name: version.split(" (")[0] for name, version in packages(Redactor()).items()},
+        packages={**installed, "relume": __version__},
         device="cuda" if torch.cuda.is_available() else "cpu",
         cpu=own.cpu,
         threads=own.threads,

@@ -86,7 +86,10 @@ def _compared(subject: Subject, facts: DataSet) -> tuple[Row, Any]:
 def opened(subject: Subject, facts: DataSet) -> Any:
     """The dataset: what was given, or what the bundle's words and the given path lead to."""
     from relume.share.data import open_data
+    from relume.share.sampling import ROLE, open_sample
 
+    if facts.role == ROLE:
+        return open_sample(subject.bundle)
     if subject.data is not None and not isinstance(subject.data, (str, os.PathLike)):
         return subject.data
     return open_data(facts, subject.preprocessing(), subject.path)
