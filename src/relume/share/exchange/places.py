@@ -14,7 +14,7 @@ from relume.errors import BundleError, ConfigurationError, ExchangeError
 from relume.share.bundle import ENDING as BUNDLE_ENDING
 from relume.share.exchange.folder import Folder
 from relume.share.exchange.index import ENDING, MAX_INDEX_BYTES, Index
-from relume.share.exchange.remote import Remote, read_whole
+from relume.share.exchange.remote import Remote, read_whole, retried
 from relume.share.exchange.web import ForbiddenError, Web
 from relume.share.manifest import check_paths
 
@@ -79,7 +79,7 @@ def find(source: str, options: Mapping[str, Any] | None = None) -> Found:
         return Found(remote, last, stem, index)
     if (index := _index(remote, stem + ENDING)) is not None:
         return Found(remote, stem + ENDING, stem, index)
-    if remote.size(last) is not None or (not _is_listed(remote) and remote.open(last) is not None):
+    if _is_there(remote, last):
         return Found(remote, last, stem, None)
     return _only_one(open_place(source, options), options) if _is_listed(remote) else _nothing(remote, last)
 
@@ -144,6 +144,15 @@ def _known(remote: Remote) -> str:
         if names
         else ""
     )
+
+
+def _is_there(remote: Remote, path: str) -> bool:
+    if _is_listed(remote):
+        return remote.size(path) is not None
+    opened = retried(lambda: remote.open(path))
+    if opened is not None:
+        opened.close()
+    return opened is not None
 
 
 def _is_listed(remote: Remote) -> bool:

@@ -55,7 +55,7 @@ def _continue(remote: Remote, path: str, part: Path, meter: Meter) -> None:
     opened = remote.open(path, begin, str(known.get("tag", "")))
     if opened is None:
         raise ExchangeError(f"there is no {where}.")
-    with closing(opened.pieces):
+    with closing(opened):
         if opened.total is None:
             raise ExchangeError(
                 f"{where}: the server does not say how long the file is; an endless one is not fetched."
