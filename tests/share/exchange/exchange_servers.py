@@ -34,6 +34,7 @@ class Static(ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         self.fault: Callable[[_Handler], bool] = lambda handler: False
         self.stop_at: int | None = None
+        self.era = 0  # what is sent to a client that was killed counts no more
         self.stopped, self.go_on = threading.Event(), threading.Event()
         self.lock = threading.Lock()
         self.headers: list[dict[str, str]] = []
@@ -47,6 +48,8 @@ class Static(ThreadingHTTPServer):
         return sum(self.sent.values())
 
     def reset(self) -> None:
+        with self.lock:
+            self.era += 1
         self.sent.clear()
         self.requests.clear()
         self.headers.clear()
@@ -102,12 +105,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def body(self, path: str, content: bytes) -> None:
-        server = self.server
+        server, era = self.server, self.server.era
         for at in range(0, len(content), PIECE):
             piece = content[at : at + PIECE]
             if server.stop_at is not None and server.total >= server.stop_at:
                 server.stopped.set()
                 server.go_on.wait(60)
+            if server.era != era:
+                return
             self.wfile.write(piece)
             self.wfile.flush()
             with server.lock:
