@@ -51,7 +51,7 @@ def pull(
         ),
     ],
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option("-o", "--out", help="The file, or a folder for it; by default NAME.relume.", show_default=False),
     ] = None,
     as_json: Json = False,

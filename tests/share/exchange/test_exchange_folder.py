@@ -230,9 +230,17 @@ def test_what_is_not_there_is_said_with_what_is(bundle: Path, tmp_path: Path) ->
     push(bundle, tmp_path / "shared")
     with pytest.raises(ExchangeError, match="there is no other.relume.json in .*There are: 'fashion'"):
         pull(tmp_path / "shared" / "other.relume.json")
+    with pytest.raises(ExchangeError, match="there is no bundle at .*other. Check the address. There are: 'fashion'"):
+        pull(tmp_path / "shared" / "other")
     push(bundle, tmp_path / "shared", name="second")
     with pytest.raises(ExchangeError, match="several bundles: name one.*'fashion', 'second'"):
         pull(tmp_path / "shared", tmp_path / "back.relume")
+
+
+def test_an_out_that_ends_like_a_folder_is_one(bundle: Path, tmp_path: Path) -> None:
+    push(bundle, tmp_path / "shared")
+    assert pull(tmp_path / "shared", f"{tmp_path}/new/").path == tmp_path / "new" / "fashion.relume"
+    assert pull(tmp_path / "shared", tmp_path / "new").path == tmp_path / "new" / "fashion.relume"
 
 
 def test_a_file_that_is_no_bundle_is_not_overwritten(bundle: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def find(source: str, options: Mapping[str, Any] | None = None) -> Found:
         return Found(remote, stem + ENDING, stem, index)
     if isinstance(remote, Web) or remote.size(last) is not None:
         return Found(remote, last, stem, None)  # a web server is not asked twice: it answers with all of the file
-    return _only_one(open_place(source, options), options)
+    return _only_one(open_place(source, options), remote)
 
 
 def without_ending(name: str) -> str:
@@ -102,13 +102,12 @@ def check_name(name: str) -> None:
         raise ConfigurationError(f"name={name!r:.100}: letters, digits, spaces, '-', '_' and '.' make a name.")
 
 
-def _only_one(remote: Remote, options: Mapping[str, Any] | None) -> Found:
+def _only_one(remote: Remote, above: Remote) -> Found:
     names = [name for name in remote.names() or [] if name.endswith(ENDING)]
-    if len(names) != 1:
-        what = f"several bundles: name one, as {remote.name}/NAME. {_known(remote)}" if names else "no bundle"
-        raise ExchangeError(
-            f"there is {what}".rstrip() + (f" at {remote.name}. Check the address." if not names else "")
-        )
+    if not names:
+        raise ExchangeError(f"there is no bundle at {remote.name}. Check the address. {_known(above)}".rstrip())
+    if len(names) > 1:
+        raise ExchangeError(f"there are several bundles: name one, as {remote.name}/NAME. {_known(remote)}")
     index = _index(remote, names[0], is_guess=False)
     if index is None:
         raise ExchangeError(f"{remote.name}: {names[0]} went away.")
@@ -131,7 +130,10 @@ def _index(remote: Remote, path: str, is_guess: bool = True) -> Index | None:
 
 
 def _known(remote: Remote) -> str:
-    names = [without_ending(name) for name in remote.names() or [] if name.endswith(ENDING)]
+    try:
+        names = [without_ending(name) for name in remote.names() or [] if name.endswith(ENDING)]
+    except ExchangeError:
+        return ""
     return (
         f"There are: {', '.join(f'{name!r:.60}' for name in names[:12])}{', …' if len(names) > 12 else ''}."
         if names

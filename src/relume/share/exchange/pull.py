@@ -99,6 +99,8 @@ def target_of(out: str | os.PathLike[str] | None, name: str) -> tuple[Path, list
     """
     file_name = _safe(name) + ENDING
     target = Path(file_name) if out is None else Path(out).expanduser()
+    if out is not None and os.fspath(out).endswith(("/", os.sep)) and not target.exists():
+        target = target / file_name
     if target.is_dir():
         target = target.with_name(target.name + ENDING) if (target / MANIFEST).exists() else target / file_name
     target = target.absolute()
