@@ -45,7 +45,9 @@ class Arriving:
         self._fd = files.system.open(
             self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0) | os.O_CLOEXEC, 0o666
         )
-        if os.fstat(self._fd).st_size != self.index.layout.size_bytes:
+        self._is_new = os.fstat(self._fd).st_size != self.index.layout.size_bytes
+        self._touched: set[int] = set()
+        if self._is_new:
             os.ftruncate(self._fd, 0)
             os.ftruncate(self._fd, self.index.layout.size_bytes)
         text = self.index.manifest.text()
@@ -60,8 +62,10 @@ class Arriving:
         files.system.close(self._fd)
 
     def read(self, chunk: Chunk) -> bytes:
-        """What is there of a chunk: all of it, or a part and zeros."""
+        """What is there of a chunk: all of it, or a part and zeros; nothing where nothing was written yet."""
         with self._lock:
+            if self._is_new and chunk.start not in self._touched:
+                return b""
             return b"".join(
                 self._get(offset, count) for offset, count in self.index.places(chunk.start, chunk.size_bytes)
             )
@@ -70,6 +74,7 @@ class Arriving:
         """Put a part of a chunk in its place."""
         view = memoryview(content)
         with self._lock:
+            self._touched.add(chunk.start)
             for offset, count in self.index.places(chunk.start + position, len(view)):
                 self._put(offset, view[:count])
                 view = view[count:]
