@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from relume.checkup import Finding, Place, Report, doctor, environment, places
+from relume.cli.app import app
 from relume.errors import ConfigurationError
 
 
@@ -246,33 +247,26 @@ def test_a_module_that_is_not_there_is_an_error() -> None:
         doctor("no.such.module", is_module=True)
 
 
-def relume(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    changed = {"COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "relume", "doctor", *arguments],
-        cwd=folder,
-        env=os.environ | changed,
-        capture_output=True,
-        text=True,
-    )
-
-
-def test_the_command_says_it_in_its_exit_status(repository: Path) -> None:
-    good = relume(repository, "train.py")
-    assert good.returncode == 0, good.stderr
-    assert max(map(len, good.stdout.splitlines())) <= 80
+def test_the_command_says_it_in_its_exit_status(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("COLUMNS", "80")
+    run = CliRunner().invoke
+    good = run(app, ["doctor", "train.py"])
+    assert good.exit_code == 0, good.output
+    assert max(map(len, good.output.splitlines())) <= 80
     (repository / "late.py").write_text(
         "from torch import nn\nimport torch\nmodel = nn.Linear(2, 1)\ntorch.manual_seed(0)\n"
     )
-    bad = relume(repository, "late.py", "--json")
-    assert bad.returncode == 1
-    said = json.loads(bad.stdout)
+    bad = run(app, ["doctor", "late.py", "--json"])
+    assert bad.exit_code == 1
+    said = json.loads(bad.output)
     assert said["stops"] == 1 and said["script"] == "late.py"
     (finding,) = [f for f in said["findings"] if f["severity"] == "stops"]
     assert finding["places"] == [{"file": "late.py", "line": 3, "code": "model = nn.Linear(2, 1)"}]
-    assert relume(repository, "-m", "late").returncode == 1
+    assert run(app, ["doctor", "-m", "late"]).exit_code == 1
+    assert run(app, ["doctor"]).exit_code == 0
     assert not (repository / "runs").exists()
-    assert "Error: -m needs the name of a module" in relume(repository, "-m").stderr
+    assert "-m needs the name of a module" in str(run(app, ["doctor", "-m"]).exception)
 
 
 def test_a_script_can_ask_about_itself(repository: Path) -> None:
