@@ -75,6 +75,17 @@ def test_a_torch_outside_of_what_is_supported(version: str, said: list[str], mon
     assert whats(environment._versions()) == said
 
 
+def test_a_build_without_cuda_beside_nvidias_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert any(what.startswith("note: torch ") and "without CUDA" in what for what in whats(environment._versions()))
+    program.unlink()
+    assert whats(environment._versions()) == []
+
+
 # ------------------------------------------------------------------------------------------------------ variables, settings
 
 
@@ -262,6 +273,7 @@ def test_the_command_says_it_in_its_exit_status(repository: Path, monkeypatch: p
     said = json.loads(bad.output)
     assert said["stops"] == 1 and said["script"] == "late.py"
     (finding,) = [f for f in said["findings"] if f["severity"] == "stops"]
+    assert any(f["what"] == "git does not have late.py" for f in said["findings"])
     assert finding["places"] == [{"file": "late.py", "line": 3, "code": "model = nn.Linear(2, 1)"}]
     assert run(app, ["doctor", "-m", "late"]).exit_code == 1
     assert run(app, ["doctor"]).exit_code == 0

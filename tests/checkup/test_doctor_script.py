@@ -175,11 +175,22 @@ def test_modules_that_are_missing_and_code_from_elsewhere(tmp_path: Path, monkey
     (elsewhere / "shared_tools_of_mine.py").write_text("raise SystemExit('it was run')\n")
     (project / "deep" / "near.py").write_text("")
     monkeypatch.syspath_prepend(elsewhere)
+    (project / "deep" / "script.py").write_text("")
+    subprocess.run(["git", "add", "-A"], cwd=project, check=True)
     text = "import json\nimport numpy\nimport near\nimport no_such_module_anywhere\nfrom shared_tools_of_mine import x\ntry:\n    import no_such_either\nexcept ImportError:\n    pass\n"
     assert found(project / "deep", text, head="") == [
         "stops: 1 module cannot be imported here: no_such_module_anywhere",
         "may: code from outside of the project: shared_tools_of_mine",
     ]
+
+
+def test_files_that_git_does_not_have_are_named(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    (tmp_path / ".gitignore").write_text("ignored.py\n")
+    (tmp_path / "ignored.py").write_text("")
+    (tmp_path / "script.py").write_text("import ignored\n")
+    subprocess.run(["git", "add", "script.py"], cwd=tmp_path, check=True)
+    assert found(tmp_path, "import ignored\n", head="") == ["note: git does not have ignored.py"]
 
 
 def test_what_is_no_python_is_said_and_nothing_is_run(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
@@ -68,6 +69,14 @@ def _versions() -> Iterator[Finding]:
             "relume reproduce BUNDLE compares them",
         )
     yield from _vision(torch.__version__, _version("torchvision"))
+    if torch.version.cuda is None and torch.version.hip is None and shutil.which("nvidia-smi"):
+        yield Finding(
+            "note",
+            "environment",
+            f"torch {torch.__version__} is a build without CUDA, and this machine has NVIDIA's driver",
+            "It computes on the CPU, whose last bits differ from those of the GPU.",
+            "pip install --force-reinstall torch, for the GPU: https://pytorch.org/get-started/locally",
+        )
 
 
 def _vision(torch_version: str, vision_version: str | None) -> Iterator[Finding]:

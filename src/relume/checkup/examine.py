@@ -73,7 +73,7 @@ def _files(script: str | Path | None, is_module: bool) -> list[Path]:
             raise ConfigurationError(f"{script} is a folder: name the script in it that trains.")
         if not path.is_file():
             folder = path.parent if path.parent.is_dir() else Path()
-            here = sorted(file.name for file in folder.glob("*.py"))
+            here = sorted(file.name for file in folder.glob("*.py") if file.is_file())
             raise ConfigurationError(f"there is no script {str(script)!r}: {closest(path.name, here)}")
         if path.suffix == ".ipynb":
             raise ConfigurationError(

@@ -13,10 +13,10 @@ from pathlib import Path
 import relume
 from relume.checkup.findings import Finding, Place
 from relume.checkup.project import Project, place_of
-from relume.provenance.git import GitError, root_of
+from relume.provenance.git import GitError, not_tracked, root_of
 from relume.provenance.sources import is_own
 from relume.rehearse.scan import Source
-from relume.text import counted
+from relume.text import counted, printable
 
 
 def imported(project: Project) -> Iterator[Finding]:
@@ -54,6 +54,27 @@ def imported(project: Project) -> Iterator[Finding]:
             "A run keeps these files, but their version is not that of the project, and others do not have them.",
             "Move it into the project, or install it from an index or a commit.",
             tuple(outside.values()),
+        )
+
+
+def untracked(project: Project) -> Iterator[Finding]:
+    """Files that the script needs and git does not have, those that it ignores among them."""
+    if not project.files:
+        return
+    try:
+        top = root_of(project.files[0].parent.resolve())
+        own = [] if top is None else [path for path in map(Path.resolve, project.files) if path.is_relative_to(top)]
+        found = [] if top is None else not_tracked(top, [os.fsencode(path.relative_to(top)) for path in own])
+    except GitError:
+        return  # said by `relume.checkup.places`
+    if found:
+        names = ", ".join(printable(os.fsdecode(path), 60) for path in found[:5]) + (", …" if len(found) > 5 else "")
+        yield Finding(
+            "note",
+            "script",
+            f"git does not have {names}",
+            "A clone of the repository does not start; only the run, and its bundle, keep the file.",
+            "git add the file, and commit",
         )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from relume.checkup import numbers, order, others, seeds
 from relume.checkup.findings import Finding
-from relume.checkup.imports import imported
+from relume.checkup.imports import imported, untracked
 from relume.checkup.project import Project
 
 
@@ -41,6 +41,7 @@ RULES: tuple[Callable[[Project], Iterator[Finding]], ...] = (
     others.evaluation,
     others.defaults,
     imported,
+    untracked,
 )
 
 
