@@ -10,7 +10,7 @@ from typing import Any, Literal
 from relume.errors import ClassicFileError
 
 Format = Literal[
-    "safetensors", "sharded safetensors", "torch", "torch legacy", "torchscript", "pt2", "checkpoint"
+    "safetensors", "sharded safetensors", "torch", "torch legacy", "torchscript", "pt2", "checkpoint", "bundle"
 ]  # fmt: skip
 """``torch`` is the zip archive that ``torch.save`` writes, ``torch legacy`` what it wrote before 1.6."""
 
@@ -41,6 +41,7 @@ class ModelFile:
         beside: what a checkpoint holds beside the weights of this model: other models, optimizers, ...
         problem: why ``state`` is empty, or not all of the weights, in a file that holds something; empty where it is all.
             Whoever takes weights calls `checked_state`, which raises that.
+        bundle: the `relume.share.bundle.Bundle` that holds it, where ``format`` is ``bundle``.
     """
 
     path: Path
@@ -53,6 +54,7 @@ class ModelFile:
     size_bytes: int = 0
     beside: tuple[str, ...] = ()
     problem: str = ""
+    bundle: Any = None
 
     def __repr__(self) -> str:
         what = "; ".join(

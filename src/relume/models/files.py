@@ -12,6 +12,7 @@ from torch import nn
 
 from relume.checkpoint import CHECKPOINTS, Checkpoint, Store
 from relume.errors import ClassicFileError, ConfigurationError, ModelFileError, UnknownNameError, closest
+from relume.models.bundled import is_bundle, open_bundle
 from relume.models.checkpointfile import read_checkpoint
 from relume.models.contents import ModelFile, checked_state
 from relume.models.kinds import described, kind_of
@@ -37,9 +38,9 @@ def open_model_file(
 
     Args:
         path: a ``.safetensors`` file, the index of a sharded one, the folder of either, what ``torch.save`` wrote,
-            TorchScript, ``.pt2``; or a checkpoint: ``"fashion"`` (a run's newest), ``"fashion@best"``,
-            ``"runs/fashion@12"``, a manifest. What is there as a file is not looked for as a run. The content tells the
-            format, not the name.
+            TorchScript, ``.pt2``, a bundle (``.relume``, or the folder that it was unpacked to); or a checkpoint:
+            ``"fashion"`` (a run's newest), ``"fashion@best"``, ``"runs/fashion@12"``, a manifest. What is there as a file is
+            not looked for as a run. The content tells the format, not the name.
         model: which of several models.
         refuse: raise for files with a pickle that would run code. False opens them too, with what is suspicious listed;
             it runs in neither case.
@@ -57,6 +58,9 @@ def open_model_file(
         >>> found.format, list(found.state)
         ('safetensors', ['weight', 'bias'])
     """
+    if is_bundle(_text(path)):
+        _check_single(Path(path), model)
+        return open_bundle(path, verify=verify)
     place = _located(path)
     if not isinstance(place, Path):
         return read_checkpoint(*place, model=model, verify=verify)

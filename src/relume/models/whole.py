@@ -14,6 +14,7 @@ from torch import nn
 
 from relume.checkpoint import restore_module
 from relume.errors import ConfigurationError, MismatchError, RecipeError, RelumeWarning
+from relume.models.bundled import Through, load_bundle
 from relume.models.contents import RECIPE, ModelFile, checked_state
 from relume.models.exported import load_exported, save_exported
 from relume.models.files import open_model_file, read_state, save_weights
@@ -110,40 +111,75 @@ def load_model(
     verify: bool = False,
     mmap: bool = True,
     model: str | None = None,
+    trust: bool = False,
+    through: Through | None = None,
 ) -> nn.Module:
-    """The model in a file of `save_model`, or in a checkpoint that has a recipe (``runs/fashion@best``).
+    """The model in a file of `save_model`, in a bundle, or in a checkpoint that has a recipe (``runs/fashion@best``).
 
     With a recipe it is the class that was saved, in the mode it was in, with what was frozen or tied being so again.
     It is built without values, and its tensors stay in the file until they are used: a VGG-19 takes milliseconds, and
     memory only for what is changed. From a ``.pt2`` file it is a graph that is called like the model, see `save_model`.
     Nothing in the file is run, and nothing is imported because it says so.
 
+    Of a bundle (``fashion.relume``, or the folder that it was unpacked to) every byte is compared with its manifest first.
+    Its model is built by its recipe, where that names what relume, torch, torchvision or timm builds, or a class that you
+    have imported; else it is its graph. The code in it runs with ``trust=True`` alone.
+
     Args:
         device: where the tensors shall be.
         verify: check the tensors against the checksums that relume wrote, which reads all of them.
         mmap: leave the tensors in the file until they are used; otherwise they are read now, and the file may go.
         model: which of several models in a checkpoint.
+        trust: run the code of a bundle to have the class that its author wrote: your decision, as with any program. Look
+            at it first: ``relume unpack fashion.relume``.
+        through: only this way into a bundle: ``"recipe"``, ``"code"`` or ``"graph"``.
 
     Raises:
         ConfigurationError: there are several models, and ``model`` was not given; lists them.
+        BundleError: a bundle is damaged, was changed, or lacks what is needed.
         RecipeError: the file has none, or it names what is not imported or not allowed, or builds another model.
         ModelFileError: the file is missing, damaged or not understood.
         UnsafeFileError: it holds what would run code.
     """
     device = _device(device)
-    if model is None and str(path).endswith(".pt2"):
+    if model is None and not trust and through is None and str(path).endswith(".pt2"):
         return load_exported(path, device=device, mmap=mmap)
     file = open_model_file(path, model=model)
+    if file.format == "bundle":
+        return load_bundle(file, trust=trust, device=device, through=through, mmap=mmap)
+    if trust or through is not None:
+        asked = "trust=True" if trust else f"through={through!r:.40}"
+        raise ConfigurationError(
+            f"{asked} is for bundles (.relume), which hold code: {file.path} is none. Leave it out."
+        )
     if file.format == "pt2":
         return load_exported(file.path, device=device, mmap=mmap)
     held = read_state(path, model=model, verify=True) if verify else checked_state(file)
     state = {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
-    document = _document(file)
-    built = _built(document, state, str(file.path))
-    _set_modes(built, document)
+    built = rebuilt(_document(file), state, str(file.path))
     if not mmap:
-        _take_into_memory(built)
+        take_into_memory(built)
     return built.to(device)
+
+
+def rebuilt(document: Mapping[str, Any], state: Mapping[str, torch.Tensor], where: str) -> nn.Module:
+    """The model that `model_document` describes, with these tensors: mapped ones stay mapped.
+
+    Args:
+        where: the file, for messages.
+
+    Raises:
+        RecipeError: the document is damaged or newer, names what is not imported or not allowed, or builds another model.
+    """
+    if not isinstance(document.get("recipe"), dict):
+        raise RecipeError(f"{where}: its recipe is damaged.")
+    if document.get("format") != _FORMAT:
+        raise RecipeError(
+            f"{where}: its recipe has format {document.get('format')!r:.20}; this relume reads {_FORMAT}."
+        )
+    built = _built(document, state, where)
+    _set_modes(built, document)
+    return built
 
 
 def _device(device: str | torch.device) -> torch.device:
@@ -258,12 +294,8 @@ def _document(file: ModelFile) -> dict[str, Any]:
         document = json.loads(text) if len(text) <= _MAX_DOCUMENT else None
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict) or not isinstance(document.get("recipe"), dict):
+    if not isinstance(document, dict):
         raise RecipeError(f"{file.path}: its recipe is damaged.")
-    if document.get("format") != _FORMAT:
-        raise RecipeError(
-            f"{file.path}: its recipe has format {document.get('format')!r:.20}; this relume reads {_FORMAT}."
-        )
     return document
 
 
@@ -375,6 +407,7 @@ def _names(value: Any) -> set[str]:
     return set(value) if isinstance(value, list) and all(isinstance(name, str) for name in value) else set()
 
 
-def _take_into_memory(model: nn.Module) -> None:
+def take_into_memory(model: nn.Module) -> None:
+    """Read the tensors that are still in a file; it may go then."""
     for value in (*model.parameters(), *model.buffers()):
         value.data = value.data.clone()

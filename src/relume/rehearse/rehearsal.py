@@ -18,7 +18,7 @@ from relume.rehearse import kills as killing
 from relume.rehearse import scan
 from relume.rehearse.causes import Diagnosis, diagnose
 from relume.rehearse.compare import RunComparison, compare_roots
-from relume.rehearse.runner import Command, Execution, Notice, ended_by_signals, execute
+from relume.rehearse.runner import Command, Execution, Notice, execute
 
 Verdict = Literal["exact", "differs", "fails", "no run", "unproven"]
 _PATIENCE = 3.0

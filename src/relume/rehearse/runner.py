@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from relume.processes import child, kill_group
 from relume.rehearse.kills import Kill, Trigger, steps_reached
 
 _POLL_SECONDS = 0.002
@@ -101,7 +98,7 @@ def execute(
 def _start(command: Command, environment: Mapping[str, str], root: Path, kill: Kill | None, output: Path) -> Start:
     trigger = Trigger(kill, root) if kill is not None else None
     began = time.monotonic()
-    with output.open("wb") as file, _process(command.arguments, environment, file.fileno()) as process:
+    with output.open("wb") as file, child(command.arguments, environment, file.fileno()) as process:
         is_killed = has_timed_out = False
         while process.poll() is None:
             now = time.monotonic()
@@ -125,58 +122,3 @@ def _start(command: Command, environment: Mapping[str, str], root: Path, kill: K
 
 def _tail(output: Path) -> str:
     return "\n".join(output.read_text("utf-8", "replace").splitlines()[-_TAIL_LINES:])
-
-
-@contextmanager
-def _process(
-    arguments: Sequence[str], environment: Mapping[str, str], output: int
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A child in a process group of its own, which does not outlive the block."""
-    process = subprocess.Popen(
-        list(arguments),
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            kill_group(process)
-            process.wait()
-
-
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """End a child that `_process` started, and its own children, as a power cut would."""
-    if sys.platform == "win32":
-        import psutil
-
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.kill()
-        process.kill()
-        return
-    try:
-        os.killpg(process.pid, signal.SIGKILL)  # it leads its group, and is not reaped yet: the number is its own
-    except ProcessLookupError:
-        pass
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that children and temporary folders go."""
-
-    def leave(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    try:
-        before = {number: signal.signal(number, leave) for number in numbers}
-    except ValueError:  # not in the main thread
-        before = {}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -222,6 +222,12 @@ class RunFacts(_Part):
     licence: str = ""
     """SPDX identifier."""
     citation: str = ""
+    intended_use: str = ""
+    """What the author made it for, and for whom."""
+    limitations: str = ""
+    """Where the author knows it to fail."""
+    ethics: str = ""
+    """Whom it may harm, what is in the data, what was done about it."""
 
 
 class SourceEntry(_Part):

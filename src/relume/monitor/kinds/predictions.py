@@ -25,6 +25,7 @@ _ROWS = 100
 _MOST_DRAWN = 400
 _TILE, _EDGE, _GAP = 152, 5, 10
 _SAMPLE_WIDTH = 200
+_FRAMES = {True: (canvas.RIGHT, 2), False: (canvas.WRONG, _EDGE), None: (canvas.FAINT, 1)}
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,14 @@ class Guess:
 
     Attributes:
         number: of the sample, in the order in which they were given.
+        is_right: None where it is not known what the sample is, or what it was taken for.
         true_share, share: the probabilities of the true and of the predicted class; None where only classes are known.
     """
 
     number: int
     true: str
     predicted: str
-    is_right: bool
+    is_right: bool | None
     true_share: float | None
     share: float | None
 
@@ -103,7 +105,7 @@ class Predictions(Media):
         found = {}
         if self._images is not None:
             images = self._drawn_ones()
-            picture = _sheet([(images[g.number], g) for g in guesses[: self._count]], _headline(guesses))
+            picture = sheet([(images[g.number], g) for g in guesses[: self._count]], _headline(guesses))
             size = {"width": picture.width, "height": picture.height}
             content = {"kind": "image", "file": keep(folder, png(picture), "png")}
             found[""] = content | size | {"caption": _headline(guesses)}
@@ -187,7 +189,7 @@ def _images_of(samples: Any) -> Any:
 
 
 def _headline(guesses: Sequence[Guess]) -> str:
-    right = sum(guess.is_right for guess in guesses)
+    right = sum(guess.is_right is True for guess in guesses)
     order = (
         ""
         if not guesses
@@ -202,42 +204,43 @@ def _cell(text: str, limit: int = 60) -> str:
     return printable(text, limit).replace("|", "\\|")
 
 
-def _sheet(tiles: Sequence[tuple[Any, Guess]], headline: str) -> Any:
-    """All tiles on one sheet, with a line above them."""
+def sheet(tiles: Sequence[tuple[Any, Guess]], headline: str, columns: int | None = None) -> Any:
+    """Samples with what they were taken for, as a picture of Pillow, with a line above them."""
     from PIL import ImageDraw
 
     letters, head = canvas.font(14), canvas.font(15, bold=True)
-    columns = canvas.columns_for(len(tiles))
+    columns = columns or canvas.columns_for(len(tiles))
     rows = -(-len(tiles) // columns)
     line = sum(letters.getmetrics()) + 2
     wide, high = _TILE + 2 * _EDGE, _TILE + 2 * _EDGE + 2 * line + 6
     top = sum(head.getmetrics()) + 2 * _GAP
     width = max(columns * (wide + _GAP) + _GAP, 3 * (wide + _GAP) + _GAP)
-    sheet = pillow().new("RGB", (width, rows * (high + _GAP) + top), canvas.PAPER)
-    pen = ImageDraw.Draw(sheet)
+    drawn = pillow().new("RGB", (width, rows * (high + _GAP) + top), canvas.PAPER)
+    pen = ImageDraw.Draw(drawn)
     pen.text((_GAP, _GAP), canvas.fitted(headline, head, width - 2 * _GAP), font=head, fill=canvas.INK, anchor="la")
     for number, (image, guess) in enumerate(tiles):
         place = (_GAP + number % columns * (wide + _GAP), top + number // columns * (high + _GAP))
-        _tile(sheet, pen, place, image, guess, letters, line)
-    return sheet
+        _tile(drawn, pen, place, image, guess, letters, line)
+    return drawn
 
 
 def _tile(sheet: Any, pen: Any, place: tuple[int, int], image: Any, guess: Guess, letters: Any, line: int) -> None:
     """One sample: its picture in a frame, then what it was taken for, then, where that was wrong, what it is."""
     left, top = place
-    shade, thick = (canvas.RIGHT, 2) if guess.is_right else (canvas.WRONG, _EDGE)
+    shade, thick = _FRAMES[guess.is_right]
     side = _TILE + 2 * _EDGE
     picture = _fitted(rgb(image))
     pen.rectangle((left, top, left + side - 1, top + side - 1), fill="#eef0f2", outline=shade, width=thick)
     sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
     text_top = top + side + 4
-    mark = canvas.tick if guess.is_right else canvas.cross
-    mark(pen, (left + 1, text_top + 2), 11, shade)
+    if guess.is_right is not None:
+        mark = canvas.tick if guess.is_right else canvas.cross
+        mark(pen, (left + 1, text_top + 2), 11, shade)
     share = "" if guess.share is None else f" {guess.share:.0%}"
-    pen.text(
-        (left + 18, text_top), _named(guess.predicted, share, letters, side - 18), font=letters, fill=shade, anchor="la"
-    )
-    if not guess.is_right:
+    if guess.predicted:
+        name = _named(guess.predicted, share, letters, side - 18)
+        pen.text((left + 18, text_top), name, font=letters, fill=shade, anchor="la")
+    if guess.true and not guess.is_right:
         share = "" if guess.true_share is None else f" {guess.true_share:.0%}"
         text = _named(guess.true, share, letters, side - 18 - canvas.width_of("is ", letters))
         pen.text((left + 18, text_top + line), f"is {text}", font=letters, fill=canvas.INK, anchor="la")
