@@ -352,7 +352,6 @@ REFUSED_GRAPHS: dict[str, tuple[Callable[[Any], None], str]] = {
     "script": (_operator("torch.ops.aten.save.default"), "does more than to compute"),
     "namespace": (_operator("torch.ops.inductor.accumulate_grad_.default"), "'inductor' are not among those"),
     "custom": (_operator("torch.ops.mylib.mine.default"), "'mylib' are not among those"),
-    "overload": (_operator("torch.ops.aten.relu.none"), "has no such operator"),
     "higher order": (_operator("torch.ops.higher_order.triton_kernel_wrapper_mutation"), "only runs a part of the graph"),
     "torchbind": (_operator("torch.ops.higher_order.call_torchbind"), "only runs a part of the graph"),
     "extension": (_operator("#executorch:os.system"), "is no operator that computes"),
@@ -416,6 +415,9 @@ DAMAGED: dict[str, tuple[Callable[[Entries], Entries], type[RelumeError], str]] 
     "layout": (lambda e: changed(e, WEIGHTS, _meta(layout=1)), ModelFileError, "layout 1"),
     "schema": (
         lambda e: changed(e, MODEL, lambda d: d.update(schema_version={"major": 99, "minor": 0})), ModelFileError, "schema version",
+    ),
+    "overload": (
+        lambda e: changed(e, MODEL, _operator("torch.ops.aten.relu.none")), ModelFileError, "no such operator .* needs: aten.relu.none",
     ),
     "no graph": (lambda e: changed(e, MODEL, lambda d: d.pop("graph_module")), ModelFileError, "graph is damaged"),
     "no json": (lambda e: {**e, MODEL: b"{" * 100_000}, ModelFileError, "is no JSON"),

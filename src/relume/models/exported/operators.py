@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 
 import torch
+
+from relume.models.exported.sizes import ARITHMETIC
 
 _OPERATOR = re.compile(r"torch\.ops\.(\w+)\.(\w+)\.(\w+)\Z", re.ASCII)
 _GRAPH_RUNNER = re.compile(r"torch\.ops\.higher_order\.(\w+)\Z", re.ASCII)
@@ -40,16 +43,6 @@ _PRIVATE = re.compile(
     r"is_all_true|is_any_true|logcumsumexp|make_per_\w+)\Z"
 )
 
-_SIZES = {
-    *(f"_operator.{name}" for name in (
-        "eq", "ne", "le", "ge", "lt", "gt", "neg", "pos", "mul", "add", "sub", "floordiv", "mod", "pow", "truediv",
-        "and_", "or_", "not_", "abs", "lshift", "rshift",
-    )),
-    "math.trunc", "math.ceil", "math.floor",
-    "torch.sym_not", "torch.sym_int", "torch.sym_float", "torch.sym_ite", "torch.sym_max", "torch.sym_min",
-    "torch.sym_sum", "torch.sym_sqrt", "torch._sym_sqrt",
-}  # fmt: skip
-
 
 def problem_of(target: str) -> str:
     """Why a graph may not call ``target``; empty where it may.
@@ -60,21 +53,34 @@ def problem_of(target: str) -> str:
         >>> problem_of("torch.hub.load")
         'it is no operator that computes with tensors'
     """
-    if target in _SIZES:
+    if target in ARITHMETIC:
         return ""
     if (runner := _GRAPH_RUNNER.match(target)) is not None:
         return "" if runner[1] in _GRAPH_RUNNERS else "it is no operator that only runs a part of the graph"
     parts = _OPERATOR.match(target)
     if parts is None:
         return "it is no operator that computes with tensors"
-    namespace, name, overload = parts.groups()
-    if namespace in _ON_IMPORT and namespace not in sys.modules:
-        return f"it belongs to {namespace}: `import {namespace}` first"
+    namespace, name, _ = parts.groups()
     if namespace not in _NAMESPACES | _ON_IMPORT:
         return f"the operators of {namespace!r:.40} are not among those that are known"
     if name in _REFUSED or (name.startswith("_") and not _PRIVATE.match(name)):
         return "it does more than to compute with tensors"
-    return "" if _is_dispatched(namespace, name, overload) else f"torch {torch.__version__} has no such operator"
+    return ""
+
+
+def is_there(target: str) -> bool:
+    """Whether this torch has an operator that a graph may call; those of torchvision are there once it is imported.
+
+    Example:
+        >>> is_there("torch.ops.aten.relu.default"), is_there("torch.ops.aten.relu.twice")
+        (True, False)
+    """
+    parts = _OPERATOR.match(target)
+    if parts is None:
+        return target in ARITHMETIC or hasattr(torch.ops.higher_order, target.rpartition(".")[2])
+    if parts[1] in _ON_IMPORT and parts[1] not in sys.modules and importlib.util.find_spec(parts[1]):
+        importlib.import_module(parts[1])
+    return _is_dispatched(*parts.groups())
 
 
 def _is_dispatched(namespace: str, name: str, overload: str) -> bool:

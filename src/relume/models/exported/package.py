@@ -21,6 +21,7 @@ import torch
 
 from relume.errors import ModelFileError, UnsafeFileError
 from relume.models.archive import Archive
+from relume.models.exported.schema import DTYPES, STRIDED
 
 _MAX_JSON_BYTES = 512 << 20
 _RAW = re.compile(r"(?:weight|tensor)_[0-9]{1,9}\Z")
@@ -39,13 +40,6 @@ _NATIVE = {
     "xl_model_weights/": "weights of another program",
 }
 _BEFORE_2_9 = {"serialized_exported_program.json", "serialized_state_dict.pt", "serialized_state_dict.json"}
-_DTYPES = {
-    1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16", 7: "float32", 8: "float64",
-    9: "complex32", 10: "complex64", 11: "complex128", 12: "bool", 13: "bfloat16", 28: "uint16",
-    29: "float8_e4m3fn", 30: "float8_e5m2", 31: "float8_e4m3fnuz", 32: "float8_e5m2fnuz", 33: "float8_e8m0fnu",
-    34: "uint32", 35: "uint64",
-}  # fmt: skip
-_STRIDED = 7
 _PLAIN_PICKLED = re.compile(
     r"(?:torch\._utils _rebuild_(?:tensor|tensor_v2|parameter)|torch [A-Za-z0-9]+Storage|collections OrderedDict|"
     r"torch\.storage (?:Untyped|Typed)Storage|torch (?:Size|device))\Z"
@@ -233,8 +227,8 @@ def _tensors(
 
 def _tensor(entries: _Entries, entry: str, meta: Mapping[str, Any], name: str) -> torch.Tensor:
     held_bytes = entries.mapped(entry)
-    dtype = getattr(torch, _DTYPES.get(meta["dtype"], ""), None)
-    if dtype is None or meta["layout"] != _STRIDED:
+    dtype = getattr(torch, DTYPES.get(meta["dtype"], ""), None)
+    if dtype is None or meta["layout"] != STRIDED:
         raise ModelFileError(
             f"{entries.path}: {name!r:.100} has dtype number {meta['dtype']!r:.20} and layout {meta['layout']!r:.20}, "
             f"which this relume with torch {torch.__version__} does not read."

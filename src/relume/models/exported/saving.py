@@ -43,10 +43,7 @@ def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
             f"{path.name} is not written: torch {torch.__version__} puts the tensors of a graph into pickles. Use torch 2.9 or "
             "newer, or save the model as .safetensors."
         )
-    args, kwargs = _call(example_inputs)
-    with _evaluating(model) as still:
-        program = _exported(still, args, kwargs)
-    _forget(program)
+    program = exported_program(model, example_inputs)
     staged = path.with_name(f".{path.name}.{os.getpid()}.staged")
     with files.explained("Saving the model", path.parent):
         try:
@@ -61,6 +58,20 @@ def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
         finally:
             staged.unlink(missing_ok=True)
     return path
+
+
+def exported_program(model: nn.Module, example_inputs: Inputs) -> Any:
+    """torch's program of ``model`` in evaluation mode for any batch size, without what tells where it was made.
+
+    Raises:
+        ModelFileError: torch.export cannot make a graph of the model; the message has its reason.
+        ConfigurationError: ``example_inputs`` is something else.
+    """
+    args, kwargs = _call(example_inputs)
+    with _evaluating(model) as still:
+        program = _exported(still, args, kwargs)
+    _forget(program)
+    return program
 
 
 def _call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

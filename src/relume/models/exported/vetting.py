@@ -1,26 +1,24 @@
-"""The document of a graph, checked field by field before torch makes a program of it.
+"""The document of a graph, checked field by field before anything is made of it.
 
-torch turns what stands there into Python source and compiles it: names of values and arguments become names in it, names of
-parameters become attributes, expressions over sizes go through sympy to ``eval``, guards to ``exec``, the structure of
-inputs names modules to import, and operators are looked up from ``torch`` downwards (``torch.hub.load`` is one step away).
+torch itself turns what stands there into Python source and compiles it: names of values and arguments become names in it,
+names of parameters become attributes, expressions over sizes go through sympy to ``eval``, guards to ``exec``, the structure
+of inputs names modules to import, and operators are looked up from ``torch`` downwards (``torch.hub.load`` is one step away).
+relume runs graphs without it (see `relume.models.exported.running`), and refuses all the same what would run code there.
 So every text has a rule by the field that it stands in, and a field without a rule may hold none.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import enum
-import functools
 import json
 import keyword
 import re
-import types
-import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
+
 from relume.errors import ModelFileError, UnsafeFileError
-from relume.models.exported import expressions, operators
+from relume.models.exported import expressions, operators, schema
 
 _NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,300}\Z")
 _PATH = re.compile(r"(?:[\w\-]+(?:\.[\w\-]+)*)?\Z", re.ASCII)
@@ -30,16 +28,21 @@ _DEVICES = {"cpu", "cuda", "mps", "xpu", "meta"}
 _DIALECTS = {"ATEN", "TRAINING"}
 _CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 _MAX_INTEGER = 1 << 63
+_NOT_FINITE = ("Infinity", "-Infinity", "NaN")
 
 
 class _RefusedError(Exception):
     """What is wrong with a value."""
 
 
-def vetted_program(document: Mapping[str, Any], where: str) -> Any:
-    """The program of a document, as torch's own ``schema.ExportedProgram``, for its deserializer.
+class _DamagedError(Exception):
+    """What is missing, or of another version."""
 
-    What it says for people and for debuggers is left out (stack traces, guards as Python, metadata): torch needs none of it.
+
+def vetted_program(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The same document with the fields that are known, each of them checked.
+
+    What it says for people and for debuggers is left out (stack traces, guards as Python, metadata): nothing needs it.
 
     Args:
         document: the JSON of ``models/model.json``.
@@ -47,84 +50,108 @@ def vetted_program(document: Mapping[str, Any], where: str) -> Any:
 
     Raises:
         UnsafeFileError: it has what no graph needs; names the field and the value.
-        ModelFileError: it is damaged, or of a version that is not understood.
+        ModelFileError: it is damaged, or of a version that is not understood; or it needs operators that are not there.
     """
-    from torch._export.serde import schema, serialize
-
-    _check_version(document, schema.SCHEMA_VERSION, where)
+    _check_version(document, where)
     try:
-        program = serialize._dict_to_dataclass(schema.ExportedProgram, document)  # type: ignore[no-untyped-call]
-    except Exception as error:  # whatever a damaged document makes of torch's reader
-        raise ModelFileError(f"{where}: its graph is damaged: {type(error).__name__} {error!s:.150}.") from error
-    program.guards_code = []
-    program.graph_module.metadata = {}
-    program.graph_module.treespec_namedtuple_fields = {}
-    try:
-        _check(program, schema.ExportedProgram, "graph", None)
+        checked: dict[str, Any] = _checked(document, "ExportedProgram", "ExportedProgram", None)
     except _RefusedError as error:
         raise UnsafeFileError(f"{where}: {error} Nothing of the file was run.") from None
-    except (RecursionError, AttributeError, RuntimeError) as error:
+    except (_DamagedError, RecursionError) as error:
         raise ModelFileError(f"{where}: its graph is damaged: {type(error).__name__} {error!s:.150}.") from error
-    return program
+    _check_operators(checked, where)
+    return checked
 
 
-def _check_version(document: Mapping[str, Any], known: tuple[int, int], where: str) -> None:
+def _check_version(document: Mapping[str, Any], where: str) -> None:
     version = document.get("schema_version")
     major = version.get("major") if isinstance(version, dict) else None
-    if type(major) is not int or major != known[0]:
+    if type(major) is not int or major != schema.MAJOR_VERSION:
         raise ModelFileError(
-            f"{where}: its graph is of schema version {version!r:.60}, and this torch reads {known[0]}. Export the model again "
-            "with this version of torch."
+            f"{where}: its graph is of schema version {version!r:.60}, and this relume reads {schema.MAJOR_VERSION}. Export the "
+            "model again with another version of torch, or update relume."
         )
 
 
-@functools.cache
-def _fields(kind: Any) -> dict[str, Any]:
-    from torch._export.serde import schema
+def _check_operators(program: Mapping[str, Any], where: str) -> None:
+    """All that this torch lacks at once, so that nobody finds them one by one."""
+    missing = sorted(
+        {target for target in _targets(program["graph_module"]["graph"]) if not operators.is_there(target)}
+    )
+    if missing:
+        names = ", ".join(target.removeprefix("torch.ops.") for target in missing)
+        made = str(program["torch_version"] or "")
+        raise ModelFileError(
+            f"{where}: torch {torch.__version__} has no such operator as its graph needs: {names:.600}. "
+            f"The graph was made with torch {made or 'of an unknown version'}: install that version or a newer one."
+        )
 
-    return typing.get_type_hints(kind, globalns=vars(schema))
+
+def _targets(graph: Mapping[str, Any]) -> Iterator[str]:
+    for node in graph["nodes"]:
+        yield node["target"]
+        for one in node["inputs"]:
+            if "as_graph" in one["arg"]:
+                yield from _targets(one["arg"]["as_graph"]["graph"])
 
 
-def _check(value: Any, hint: Any, where: str, rule: Callable[[Any], str] | None) -> None:
-    """Check a value against its type, and every text in it against the rule of its field."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is not None:
-            _check(value, arguments[0], where, rule)
-    elif origin is list:
+def _checked(value: Any, kind: str, where: str, rule: Callable[[Any], str] | None) -> Any:
+    """A value of a type, and every text in it checked against the rule of its field."""
+    if kind.endswith("?"):
+        return None if value is None else _checked(value, kind[:-1], where, rule)
+    if kind.startswith("["):
         _require(isinstance(value, list), value, where)
-        for one in value:
-            _check(one, arguments[0], where, rule)
-    elif origin is dict:
+        return [_checked(one, kind[1:-1], where, rule) for one in value]
+    if kind.startswith("{"):
         _require(isinstance(value, dict), value, where)
-        for key, one in value.items():
+        for key in value:
             _check_text(key, f"a key of {where}", _KEYS.get(where))
-            _check(one, arguments[1], where, rule)
-    elif dataclasses.is_dataclass(hint):
-        _require(isinstance(value, typing.cast(type, hint)), value, where)
-        _check_fields(value)
-    elif isinstance(hint, type) and issubclass(hint, enum.Enum):
-        _require(type(value) is int and value in {int(one.value) for one in hint}, value, where)
-    elif hint is int:
+        return {key: _checked(one, kind[1:-1], where, rule) for key, one in value.items()}
+    if kind in schema.RECORDS:
+        return _record(value, kind, where)
+    if kind in schema.UNIONS:
+        return _union(value, kind, where)
+    return _plain(value, kind, where, rule)
+
+
+def _record(value: Any, kind: str, where: str) -> dict[str, Any]:
+    _require(isinstance(value, dict), value, where)
+    fields = schema.RECORDS[kind]
+    for name, one in value.items():
+        if name not in fields and one and name not in schema.LEFT_OUT.get(kind, ()):
+            raise _DamagedError(f"{kind} has a field {name!r:.60}, which is not known: a newer torch wrote it")
+    made = {}
+    for name, field in fields.items():
+        if name not in value and not field.endswith("?") and field[0] not in "[{":
+            raise _DamagedError(f"{kind} has no {name}")
+        default: Any = None if field.endswith("?") else [] if field[0] == "[" else {}
+        inside = f"{kind}.{name}"
+        made[name] = _checked(value.get(name, default), field, inside, _RULES.get(inside))
+    return made
+
+
+def _union(value: Any, kind: str, where: str) -> dict[str, Any]:
+    """Of a union one field is set."""
+    _require(isinstance(value, dict) and len(value) == 1, value, where)
+    name, one = next(iter(value.items()))
+    _require(name in schema.UNIONS[kind], name, where)
+    inside = f"{kind}.{name}"
+    return {name: _checked(one, schema.UNIONS[kind][name], inside, _RULES.get(inside))}
+
+
+def _plain(value: Any, kind: str, where: str, rule: Callable[[Any], str] | None) -> Any:
+    if kind in schema.ENUMS:
+        _require(type(value) is int and value in schema.ENUMS[kind], value, where)
+    elif kind == "int":
         _require(type(value) is int and abs(value) <= _MAX_INTEGER, value, where)
-    elif hint is float:
-        _require(type(value) in (float, int), value, where)
-    elif hint is bool:
+    elif kind == "float":
+        _require(type(value) in (float, int) or value in _NOT_FINITE, value, where)
+        return float(value)
+    elif kind == "bool":
         _require(type(value) is bool, value, where)
     else:
-        _require(hint is str, value, where)
         _check_text(value, where, rule)
-
-
-def _check_fields(value: Any) -> None:
-    kind: Any = type(value)
-    if kind.__name__ == "Node":
-        value.metadata = {}
-    active = value.type if hasattr(kind, "create") else None  # of a union only one field is set
-    for field, hint in _fields(kind).items():
-        if active is None or str(active) == field:
-            where = f"{kind.__name__}.{field}"
-            _check(getattr(value, field), hint, where, _RULES.get(where))
+    return value
 
 
 def _require(is_right: bool, value: Any, where: str) -> None:
