@@ -15,6 +15,7 @@ RelumeError
 │   ├── TargetError        a target outside the range of the model's outputs
 │   ├── InMemoryError      in_memory=True was asked for and cannot be had
 │   └── FeatureCacheError  cache_features=True was asked for and cannot be had: says why
+├── DeterminismError       deterministic=True, and an operation has no deterministic form: names it and the remedy
 ├── LossError              the training step gave no usable loss
 │   └── NonFiniteLossError the loss is NaN or infinite: names step, batch and the last finite value
 └── StorageError           files
@@ -112,6 +113,10 @@ class InMemoryError(DataError):
 
 class FeatureCacheError(DataError):
     """``cache_features=True`` was asked for, or features by hand, and they cannot be had."""
+
+
+class DeterminismError(RelumeError, RuntimeError):
+    """Deterministic algorithms were asked for, and an operation has none."""
 
 
 class LossError(RelumeError, ValueError):

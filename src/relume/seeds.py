@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import random
+import warnings
 
 import numpy as np
 import torch
+
+from relume.determinism import Deterministic, checked, turn_on
+from relume.errors import RelumeWarning
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -34,12 +38,27 @@ def mix(key: int, index: int) -> int:
     return (z ^ (z >> 31)) >> 1
 
 
-def seed_everything(seed: int) -> int:
+def seed_everything(seed: int, deterministic: Deterministic = False) -> int:
     """Seed torch (all devices), numpy's global generator and ``random``; returns ``seed``.
+
+    Args:
+        deterministic: ``True`` turns torch's deterministic algorithms on as well, for the rest of the process (see
+            `relume.determinism`): torch raises an error at an operation that has none, or, with ``"warn"``, a warning.
+            ``False`` leaves them as they are. Call it before anything is computed on CUDA.
 
     Changes the state of those generators. Use ``seed=`` of :class:`relume.Run` or :class:`relume.Trainer` for a whole
     training: it covers the order of the data and the augmentation in worker processes too.
+
+    Raises:
+        ConfigurationError: ``CUBLAS_WORKSPACE_CONFIG`` is set to what contradicts ``deterministic``.
+
+    Warns:
+        RelumeWarning: CUDA was in use before ``deterministic`` came, so that cuBLAS may not follow it.
     """
+    if checked(deterministic):
+        problem = turn_on(deterministic)
+        if problem:
+            warnings.warn(problem, RelumeWarning, stacklevel=2)
     torch.manual_seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     random.seed(seed)

@@ -28,7 +28,7 @@ def test_each_option_is_an_argument_of_run_and_the_trainer_has_the_others() -> N
     arguments = inspect.signature(relume.Run).parameters
     for name, kind in RunOptions.__annotations__.items():
         assert kind.__forward_arg__ == arguments[name].annotation
-    own = {"name", "model", "optimizer", "scheduler", "scaler", "seed", "in_memory", "quiet"}
+    own = {"name", "model", "optimizer", "scheduler", "scaler", "seed", "deterministic", "in_memory", "quiet"}
     assert arguments.keys() - NAMES == own
 
 

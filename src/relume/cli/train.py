@@ -157,6 +157,14 @@ def train(
         int,
         typer.Option(min=0, max=2**63 - 1, help="Seed of weights, order and augmentation.", rich_help_panel=_TRAINING),
     ] = 0,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Only algorithms that give the same bits each time; an operation that has none is an error.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False,
     name: Annotated[
         str | None,
         typer.Option(help="The run's name; by default the dataset's.", rich_help_panel=_RUN, show_default=False),
@@ -281,7 +289,7 @@ def train(
     finetuning.check_fine_tuning(freeze or (), unfreeze_at, lr_backbone, epochs, has_weights)
     run_name = check_name(name) if name is not None else _name_of(dataset)
     Every.read(every), read_duration(max_time, "--max-time")  # before any time is spent
-    relume.seed_everything(seed)
+    relume.seed_everything(seed, deterministic)
     split = load(
         dataset,
         root=data,
@@ -320,6 +328,7 @@ def train(
         clip_norm=clip_norm,
         compile=compile,
         seed=seed,
+        deterministic=deterministic,
         in_memory=in_memory,
         quiet=quiet,
         **caching,

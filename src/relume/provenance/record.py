@@ -156,6 +156,8 @@ class Segment(_Part):
     seed: int | None = None
     config: dict[str, Any] = Field(default_factory=dict)
     environment: dict[str, str] = Field(default_factory=dict)
+    numerics: dict[str, Any] = Field(default_factory=dict)
+    """Deterministic algorithms and precisions, see `relume.determinism.numerics`."""
     machine: Machine | None = None
     packages: dict[str, str] = Field(default_factory=dict)
     code: Code | None = None

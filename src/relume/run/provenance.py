@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from relume.determinism import numerics
 from relume.monitor import jsonable
 from relume.provenance.capture import Capture
 from relume.provenance.record import Segment
@@ -40,6 +41,7 @@ class CapturedProvenance(Companion):
             directory=redactor.text(str(Path.cwd())),
             seed=run.seed,
             config=redactor.config(run.config),
+            numerics=numerics(),
         )
         self._capture = Capture(run.folder, run.name, run._id, segment, torch.get_num_threads(), redactor)
         self._capture.start()

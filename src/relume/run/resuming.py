@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from relume import determinism
 from relume.checkpoint import Checkpoint, Store
 from relume.errors import CheckpointError, ConfigurationError
 from relume.monitor.record import RunRecord
@@ -135,7 +136,7 @@ def differences(record: RunRecord, config: Mapping[str, Any], versions: Mapping[
 
 
 def machine_differences(meta: Mapping[str, Any], device: str) -> list[str]:
-    """What makes a bit for bit continuation impossible: another device or number of threads."""
+    """What makes a bit for bit continuation impossible: another device, number of threads or kind of algorithms."""
     found = []
     if meta.get("device") != device:
         found.append(f"device: {meta.get('device')} before, {device} now: the last bits will differ")
@@ -144,4 +145,4 @@ def machine_differences(meta: Mapping[str, Any], device: str) -> list[str]:
             f"threads: {meta.get('threads')} before, {torch.get_num_threads()} now: the last bits may differ "
             f"(torch.set_num_threads({meta.get('threads')}) keeps them)"
         )
-    return found
+    return found + determinism.differences(meta.get("numerics"), device)

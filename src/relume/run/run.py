@@ -17,9 +17,10 @@ from typing import Any, Literal
 
 import torch
 
-from relume import tree
+from relume import determinism, tree
 from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode
 from relume.data import Stream
+from relume.determinism import Deterministic
 from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
 from relume.monitor import (
     Journal,
@@ -93,6 +94,9 @@ class Run(AbstractContextManager["Run"]):
             ``.pt`` file with ``model_state_dict`` and so on.
         override: hyperparameters of the optimizer (such as ``"lr"``) that are taken from the script, not the checkpoint.
         max_time: when it is over, the run saves and ends with exit status 75, to be started again: seconds, ``"11 h"``.
+        deterministic: ``True`` turns torch's deterministic algorithms on while the run is open (see `relume.determinism`): an
+            operation that has none is an error that names it, or, with ``"warn"``, a warning. On the same machine and with
+            the same number of threads, the same run then has the same bits, on CUDA too. Some operations are slower.
         in_memory: whether deterministic datasets are kept in memory: ``None`` where it is proven, ``False``, ``True``.
         freeze: what of the model is trained when, see :class:`relume.FreezeSchedule`.
         tags: words to find the run by; those of earlier starts stay.
@@ -115,6 +119,7 @@ class Run(AbstractContextManager["Run"]):
     Raises:
         RunNameError: the name cannot be a folder's name.
         RootError: the root cannot be written.
+        DeterminismError: with ``deterministic=True``, at the end of the ``with``: an operation has no deterministic form.
 
     Example:
         >>> import tempfile
@@ -144,6 +149,7 @@ class Run(AbstractContextManager["Run"]):
         track: Mapping[str, Any] | None = None,
         config: Any = None,
         seed: int | None = None,
+        deterministic: Deterministic = False,
         root: str | Path = "runs",
         every: str | Iterable[str] | bool | None = None,
         keep: Keep | None = None,
@@ -175,6 +181,7 @@ class Run(AbstractContextManager["Run"]):
         self.tags, self.notes = check_tags(tags), check_notes(notes)
         self.seed = torch.initial_seed() if seed is None else check_seed(seed)
         self._seeds_process = seed is not None
+        self.deterministic = determinism.checked(deterministic)
         self.root = Path(os.environ.get("RELUME_ROOT") or root)
         self.every = Every.read(os.environ.get("RELUME_EVERY") or every)
         if stop is not None and not isinstance(stop, EarlyStopping):
@@ -286,6 +293,7 @@ class Run(AbstractContextManager["Run"]):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:
+        self._numerics_problem = self._opening.enter_context(determinism.held(self.deterministic))
         before = self._open_folder()
         self._origin = self._find_origin()
         self._adopt(before)
@@ -389,6 +397,7 @@ class Run(AbstractContextManager["Run"]):
             return
         self._signals.remove()
         self.ledger.explain(error)
+        lacking = determinism.understood(error) if self.deterministic else None
         if self._freezing is not None and self.cursor.step and not self._has_looped and kind is None:
             self.note("freeze: this loop does not use run.batches(loader): the schedule stayed in its first phase")
         is_good = kind is None or (kind is SystemExit and not getattr(error, "code", None))
@@ -401,7 +410,7 @@ class Run(AbstractContextManager["Run"]):
             status, self.reason = "interrupted", error.reason
         else:
             assert kind is not None
-            status, self.reason = "failed", _in_a_line(error)
+            status, self.reason = "failed", _in_a_line(lacking or error)
         self._seen.observers = []  # what they could say comes too late
         self._settle()
         try:
@@ -421,6 +430,8 @@ class Run(AbstractContextManager["Run"]):
             warnings.warn(f"the last checkpoint was not saved: {failure}", RelumeWarning, stacklevel=2)
         finally:
             self._close(status)
+        if lacking is not None:
+            raise lacking
 
     def _close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
         self._companions.close()
@@ -795,6 +806,7 @@ class Run(AbstractContextManager["Run"]):
             "versions": self._versions,
             "device": self._objects.device(),
             "threads": torch.get_num_threads(),
+            "numerics": determinism.numerics(),
             "models": self._documents,
         }
 
@@ -900,6 +912,7 @@ class Run(AbstractContextManager["Run"]):
             if given is not None and given != self.seed:
                 lines.append(f"seed: the run keeps its own, {self.seed}; the script says {given}")
         lines += self._objects.unknown_schedulers()
+        lines += [self._numerics_problem] if self._numerics_problem else []
         for text in lines:
             self.console.note(text)
         if lines:

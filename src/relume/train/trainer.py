@@ -12,9 +12,10 @@ from typing import Any, Unpack
 import torch
 from torch import nn
 
-from relume import tree
+from relume import determinism, tree
 from relume.checkpoint import Checkpoint
 from relume.data.calls import Loss, call_loss, call_model, describe, inputs_and_target, loss_arity
+from relume.determinism import Deterministic
 from relume.errors import ConfigurationError, LossError, NonFiniteLossError, OptimizerError
 from relume.run import Run, as_config, as_named, check_epochs
 from relume.run.options import RunOptions, check_names, given
@@ -55,6 +56,7 @@ class Trainer:
             numbers to log, or ``None`` when it has done backward pass and update itself.
         callbacks: see :class:`relume.Callback`.
         seed: seeds torch, numpy, random and the data of each fit.
+        deterministic: see :class:`relume.Run`; here it holds for :meth:`evaluate` and :meth:`predict` too.
         in_memory: see :class:`relume.Run`.
         cache_features: compute what the frozen part of the model gives for each sample once: ``"auto"`` where that is
             proven to be the same and saves time, ``True`` insists, ``False`` never. What it does and why is printed; the
@@ -97,6 +99,7 @@ class Trainer:
         step: Step | None = None,
         callbacks: Iterable[Callback] = (),
         seed: int | None = None,
+        deterministic: Deterministic = False,
         in_memory: bool | None = None,
         cache_features: CacheFeatures = "auto",
         cache_dtype: torch.dtype | None = None,
@@ -121,6 +124,7 @@ class Trainer:
         self.accumulate = accumulate
         self.clip_norm = clip_norm
         self.seed = seed
+        self.deterministic = determinism.checked(deterministic)
         self.in_memory = in_memory
         self.quiet = quiet
         self.moments = Moments(callbacks)
@@ -174,6 +178,7 @@ class Trainer:
         Raises:
             NonFiniteLossError: the loss is NaN or infinite; names the step, the batch and the last finite value.
             TargetError: a target is out of the range of the model's outputs.
+            DeterminismError: with ``deterministic=True``: an operation has no deterministic form; names it.
             KeyboardInterrupt: as ever; the run is marked as interrupted.
         """
         check_names(options, "Trainer.fit")
@@ -182,6 +187,12 @@ class Trainer:
             self._check_training(run.freeze)
             self._join(run, options)
             return self._fit(run, train_loader, val_loader, epochs)
+        with determinism.explained(self.deterministic):  # the model goes to its device with it already
+            return self._fit_in_new(run, train_loader, val_loader, epochs, options)
+
+    def _fit_in_new(
+        self, run: str | None, train_loader: Any, val_loader: Any, epochs: int, options: RunOptions
+    ) -> Result:
         freeze = options.get("freeze")
         self._check_training(freeze)
         self._to_device()
@@ -194,6 +205,7 @@ class Trainer:
             scheduler=self.schedulers,
             scaler=self.scaler,
             seed=self.seed,
+            deterministic=self.deterministic,
             in_memory=self.in_memory,
             quiet=self.quiet,
             **options,
@@ -212,6 +224,10 @@ class Trainer:
             raise ConfigurationError(
                 f"the Trainer's seed is {self.seed} and the open Run's is {run.seed}: give it to one of them."
             )
+        if self.deterministic and self.deterministic != run.deterministic:
+            raise ConfigurationError(
+                f"the Trainer has deterministic={self.deterministic!r} and the open Run {run.deterministic!r}: give it to the Run"
+            )
         self._to_device()
         run.add(
             model=self.model,
@@ -223,22 +239,24 @@ class Trainer:
 
     def evaluate(self, loader: Any, prefix: str = "") -> dict[str, float]:
         """Loss and metrics over ``loader``: :func:`relume.evaluate` with this trainer's settings."""
-        self.model.to(self.device)
-        forward, batches = self._features.for_evaluation(loader) or (self._forward, loader)
-        return evaluate(
-            forward,
-            batches,
-            loss=self.loss_function,
-            metrics=self.metrics,
-            prefix=prefix,
-            precision=self.precision_name,
-            in_memory=self.in_memory,
-        )
+        with determinism.explained(self.deterministic):
+            self.model.to(self.device)
+            forward, batches = self._features.for_evaluation(loader) or (self._forward, loader)
+            return evaluate(
+                forward,
+                batches,
+                loss=self.loss_function,
+                metrics=self.metrics,
+                prefix=prefix,
+                precision=self.precision_name,
+                in_memory=self.in_memory,
+            )
 
     def predict(self, loader: Any) -> Any:
         """The model's outputs for all samples of ``loader``, concatenated, on the CPU. Targets are ignored."""
-        self.model.to(self.device)
-        return predict(self._forward, loader, precision=self.precision_name, in_memory=self.in_memory)
+        with determinism.explained(self.deterministic):
+            self.model.to(self.device)
+            return predict(self._forward, loader, precision=self.precision_name, in_memory=self.in_memory)
 
     def stop(self, reason: str) -> None:
         """End the training after this epoch; for callbacks."""
