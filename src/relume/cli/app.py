@@ -22,6 +22,7 @@ from relume.cli.recorded import compare, history, import_app, plot
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
+from relume.cli.share import pack
 from relume.cli.sync import sync
 from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
@@ -49,6 +50,7 @@ app.command()(verify)
 app.command()(export)
 app.command("gc")(collect)
 app.command("restore-code")(restore_code)
+app.command()(pack)
 app.command()(sync)
 app.command()(tensorboard)
 app.command()(inspect)

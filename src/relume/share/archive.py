@@ -37,12 +37,15 @@ _MODE = 0o100644 << 16
 _PIECE_BYTES = 8 << 20
 
 
-def write_archive(path: Path, name: str, contents: Mapping[str, Parts], relume: str) -> Manifest:
+def write_archive(
+    path: Path, name: str, contents: Mapping[str, Parts], relume: str, known: Mapping[str, Member] | None = None
+) -> Manifest:
     """Write a bundle, whole or not at all.
 
     Args:
         name: what the manifest calls the bundle.
         contents: the files by their paths in the bundle.
+        known: what `measured` gave for some of them, which are not read for that again.
 
     Raises:
         UnsafeFileError: a path that no bundle may have.
@@ -53,7 +56,9 @@ def write_archive(path: Path, name: str, contents: Mapping[str, Parts], relume: 
     from relume.models.tensorfile import staged
 
     check_paths(list(contents))
-    manifest = Manifest.of(name, [measured(path_in, parts) for path_in, parts in contents.items()], relume)
+    there = known or {}
+    members = [there.get(path_in) or measured(path_in, parts) for path_in, parts in contents.items()]
+    manifest = Manifest.of(name, members, relume)
     with files.explained(f"writing {path.name}", path.absolute().parent), staged(path) as beside:
         files.write_new(beside, assembled(manifest, contents))
         files.publish(beside, path)

@@ -94,7 +94,9 @@ def named_data(source: Source) -> DataSet | None:
         return None
     if name in _NAMED:
         return _facts_of_named(name, "test", "test")
-    return DataSet(role="val", kind="folder", name=source.portable.text(name), split="held out", options=_options(source))
+    return DataSet(
+        role="val", kind="folder", name=source.portable.text(name), split="held out", options=_options(source)
+    )
 
 
 def _of_config(source: Source) -> Given | None:
@@ -106,7 +108,9 @@ def _of_config(source: Source) -> Given | None:
     root = _argument(source, "--data")
     if name in _NAMED:
         place = None if root is None else source.directory / root
-        return _described(load(name, place, quiet=True, expected=expected).test, "test", expected, name=name, part="test")
+        return _described(
+            load(name, place, quiet=True, expected=expected).test, "test", expected, name=name, part="test"
+        )
     folder = source.directory / Path(name).expanduser()
     if not folder.is_dir():
         raise DataError(f"the data of the run, {folder}, is not here any more: say where it is with data= (--data).")
@@ -129,7 +133,9 @@ def _of_folder(folder: Path, source: Source, expected: ToTensor | None, role: st
     options = _options(source)
     split = load(folder, quiet=True, expected=expected, **options)
     if (classes := source.config.get("classes")) and list(classes) != split.classes:
-        raise DataError(f"{folder} has the classes {split.classes!r:.100}, and the run those of {list(classes)!r:.100}.")
+        raise DataError(
+            f"{folder} has the classes {split.classes!r:.100}, and the run those of {list(classes)!r:.100}."
+        )
     facts = DataSet(
         role=role,
         kind="folder",
@@ -168,9 +174,7 @@ def _argument(source: Source, option: str) -> str | None:
     return None
 
 
-def _described(
-    dataset: Any, role: str, prepare: ToTensor | None = None, *, name: str = "", part: str = ""
-) -> Given:
+def _described(dataset: Any, role: str, prepare: ToTensor | None = None, *, name: str = "", part: str = "") -> Given:
     base, indices = base_of(dataset)
     name = name or _name_of(base)
     prepare = prepare or known_transform(dataset)
@@ -184,7 +188,9 @@ def _described(
             facts = facts.model_copy(update={"kind": "other", "how_to_get": "of its author"})
         facts = facts.model_copy(update={"options": options, "classes": classes})
     elif type(base) is TensorDataset:
-        facts = DataSet(role=role, kind="tensors", how_to_get="a file with the tensors 'input' and 'target': --data FILE")
+        facts = DataSet(
+            role=role, kind="tensors", how_to_get="a file with the tensors 'input' and 'target': --data FILE"
+        )
     else:
         kind = type(base).__qualname__
         facts = DataSet(role=role, kind="other", name=kind, classes=classes, how_to_get=f"of its author: a {kind}")
@@ -283,7 +289,9 @@ def _opened_folder(facts: DataSet, expected: ToTensor, path: Path | None) -> Fol
     options = {key: facts.options[key] for key in ("val_share", "split_seed") if key in facts.options}
     split = load(path, quiet=True, expected=expected, **options)
     if facts.classes and split.classes != facts.classes:
-        raise DataError(f"{path} has the classes {split.classes!r:.100}, and the bundle those of {facts.classes!r:.100}.")
+        raise DataError(
+            f"{path} has the classes {split.classes!r:.100}, and the bundle those of {facts.classes!r:.100}."
+        )
     found = split.train if facts.split == "train" else split.test
     assert isinstance(found, FolderImages)
     return found

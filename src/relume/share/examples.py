@@ -86,7 +86,9 @@ def made_up(preprocessing: Preprocessing, count: int) -> Chosen | None:
         return None
     shape = (prepare.size, prepare.size, 3) if prepare.channels == 3 else (prepare.size, prepare.size)
     draws = np.random.Generator(np.random.PCG64(0))
-    raw = {f"examples/{n:03}.png": png(pillow().fromarray(draws.integers(0, 256, shape, np.uint8))) for n in range(count)}
+    raw = {
+        f"examples/{n:03}.png": png(pillow().fromarray(draws.integers(0, 256, shape, np.uint8))) for n in range(count)
+    }
     inputs = torch.stack([prepare(opened(content)) for content in raw.values()])
     return Chosen([Example(raw=name) for name in raw], raw, (inputs,), {})
 
@@ -152,15 +154,19 @@ def opened(content: bytes) -> Any:
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
-def written(chosen: Chosen, model: nn.Module) -> tuple[Examples, dict[str, Parts]]:
-    """The files of examples, with the outputs of ``model`` on the CPU."""
+def written(chosen: Chosen, model: nn.Module) -> tuple[Examples, dict[str, Parts], list[list[float]]]:
+    """The files of examples with the outputs of ``model`` on the CPU; and the outputs again where they are scores."""
     tensors: dict[str, torch.Tensor] = {}
-    names = ["input"] if len(chosen.args) == 1 and not chosen.kwargs else [f"input.{n}" for n in range(len(chosen.args))]
+    names = (
+        ["input"] if len(chosen.args) == 1 and not chosen.kwargs else [f"input.{n}" for n in range(len(chosen.args))]
+    )
     call = {
         "args": [_noted(one, name, tensors) for name, one in zip(names, chosen.args, strict=True)],
         "kwargs": {key: _noted(one, f"input.{key}", tensors) for key, one in chosen.kwargs.items()},
     }
-    output = _noted(_output(model, chosen.args, chosen.kwargs), "output", tensors)
+    found = _output(model, chosen.args, chosen.kwargs)
+    is_scores = isinstance(found, torch.Tensor) and found.dim() == 2 and found.is_floating_point()
+    output = _noted(found, "output", tensors)
     document = Examples(
         call=call,
         output=output,
@@ -170,7 +176,8 @@ def written(chosen: Chosen, model: nn.Module) -> tuple[Examples, dict[str, Parts
     )
     held = list(tensorfile_parts(tensors))
     files: dict[str, Parts] = {EXAMPLE_TENSORS: lambda: held}
-    return document, files | {path: _held(content) for path, content in chosen.raw.items()}
+    files |= {path: _held(content) for path, content in chosen.raw.items()}
+    return document, files, found.tolist() if is_scores else []
 
 
 def _held(content: bytes) -> Parts:

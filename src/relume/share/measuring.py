@@ -170,7 +170,9 @@ def _sum_of(name: str, kind: str, functions: Mapping[str, Callable[..., Any]]) -
 
 
 def _cross_entropy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    loss = functional.cross_entropy(output.double(), target.double() if target.is_floating_point() else target, reduction="none")
+    loss = functional.cross_entropy(
+        output.double(), target.double() if target.is_floating_point() else target, reduction="none"
+    )
     return loss.flatten(1).mean(1) if loss.dim() > 1 else loss
 
 
@@ -216,10 +218,12 @@ class _Table:
         is_scores = isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor) and output.dim() == 2
         if self._counts is None or not is_scores or output.shape[1] != count or target.shape != output.shape[:1]:
             self._counts = None
-        elif target.is_floating_point() or not bool(((target >= 0) & (target < count)).all()):
+            return
+        is_labels = not target.is_floating_point() and bool(((target >= 0) & (target < count)).all())
+        if not is_labels:
             self._counts = None
-        else:
-            self._counts += torch.bincount((target.long() * count + output.argmax(1)).cpu(), minlength=count * count)
+            return
+        self._counts += torch.bincount((target.long() * count + output.argmax(1)).cpu(), minlength=count * count)
 
     def rows(self) -> list[list[int]] | None:
         if self._counts is None or not int(self._counts.sum()):

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from torch import nn
 
-from relume.errors import BundleError, ConfigurationError
-from relume.models.tensorfile import tensorfile_parts
-from relume.share import claims as recorded_claims
+from relume.errors import ConfigurationError
 from relume.share import documents as named
-from relume.share.ancestry import lineage
-from relume.share.archive import Parts, write_archive
+from relume.share.archive import write_archive
 from relume.share.bundle import ENDING
-from relume.share.gather import Source, environment_facts, model_facts, preprocessing_facts, run_facts
-
-_NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+?)\n\s*\]")
-"""A list of nothing but numbers, which is written on one line. Texts in JSON hold no line ends."""
+from relume.share.contents import Contents
+from relume.share.gather import Source, run_facts
+from relume.share.measuring import Progress
 
 
 @dataclass(frozen=True)
@@ -36,6 +29,8 @@ class Packed:
         digest: of its manifest, which stands for all of it.
         size_bytes: of the file.
         files: size of each file in it, by path.
+        run: what is said of the run and its author.
+        model: how the model is opened.
         claims: the numbers that it stands for.
         missing: what is not in it, in words, and how to have it there.
         notes: what else its author should know.
@@ -46,9 +41,11 @@ class Packed:
     digest: str
     size_bytes: int
     files: Mapping[str, int]
-    claims: Sequence[named.Claim] = ()
-    missing: Sequence[str] = field(default=())
-    notes: Sequence[str] = field(default=())
+    run: named.RunFacts
+    model: named.Model
+    claims: named.Claims
+    missing: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def pack(
@@ -71,6 +68,8 @@ def pack(
     citation: str = "",
     model: Any = None,
     force: bool = False,
+    trust: bool = False,
+    progress: Progress | None = None,
 ) -> Packed:
     """Write a bundle: one file of all that a run is, which another person can open, check and reproduce.
 
@@ -93,6 +92,8 @@ def pack(
         title, authors, licence, citation: for the model card; ``licence`` as SPDX has it (``"MIT"``).
         model: which of several models; or a module of the right class where how it is built is not known.
         force: overwrite ``out``.
+        trust: where the model's class is not imported, run its definition out of the code that the run kept.
+        progress: called while numbers are measured, with the samples done and all of them.
 
     Packing the same twice gives the same bytes. Nothing in it tells paths, host or user of this machine, but for what stands
     in the code itself.
@@ -112,27 +113,48 @@ def pack(
     _check_numbers(examples=examples, sample=sample)
     instance = model if isinstance(model, nn.Module) else None
     source = Source.find(run_or_checkpoint, root, None if instance is not None else model)
-    facts = run_facts(
-        source, title=title, authors=_texts(authors, "authors"), licence=licence, citation=citation
-    )
+    facts = run_facts(source, title=title, authors=_texts(authors), licence=licence, citation=citation)
     target = check_target(out, facts.name, force=force)
-    work = _Work(source, Network(source, instance), progress)
-    work.add_weights()
-    work.add_data(data, evaluate)
-    work.measure(loss, metrics, evaluate)
-    work.add_examples(examples)
-    work.add_sample(sample)
-    work.add_graph(wanted=graph)
-    work.add_code(wanted=code)
-    work.add_checkpoint(wanted=checkpoint)
-    work.add_documents(facts)
-    work.add_card()
-    manifest = write_archive(target, facts.name or "model", work.contents, __version__)
+    whole = Contents(source, facts, instance, trust=trust, code=code, progress=progress)
+    whole.add_weights()
+    whole.add_data(data, evaluate)
+    whole.measure(loss, metrics, evaluate)
+    whole.add_examples(examples)
+    whole.add_sample(sample)
+    whole.add_graph(is_wanted=graph)
+    whole.add_code()
+    if checkpoint:
+        whole.add_checkpoint()
+    name = facts.name or "model"
+    whole.add_documents(name, __version__)
+    manifest = write_archive(target, name, whole.files, __version__, whole.members)
     sizes = {member.path: member.size_bytes for member in manifest.members}
     size_bytes = target.stat().st_size
     return Packed(
-        target, manifest.name, manifest.digest, size_bytes, sizes, work.claims.claims, work.missing, work.notes
+        target,
+        manifest.name,
+        manifest.digest,
+        size_bytes,
+        sizes,
+        facts,
+        whole.model,
+        whole.claims,
+        whole.missing,
+        whole.notes,
     )
+
+
+def _check_numbers(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ConfigurationError(f"{name}={value!r:.40}: it is a whole number of at least 0.")
+
+
+def _texts(authors: Any) -> list[str]:
+    given = [authors] if isinstance(authors, str) else list(authors)
+    if not all(isinstance(one, str) for one in given):
+        raise ConfigurationError(f"authors={authors!r:.80}: give names, as texts.")
+    return [one for one in given if one.strip()]
 
 
 def check_target(out: str | os.PathLike[str] | None, name: str, *, force: bool = False) -> Path:
@@ -154,28 +176,3 @@ def check_target(out: str | os.PathLike[str] | None, name: str, *, force: bool =
     if path.exists() and not force:
         raise ConfigurationError(f"{path} exists. Choose another name, or overwrite it with --force (force=True).")
     return path
-
-
-def text(document: BaseModel) -> bytes:
-    """A document as it stands in the bundle: one form for the same content."""
-    content = _finite(document.model_dump(mode="json"))
-    whole = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    short = _NUMBERS.sub(lambda match: "[" + " ".join(match[1].split()) + "]", whole)
-    return short.encode(errors="backslashreplace")
-
-
-def held(content: bytes) -> Parts:
-    """A small file that is in memory."""
-    return lambda: [content]
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: they stand there as texts."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
-
-
-__all__ = ["BundleError", "Packed", "pack"]

@@ -45,7 +45,11 @@ def fingerprint(dataset: Any) -> tuple[str, str]:
             covers = rows.covers
             break
     else:
-        form, content, covers = "delivered", _delivered(dataset, count), "as the data set gives them, after its transform"
+        form, content, covers = (
+            "delivered",
+            _delivered(dataset, count),
+            "as the data set gives them, after its transform",
+        )
     hasher = blake3(f"relume data 1\n{count}\n{form}\n".encode())
     for piece in content:
         hasher.update(piece)
