@@ -20,6 +20,7 @@ from relume.cli.output import say
 from relume.cli.predict import predict
 from relume.cli.recorded import compare, history, import_app, plot
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
+from relume.cli.reproduce import reproduce
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
 from relume.cli.share import pack
@@ -44,6 +45,7 @@ app.command()(predict)
 app.command()(runs)
 app.command()(show)
 app.command()(resume)
+app.command()(reproduce)
 app.command(context_settings=PASSES_ARGUMENTS)(rehearse)
 app.command()(checkpoints)
 app.command()(verify)

@@ -15,7 +15,7 @@ from relume.datasets import DataSplit, FolderImages, IdxImages, ToTensor, load
 from relume.errors import ConfigurationError, DataError, RelumeError
 from relume.share.documents import DataSet, Preprocessing
 from relume.share.gather import Source
-from relume.share.rows import base_of, fingerprint, length
+from relume.share.rows import base_of, fingerprint, labels, labels_fingerprint, length
 from relume.share.transforms import known_transform
 
 __all__ = ["Given", "fingerprint", "given_data", "open_data"]
@@ -202,7 +202,9 @@ def _with_fingerprint(given: Given) -> Given:
     count = length(given.dataset)
     if not count:
         raise DataError("the data to measure on has no samples.")
+    own = labels(given.dataset)
     update = {"fingerprint": found, "covers": covers, "samples": count}
+    update |= {"labels_fingerprint": "" if own is None else labels_fingerprint(own)}
     return Given(given.facts.model_copy(update=update), given.dataset, given.collate, given.prepare)
 
 

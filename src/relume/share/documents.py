@@ -113,6 +113,8 @@ class DataSet(_Part):
     """blake3 over all raw samples and labels, in order, see `relume.share.data.fingerprint`."""
     covers: str = ""
     """What the fingerprint stands for, in words."""
+    labels_fingerprint: str = ""
+    """blake3 over the labels alone, where they are whole numbers, see `relume.share.rows.labels_fingerprint`."""
     classes: list[str] = Field(default_factory=list)
     source: str = ""
     licence: str = ""

@@ -1,4 +1,4 @@
-"""The command that trains again. Of a ``relume train`` in a bundle only known options are taken, and none that leads elsewhere."""
+"""The command that trains again: of a bundle's ``relume train`` known options only, and none that leads elsewhere."""
 
 from __future__ import annotations
 
@@ -69,9 +69,13 @@ def command_of(code: CodeFacts, data: Path | None) -> Command:
     if code.is_relume_command:
         return _relume_command(list(code.arguments), data)
     if code.notebook and not code.script:
-        raise BundleError(f"it was trained in a notebook ({code.notebook}): open it with relume unpack, and run its cells")
+        raise BundleError(
+            f"it was trained in a notebook ({code.notebook}): open it with relume unpack, and run its cells"
+        )
     if not code.script:
-        raise BundleError("the bundle does not say how the training was started (packed without code, or provenance was off)")
+        raise BundleError(
+            "the bundle does not say how the training was started (packed without code, or provenance was off)"
+        )
     return Command([code.script, *code.arguments], code.directory, True)
 
 
@@ -114,7 +118,9 @@ def _checked(option: str, value: str) -> str:
             raise BundleError(
                 f"it begins from the weights {value!r:.100}, which are a file or a run of the author's and not in the bundle"
             )
-        raise BundleError(f"{option} {value!r:.100} of the bundle's command is not of a form that is started without trust")
+        raise BundleError(
+            f"{option} {value!r:.100} of the bundle's command is not of a form that is started without trust"
+        )
     return value
 
 
@@ -128,7 +134,9 @@ def _dataset(dataset: str, data: Path | None) -> list[str]:
     if dataset in NAMED_SETS:
         return [dataset, *([f"--data={data.absolute()}"] if data is not None else [])]
     if data is None:
-        raise BundleError(f"it was trained on the author's folder {dataset!r:.100}: say where those images are here, --data PATH")
+        raise BundleError(
+            f"it was trained on the author's folder {dataset!r:.100}: say where those images are here, --data PATH"
+        )
     return [str(data.absolute())]
 
 
@@ -144,5 +152,3 @@ def checked_script(code: CodeFacts, folder: Path) -> Path:
         if not place.is_relative_to(base) or not is_there(place):
             raise BundleError(f"{CODE_FOLDER}{name:.200} is not in the bundle")
     return (base / code.script).resolve()
-
-

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from relume.errors import RelumeError
 from relume.share import documents
@@ -14,6 +17,9 @@ from relume.share.reproduce.environment import threads_of
 from relume.share.reproduce.numbers import METRIC_TOLERANCE, compare_value, metric_tolerance
 from relume.share.reproduce.subject import Subject, reason, unchecked
 from relume.share.reproduce.verdicts import Row, Stage, Verdict
+
+if TYPE_CHECKING:
+    from relume.share.measuring import Measured
 
 _MOST_LABELS = 5_000_000
 
@@ -88,6 +94,8 @@ def opened(subject: Subject, facts: DataSet) -> Any:
 
 def unlike(subject: Subject, facts: DataSet, dataset: Any) -> Iterator[str]:
     """What is other than in the author's data, as far as a bundle without the data can tell."""
+    from relume.share.rows import labels_fingerprint
+
     length = _length(dataset)
     if facts.samples is not None and length is not None and length != facts.samples:
         yield f"{length:,} samples where there were {facts.samples:,}"
@@ -96,15 +104,22 @@ def unlike(subject: Subject, facts: DataSet, dataset: Any) -> Iterator[str]:
     if labels is None:
         yield "the samples or their labels are others"
         return
+    if facts.labels_fingerprint and labels_fingerprint(labels) == facts.labels_fingerprint:
+        yield "the labels are the same: the samples themselves (pixels, values) are others"
+        return
     counts, claimed = Counter(labels), _claimed_counts(subject, facts)
     if claimed is not None and any(counts[label] != count for label, count in enumerate(claimed)):
         label = next(label for label, count in enumerate(claimed) if counts[label] != count)
         yield f"other labels: {counts[label]:,} samples of class {_class(facts, label)} where there were {claimed[label]:,}"
         return
-    yield from _by_examples(subject, dataset, labels) or ["the samples are others, or in another order"]
+    if facts.labels_fingerprint:
+        same = ", as many of each class: another order, or labels exchanged" if claimed is not None else ""
+        yield f"other labels{same}"
+        return
+    yield from _by_examples(subject, labels) or ["the samples are others, or in another order"]
 
 
-def _by_examples(subject: Subject, dataset: Any, labels: list[Any]) -> list[str]:
+def _by_examples(subject: Subject, labels: list[Any]) -> list[str]:
     """The examples of the bundle are samples of the data: where they stand is known."""
     try:
         examples = subject.examples().examples
@@ -134,23 +149,12 @@ def _class(facts: DataSet, label: int) -> str:
     return f"{facts.classes[label]!r:.60}" if label < len(facts.classes) else str(label)
 
 
-def _labels(dataset: Any) -> list[Any] | None:
-    """All labels, without loading an image where the dataset has them apart."""
-    for name in ("targets", "labels"):
-        held = getattr(dataset, name, None)
-        if held is not None and hasattr(held, "__len__") and len(held) == _length(dataset):
-            return held.tolist() if hasattr(held, "tolist") else list(held)
+def _labels(dataset: Any) -> list[int] | None:
+    """All labels, where they are whole numbers."""
+    from relume.share.rows import labels
+
     length = _length(dataset)
-    if length is None or length > _MOST_LABELS:
-        return None
-    try:
-        return [_plain(dataset[index][1]) for index in range(length)]
-    except Exception:
-        return None
-
-
-def _plain(label: Any) -> Any:
-    return label.item() if hasattr(label, "item") else label
+    return None if length is None or length > _MOST_LABELS else labels(dataset)
 
 
 def _length(dataset: Any) -> int | None:
@@ -196,29 +200,59 @@ def _claim(subject: Subject, claims: Claims, claim: Claim) -> Row:
     if isinstance(measured, str):
         return unchecked(claim.name, measured, claimed=claimed)
     if claim.name not in measured:
-        return unchecked(
-            claim.name, f"{computed_by} is not known here, or needs the bundle's code (--trust)", claimed=claimed
-        )
+        return unchecked(claim.name, _unknown(subject, computed_by), claimed=claimed)
     allowed = metric_tolerance(computed_by, claim.value, claim.tolerance)
     return compare_value(claim.name, claim.value, measured[claim.name], allowed)
 
 
 def measured_by(subject: Subject, number: int, evaluation: Evaluation) -> Mapping[str, float] | str:
     """The values of one evaluation, measured once; or why they cannot be."""
-    from relume.share.measuring import measure
-
     if number not in subject.measured:
         model = subject.model
         if model is None or evaluation.data is None:
             return "the model could not be opened"
         try:
-            classes = subject.preprocessing().classes
-            with threads_of(evaluation.environment.get("threads")):
-                subject.measured[number] = measure(model, subject.datasets[evaluation.data], evaluation, classes)
+            subject.measured[number] = measured(subject, model, evaluation)
         except Exception as error:
             subject.measured[number] = reason(error)
     found = subject.measured[number]
     return found if isinstance(found, str) else found.values
+
+
+def measured(subject: Subject, model: nn.Module, evaluation: Evaluation) -> Measured:
+    """Measure what is known without the author's code, and what is in code that is trusted. Nothing else is called."""
+    from relume.share.measuring import KNOWN, measure
+
+    functions = _trusted_functions(subject, evaluation) if subject.trust else {}
+    metrics = {name: kind for name, kind in evaluation.metrics.items() if kind in KNOWN or kind in functions}
+    asked = evaluation.model_copy(update={"metrics": metrics})
+    assert evaluation.data is not None
+    with threads_of(evaluation.environment.get("threads")):
+        classes = subject.preprocessing().classes if documents.INPUT in subject.bundle else []
+        return measure(model, subject.datasets[evaluation.data], asked, classes, functions=functions)
+
+
+def _trusted_functions(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
+    """Functions of the bundle's own code, by ``module.function``."""
+    from relume.share.measuring import KNOWN
+    from relume.share.trust import trusted_code
+
+    found = {}
+    for kind in evaluation.metrics.values():
+        module, _, name = kind.rpartition(".")
+        if kind not in KNOWN and module:
+            with contextlib.suppress(RelumeError, AttributeError, ImportError):
+                found[kind] = getattr(trusted_code(subject.bundle).find(module, [name]), name)
+    return found
+
+
+def _unknown(subject: Subject, computed_by: str) -> str:
+    if subject.trust:
+        return f"{computed_by!r:.100} is known to neither relume nor the bundle's code"
+    return (
+        f"{computed_by!r:.100} is not known to relume; the bundle's code may have it, which runs only when it is trusted "
+        "(--trust, trust=True)"
+    )
 
 
 def _confusion(subject: Subject, claims: Claims) -> list[Row]:

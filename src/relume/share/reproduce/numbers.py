@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from relume.share.reproduce.verdicts import Row, Verdict
@@ -73,7 +74,7 @@ def compare(claim: str, claimed: Any, found: Any, tolerance: float | None = None
 
 
 def compare_value(claim: str, claimed: float, found: float, tolerance: float) -> Row:
-    """The verdict on one number.
+    """The verdict on one number. A claim that float32 holds exactly was recorded in float32, and is compared so.
 
     Example:
         >>> compare_value("accuracy", 0.9, 0.9, 0.0).verdict.value, compare_value("loss", 0.5, 0.500001, 1e-5).verdict.value
@@ -87,6 +88,9 @@ def compare_value(claim: str, claimed: float, found: float, tolerance: float) ->
     apart = abs(claimed - found)
     if apart == 0:
         return Row(**fields, verdict=Verdict.EXACT, difference=0.0)
+    if np.float32(claimed) == claimed and np.float32(found) == claimed:
+        why = "the same number, as float32 holds it"
+        return Row(**fields, verdict=Verdict.EXACT, difference=apart, why=why)
     text = f"differs by {apart:.3g}" + (f"; the tolerance is {tolerance:.3g}" if tolerance else "; none is allowed")
     verdict = Verdict.WITHIN if apart <= tolerance else Verdict.DIFFERENT
     return Row(**fields, verdict=verdict, difference=apart, why=text)

@@ -73,13 +73,16 @@ def training(subject: Subject, author: Environment | None, fresh: bool, timeout_
         command = command_of(code, subject.path)
         if command.needs_code and not subject.trust:
             raise BundleError(
-                f"{documents.CODE_FOLDER}{code.script} is code of the bundle, which runs only when it is trusted (--trust, trust=True)"
+                f"{documents.CODE_FOLDER}{code.script} is code of the bundle, "
+                "which runs only when it is trusted (--trust, trust=True)"
             )
         with ended_by_signals(), workspace() as folder:
             made = fresh_environment(folder, author.packages) if fresh else None
             if made is not None:
                 rows.append(_fresh_row(made))
-            found = retrained(subject.bundle, code, command, subject.run(), author, folder, made, timeout_seconds, subject.path)
+            found = retrained(
+                subject.bundle, code, command, subject.run(), author, folder, made, timeout_seconds, subject.path
+            )
             here = subject.here.model_copy(update={"packages": author.packages}) if fresh else subject.here
             rows += _compared(subject, found, same_arithmetic(author, here))
     except _OtherPathError as error:
@@ -130,12 +133,16 @@ def retrained(
         watched = _Watched(root, run)
         while (status := process.poll()) is None and not watched.is_done():
             if timeout_seconds is not None and time.monotonic() - began > timeout_seconds:
-                raise BundleError(f"it was ended after {timeout_seconds:g} s without the checkpoint (--timeout): {_tail(log)}")
+                raise BundleError(
+                    f"it was ended after {timeout_seconds:g} s without the checkpoint (--timeout): {_tail(log)}"
+                )
             time.sleep(_POLL_SECONDS)
     checkpoint = watched.found()
     if checkpoint is None:
         if status:
-            raise BundleError(f"it ended with exit status {status}, without the checkpoint. Its last lines: {_tail(log)}")
+            raise BundleError(
+                f"it ended with exit status {status}, without the checkpoint. Its last lines: {_tail(log)}"
+            )
         raise _OtherPathError(f"the training ended without a checkpoint at {_place(run)}: it made {watched.made()}")
     return _read(Store(root), checkpoint, bundle, time.monotonic() - began)
 
@@ -161,8 +168,8 @@ class _Watched:
         known = self._all()
         named = [one for one in known if one.name == self._run.checkpoint]
         if self._run.step is None:
-            return (named or known or [None])[-1]
-        return (named or [one for one in known if _at(one) == (self._run.epoch, self._run.step)] or [None])[-1]
+            return next(reversed(named or known), None)
+        return next(reversed(named or [one for one in known if _at(one) == (self._run.epoch, self._run.step)]), None)
 
     def is_done(self) -> bool:
         """Whether it is there and no better one can come: it has its very name, or a later one followed."""
@@ -204,10 +211,10 @@ def variables(root: Path, author: Environment, data: Path | None, is_fresh: bool
     if is_fresh:
         kept = {key: value for key, value in kept.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
     elif "PYTHONPATH" in kept:  # the training runs in another folder
-        parts = [os.path.abspath(part) for part in kept["PYTHONPATH"].split(os.pathsep) if part]
+        parts = [str(Path(part).absolute()) for part in kept["PYTHONPATH"].split(os.pathsep) if part]
         kept["PYTHONPATH"] = os.pathsep.join(parts)
     if (data_root := os.environ.get("RELUME_DATA")) is not None:
-        kept["RELUME_DATA"] = os.path.abspath(data_root)
+        kept["RELUME_DATA"] = str(Path(data_root).absolute())
     if data is not None:
         kept["RELUME_DATA"] = str(data.absolute())
     if author.threads is not None and 0 < author.threads <= 256:
@@ -250,7 +257,11 @@ def _compared(subject: Subject, found: Retrained, elsewhere: str) -> list[Row]:
             continue
         evaluation = claims.evaluations[claim.evaluation]
         name = f"{claim.name}, trained again"
-        value = found.metrics.get(claim.name) if evaluation.where == "training" else _measured(subject, model, claim.evaluation, claim.name)
+        value = (
+            found.metrics.get(claim.name)
+            if evaluation.where == "training"
+            else _measured(subject, model, claim.evaluation, claim.name)
+        )
         if value is None:
             rows.append(unchecked(name, "the new training did not measure it", claimed=repr(claim.value)))
             continue
@@ -276,7 +287,9 @@ def _weights_row(claimed: Mapping[str, Any], found: Mapping[str, torch.Tensor], 
 
 
 def _apart(claimed: Mapping[str, Any], found: Mapping[str, torch.Tensor]) -> str:
-    common = [name for name in claimed if name in found and claimed[name].shape == found[name].shape and claimed[name].numel()]
+    common = [
+        name for name in claimed if name in found and claimed[name].shape == found[name].shape and claimed[name].numel()
+    ]
     if len(common) != len(claimed) or len(claimed) != len(found):
         return f"Only {len(common)} of {len(claimed)} tensors have the same name and shape."
     if not common:

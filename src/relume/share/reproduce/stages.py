@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from relume.errors import RelumeError
+from relume.models.bundled import Through
 from relume.share import documents
 from relume.share.bundle import Bundle
 from relume.share.documents import Environment, Preprocessing
@@ -20,6 +21,7 @@ from relume.share.weights import weights_digest
 from relume.text import counted, size
 
 _MAX_NAMED = 20
+NO_EXAMPLES = "the bundle has no examples (packed with examples=0)"
 
 
 def digests(bundle: Bundle) -> Stage:
@@ -71,7 +73,7 @@ def weights(subject: Subject) -> Stage:
     return Stage(name="weights", rows=rows)
 
 
-def _ways(subject: Subject) -> Iterator[tuple[str, str]]:
+def _ways(subject: Subject) -> Iterator[tuple[Through, str]]:
     """The ways to open the model that the bundle has, and why one is not taken."""
     config = subject.config()
     has_recipe = config.document is not None
@@ -88,7 +90,7 @@ def _ways(subject: Subject) -> Iterator[tuple[str, str]]:
         yield "graph", config.why_no_graph
 
 
-def _opened(subject: Subject, way: str, why_not: str, state: Mapping[str, Any]) -> Row:
+def _opened(subject: Subject, way: Through, why_not: str, state: Mapping[str, Any]) -> Row:
     from relume.share.opening import open_model
 
     claim = f"opens by {'its code' if way == 'code' else f'its {way}'}"
@@ -125,8 +127,6 @@ def _parameters(model: nn.Module) -> int:
 
 def preprocessing(subject: Subject) -> Stage:
     """From the raw example to what the model takes."""
-    from relume.share.examples import prepared
-
     why = (
         f"Inputs may differ by {INPUT_TOLERANCE:g} of the largest: preprocessing is a handful of float32 operations, and a "
         "grey level is 4000 times as much."
@@ -135,33 +135,23 @@ def preprocessing(subject: Subject) -> Stage:
     try:
         settings = subject.preprocessing()
         rows += _own_words(settings)
-        if settings.kind == "image":
-            made, stored = prepared(subject.bundle), _inputs(subject.bundle)
-            rows += _prepared_rows(made, stored)
-        elif documents.EXAMPLES in subject.bundle:
-            rows.append(
-                unchecked(
-                    "inputs of the examples", "the examples are stored as inputs: there is no raw form to begin from"
-                )
-            )
+        rows.append(_prepared(subject.bundle))
     except Exception as error:
         rows.append(unchecked("inputs of the examples", error))
-    if not rows:
-        rows.append(unchecked("inputs of the examples", "the bundle has no examples"))
     return Stage(name="preprocessing", rows=rows, tolerance=why)
 
 
-def _prepared_rows(made: Any, stored: Mapping[str, torch.Tensor]) -> list[Row]:
-    parts = made if isinstance(made, Mapping) else {"input": made}
-    return [
-        compare(f"{name} of the examples", stored.get(name), value, INPUT_TOLERANCE, name)
-        for name, value in parts.items()
-    ]
+def _prepared(bundle: Bundle) -> Row:
+    from relume.share.examples import prepared, stored
 
-
-def _inputs(bundle: Bundle) -> dict[str, torch.Tensor]:
-    state = bundle.tensors(documents.EXAMPLE_TENSORS).state
-    return {name: value for name, value in state.items() if name.split(".")[0] == "input"}
+    claim = "inputs of the examples"
+    if documents.EXAMPLES not in bundle:
+        return unchecked(claim, NO_EXAMPLES)
+    made = prepared(bundle)
+    if made is None:
+        return unchecked(claim, "the examples are stored as inputs: there is no raw form to begin from")
+    inputs = stored(bundle).args
+    return compare(claim, inputs[0] if inputs else None, made, INPUT_TOLERANCE, "input")
 
 
 def _own_words(settings: Preprocessing) -> Iterator[Row]:
@@ -184,9 +174,9 @@ def outputs(subject: Subject) -> Stage:
         "Outputs may differ by 1e-4 (float32) of the largest: other processors and versions add in another order, some "
         "hundred roundings after many layers. Predicted classes must be equal."
     )
-    rows = []
+    rows: list[Row] = []
     if documents.EXAMPLES not in subject.bundle:
-        rows.append(unchecked("outputs of the examples", "the bundle has no examples (packed with examples=0)"))
+        rows.append(unchecked("outputs of the examples", NO_EXAMPLES))
     elif not subject.models:
         rows.append(unchecked("outputs of the examples", "the model could not be opened"))
     else:
