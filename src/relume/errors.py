@@ -22,6 +22,7 @@ RelumeError
     ├── RootError          the root of the runs cannot be used
     ├── RunError           a run's files are missing or not understood
     ├── DownloadError      a file from the network did not arrive: says where to put it by hand
+    ├── ExchangeError      a bundle was not pushed or pulled: says what the other side answered, and what to do
     ├── ModelFileError     a file of weights or of a model is missing, damaged or not understood
     │   ├── ClassicFileError   a file of plain torch without what was looked for
     │   ├── UnsafeFileError    it would run code, or is not what it pretends to be: names what; nothing was run
@@ -141,6 +142,10 @@ class RunError(StorageError):
 
 class DownloadError(StorageError):
     """A file from the network did not arrive."""
+
+
+class ExchangeError(StorageError):
+    """A bundle could not be pushed to, or pulled from, where it was to go."""
 
 
 class ModelFileError(StorageError):

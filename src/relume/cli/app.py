@@ -15,6 +15,7 @@ from relume import __version__
 from relume.cli.checkpoints import checkpoints, export, verify
 from relume.cli.checkpoints import gc as collect
 from relume.cli.code import restore_code
+from relume.cli.exchange import pull, push
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
 from relume.cli.predict import predict
@@ -53,6 +54,8 @@ app.command()(export)
 app.command("gc")(collect)
 app.command("restore-code")(restore_code)
 app.command()(pack)
+app.command()(push)
+app.command()(pull)
 app.command()(sync)
 app.command()(tensorboard)
 app.command()(inspect)
