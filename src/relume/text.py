@@ -10,7 +10,7 @@ REDACTED = "[redacted]"
 _LEFT = {
     "run", "status", "", "setting", "value", "reason", "tensor", "shape", "dtype", "layer", "kind", "output", "here",
     "there", "what", "from", "callable", "largest at", "own tensors", "class", "metric", "taken for", "image", "others",
-    "curve", "started",
+    "curve", "started", "part", "data",
 }  # fmt: skip
 """Columns of text, which stand on the left; numbers stand on the right."""
 

@@ -28,6 +28,7 @@ from relume.cli.share import pack
 from relume.cli.sync import sync
 from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
+from relume.cli.unpack import unpack
 from relume.errors import RelumeError, RelumeWarning
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
@@ -58,6 +59,7 @@ app.command()(push)
 app.command()(pull)
 app.command()(sync)
 app.command()(tensorboard)
+app.command()(unpack)
 app.command()(inspect)
 app.command()(convert)
 app.command()(diff)

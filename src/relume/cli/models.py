@@ -37,10 +37,17 @@ def inspect(
     all_tensors: _All = False,
     as_json: Json = False,
 ) -> None:
-    """Show what is in a file of weights, of a model or of a training. Nothing in it is run.
+    """Show what is in a file of weights, of a model or of a training, or in a bundle. Nothing in it is run.
+
+    Of a bundle every byte is compared with what was packed first; its tensors are listed with --all or --stats.
 
     The exit status is 1 when something in it is suspicious: code that torch.load would run.
     """
+    from relume.models.bundled import is_bundle
+
+    if model is None and not stats and not all_tensors and is_bundle(file):
+        _inspect_bundle(file, as_json)
+        return
     from relume.models.look import inspect_file
     from relume.models.look.render import inspection_page
     from relume.page import print_page
@@ -51,6 +58,20 @@ def inspect(
     else:
         print_page(inspection_page(found, all_tensors=all_tensors), console())
     if found.suspicious:
+        raise typer.Exit(1)
+
+
+def _inspect_bundle(file: str, as_json: bool) -> None:
+    from relume.page import print_page
+    from relume.share.bundle import Bundle
+    from relume.share.looking import look
+
+    found = look(Bundle.open(file))
+    if as_json:
+        print_json(found.as_json())
+    else:
+        print_page(found.page(), console())
+    if found.has_named_weights is False:
         raise typer.Exit(1)
 
 

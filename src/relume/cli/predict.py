@@ -28,7 +28,8 @@ def predict(
         str,
         typer.Argument(
             metavar="RUN@WHICH",
-            help="RUN@best, RUN@last, RUN@12, RUN (its newest checkpoint), or a .safetensors file with class names.",
+            help="RUN@best, RUN@last, RUN@12, RUN (its newest checkpoint), a bundle (.relume), or a .safetensors file with "
+            "class names.",
             show_default=False,
         ),
     ],
@@ -48,8 +49,9 @@ def predict(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, … or auto.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 32,
     root: Root = Path("runs"),
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code in a bundle to build its model.")] = False,
 ) -> None:
-    """Tell what images show, with the model of a run that relume train made.
+    """Tell what images show, with the model of a run that relume train made, or of a bundle.
 
     An image that cannot be read is named, the others are predicted, and the exit status is 1.
 
@@ -64,7 +66,7 @@ def predict(
         raise ConfigurationError(f"--output {output} {what}. Give the name of a file.")
     chosen = form or _format_of(output)
     paths = find_images(images or ())
-    classifier = ImageClassifier.load(model, root, monitor=monitor, device=device)
+    classifier = ImageClassifier.load(model, root, monitor=monitor, device=device, trust=trust)
     found = list(classifier.predict(paths, batch_size=batch_size, top=top))
     if output is not None:
         write_whole(output, _text(found, chosen))

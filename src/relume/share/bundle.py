@@ -62,6 +62,7 @@ class Bundle:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._seen: dict[Path, tuple[int, ...]] = {}
         self._structure: list[Difference] = []
         self.manifest, self._places = _opened_folder(self) if self.path.is_dir() else _opened_file(self)
         self.name = self.manifest.name
@@ -144,7 +145,10 @@ class Bundle:
             BundleError: there is none. ModelFileError, UnsafeFileError: it is damaged, or contradicts itself.
         """
         place = self.place(member)
-        return read_tensorfile(place.path, start=place.offset, size_bytes=place.size_bytes)
+        self._check_same(place.path)
+        found = read_tensorfile(place.path, start=place.offset, size_bytes=place.size_bytes)
+        self._check_same(place.path)
+        return found
 
     def _buffer(self, place: Place) -> Buffer:
         if not place.size_bytes:
@@ -152,11 +156,26 @@ class Bundle:
         return self._mapped(place.path)[place.offset : place.offset + place.size_bytes]
 
     def _mapped(self, path: Path) -> memoryview:
-        if path != self.path:
-            return memoryview(map_file(path))  # a file of a folder
-        if not hasattr(self, "_memory"):
-            self._memory = memoryview(map_file(path))
-        return self._memory
+        if path == self.path and hasattr(self, "_memory"):
+            return self._memory
+        self._check_same(path)
+        memory = memoryview(map_file(path))
+        self._check_same(path)
+        if path == self.path:
+            self._memory = memory
+        return memory
+
+    def _check_same(self, path: Path) -> None:
+        """What is opened by its name again is the file that was compared with the manifest."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise BundleError(f"{path} is gone, or cannot be read any more: {error.strerror}.") from None
+        now = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._seen.setdefault(path, now) != now:
+            raise BundleError(
+                f"{path} was replaced or written to while it was open. Nothing of it was used; open it again."
+            )
 
 
 def _opened_file(bundle: Bundle) -> tuple[Manifest, Mapping[str, Place]]:

@@ -120,7 +120,11 @@ def _problem(path: str) -> str:
         return "has no name, or a very long one"
     if path.startswith("/") or "\\" in path or ":" in path or not path.isprintable():
         return "has a backslash, a colon or a control character in it, or leads out of the bundle"
+    if path.startswith("."):
+        return "is hidden, and no folder of a bundle would show it"
     for part in path.split("/"):
+        if part.casefold().rstrip(" .") == ".git":
+            return "is one of git's own, which git would obey"
         if part in ("", ".", "..") or part.endswith((" ", ".")) or part.startswith(" "):
             return "leads out of the bundle, or has no one meaning"
         if _RESERVED.match(part):

@@ -12,7 +12,14 @@ from typing import Any, get_args
 import torch
 from torch import nn
 
-from relume.errors import BundleError, ConfigurationError, MissingPackageError, RecipeError
+from relume.errors import (
+    BundleError,
+    ConfigurationError,
+    MissingPackageError,
+    ModelFileError,
+    RecipeError,
+    UnsafeFileError,
+)
 from relume.models.bundled import Through
 from relume.models.contents import CLASSES, INPUT, RECIPE, ModelFile
 from relume.share.bundle import Bundle
@@ -185,8 +192,12 @@ def _by_graph(bundle: Bundle, model: Model, state: Mapping[str, torch.Tensor], d
         raise _NoWayError(model.why_no_graph or "the bundle holds none")
     from relume.models.exported import load_graph
 
-    loaded: nn.Module = load_graph(bundle, state, device)
-    return loaded
+    try:
+        return load_graph(bundle, state, device=device, where=str(bundle.path))
+    except UnsafeFileError:
+        raise
+    except ModelFileError as error:  # such as an operator that this torch does not have
+        raise _NoWayError(str(error)) from error
 
 
 _BY = {"recipe": _by_recipe, "code": _by_code, "graph": _by_graph}

@@ -71,7 +71,8 @@ class Tree:
     @property
     def script(self) -> str:
         """The file that ``__main__`` was; empty where there is none."""
-        return self.facts.script if self.facts.script in self.files else ""
+        is_python = self.facts.script in self.files and self.facts.script.endswith(".py")
+        return self.facts.script if is_python else ""
 
     def file_of(self, module: str) -> str:
         """The file of a module; that of a package is its ``__init__.py``, a folder without one ends in a slash."""
@@ -145,6 +146,7 @@ class Code:
     Attributes:
         name: of the package that they are in, the same for the same bundle in any process.
         folder: where the files are while this process runs: private, and removed at its end.
+        sources: the text of the modules, as it was verified.
     """
 
     def __init__(self, bundle: Bundle, name: str) -> None:
@@ -154,10 +156,14 @@ class Code:
             raise BundleError(f"{bundle.path} holds no code that could be trusted.")
         self.folder = Path(tempfile.mkdtemp(prefix="relume-bundle-")).resolve()
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self.sources: dict[str, bytes] = {}
         for file in self.tree.files:
+            content = self.tree.source(file)
             place = self.folder / file
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(self.tree.source(file))
+            place.write_bytes(content)
+            if file.endswith(".py"):
+                self.sources[file] = content
         self.builtins = {**vars(builtins), "__import__": self._import}
         self._script: Script | None = None
         package = ModuleType(name, f"The code of {bundle.name}.")
@@ -224,7 +230,7 @@ class Code:
             full = f"{self.name}.{package}{_SCRIPT}"
             path = self.folder / file
             if self._script is None:
-                self._script = Script(importlib.util.decode_source(self.tree.source(file)), str(path))
+                self._script = Script(importlib.util.decode_source(self.sources[file]), str(path))
                 spec = importlib.machinery.ModuleSpec(full, None, origin=str(path))
                 made = importlib.util.module_from_spec(spec)
                 vars(made).update(__builtins__=self.builtins, __file__=str(path))
@@ -278,7 +284,7 @@ class _Loader(importlib.abc.InspectLoader):
         self._code, self._file = code, file
 
     def get_source(self, fullname: str) -> str:
-        return importlib.util.decode_source(self._code.tree.source(self._file)) if self._file else ""
+        return importlib.util.decode_source(self._code.sources[self._file]) if self._file else ""
 
     def exec_module(self, module: ModuleType) -> None:
         vars(module)["__builtins__"] = self._code.builtins

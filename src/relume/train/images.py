@@ -16,6 +16,7 @@ from torch import nn
 
 from relume.datasets import ToTensor, images_below, read_image
 from relume.errors import ConfigurationError, DataError
+from relume.models.bundled import is_bundle, load_bundle, open_bundle
 from relume.models.contents import CLASSES, INPUT
 from relume.text import counted
 from relume.train.evaluation import evaluation_mode
@@ -71,15 +72,18 @@ class ImageClassifier:
         *,
         monitor: str | None = None,
         device: str | torch.device | None = None,
+        trust: bool = False,
     ) -> ImageClassifier:
         """The model of a run or a file, with what is kept beside it.
 
         Args:
-            source: ``RUN`` (its newest checkpoint), ``RUN@best``, ``RUN@last``, ``RUN@12``, a checkpoint's path, or a
-                ``.safetensors`` file that has a recipe, classes and input in its metadata, as ``relume export`` writes it.
+            source: ``RUN`` (its newest checkpoint), ``RUN@best``, ``RUN@last``, ``RUN@12``, a checkpoint's path, a bundle
+                (``fashion.relume``, or the folder that it was unpacked to), or a ``.safetensors`` file that has a recipe,
+                classes and input in its metadata, as ``relume export`` writes it.
             root: the folder that holds the runs.
             monitor: the metric that ``RUN@best`` looks at; by default the loss of the validation.
             device: where the model computes; by default on the accelerator.
+            trust: run the code in a bundle, see `relume.load_model`.
 
         Raises:
             UnknownNameError, CheckpointError, ModelFileError: there is no such run, checkpoint or file, or it is damaged.
@@ -90,6 +94,10 @@ class ImageClassifier:
         from relume.models.files import open_model_file
 
         chosen = pick_device(device)
+        if is_bundle(source):
+            return _of_bundle(cls, source, chosen, trust)
+        if trust:
+            raise ConfigurationError(f"trust=True is for bundles (.relume), which hold code: {source} is none.")
         place = _place_of(source, root, monitor)
         metadata = open_model_file(place).metadata
         classes, prepare = _known_of(metadata, str(source))
@@ -220,6 +228,18 @@ def find_images(given: Iterable[PathLike]) -> list[str]:
     if not found:
         raise DataError("no images were given: name files, folders or patterns such as 'photos/*.jpg'.")
     return list(found)
+
+
+def _of_bundle(kind: type[ImageClassifier], source: PathLike, device: torch.device, trust: bool) -> ImageClassifier:
+    file = open_bundle(source)  # which compares every byte, once for all that follows
+    for key, what in {INPUT: "its inputs are no pictures", CLASSES: "its classes have no names"}.items():
+        if key not in file.metadata:
+            raise ConfigurationError(
+                f"{source}: {what}, or its author did not say so when it was packed (preprocessor_config.json). Call the "
+                f"model itself: relume.load_model({os.fspath(source)!r})."
+            )
+    classes, prepare = _known_of(file.metadata, str(source))
+    return kind(load_bundle(file, trust=trust, device=device), classes, prepare, str(source))
 
 
 def _place_of(source: PathLike, root: str | Path, monitor: str | None) -> Path:
