@@ -11,6 +11,7 @@ from relume.cli.output import Json, console, say
 
 _STYLES = {"EXACT": "green", "WITHIN TOLERANCE": "yellow", "DIFFERENT": "bold red", "CANNOT CHECK": "dim"}
 _NAME, _VERDICT = 14, 16
+_WIDE = 110
 
 
 def reproduce(
@@ -131,27 +132,50 @@ def _print(found: Any) -> None:
 
     out = console()
     table = table_of("stage", "claim", "claimed", "found", "verdict")
-    for column in table.columns:
-        column.justify = "left"
-        column.overflow = "fold"
+    for column, width in zip(table.columns, (13, 17, 16, 16, None), strict=True):
+        column.justify, column.overflow = "left", "fold"
+        column.width = width if out.width < _WIDE else None
     for stage in found.stages:
         name = stage.name
-        for row in stage.rows:
-            claimed, got = (printable(text, 60) for text in claimed_and_found(row))
+        for row in _shown(stage):
             style = _STYLES[row.verdict] if stage.is_claim or row.verdict != "DIFFERENT" else "yellow"
-            verdict = Text(str(row.verdict), style)
-            table.add_row(Text(name, "bold"), Text(printable(row.claim, 60)), Text(claimed), Text(got), verdict)
+            texts = (printable(text, 40) for text in (row.claim, *map(_rounded, claimed_and_found(row))))
+            table.add_row(Text(name, "bold"), *map(Text, texts), Text(str(row.verdict), style))
             name = ""
     out.print(table)
     for stage in found.stages:
         for row in stage.rows:
-            if row.why and (row.verdict in ("DIFFERENT", "CANNOT CHECK") and stage.is_claim):
-                out.print(
-                    Text.assemble(
-                        (f"{stage.name}, ", "dim"), (f"{printable(row.claim, 60)}: ", "dim"), printable(row.why, 600)
-                    )
-                )
+            if row.why and row.verdict != "EXACT" and stage.is_claim:
+                place = f"{stage.name}, {printable(row.claim, 60)}: "
+                out.print(Text.assemble((place, "dim"), printable(row.why, 600)))
     _print_end(found, out)
+
+
+def _shown(stage: Any) -> list[Any]:
+    """All claims of a stage; of the environment what differs."""
+    if stage.is_claim or stage.verdict != "DIFFERENT":
+        return list(stage.rows) if stage.is_claim else [_same(stage)]
+    return [row for row in stage.rows if row.verdict == "DIFFERENT"]
+
+
+def _same(stage: Any) -> Any:
+    from relume.share.reproduce import Row
+
+    text = f"{stage.count(stage.verdict)} of {len(stage.rows)}"
+    return Row(
+        claim="versions, machine",
+        claimed=text,
+        found="the same" if stage.verdict == "EXACT" else "",
+        verdict=stage.verdict,
+    )
+
+
+def _rounded(text: str) -> str:
+    """A long number at ten digits: the report has all of them."""
+    try:
+        return f"{float(text):.10g}" if len(text) > 12 else text
+    except ValueError:
+        return text
 
 
 def _print_end(found: Any, out: Any) -> None:

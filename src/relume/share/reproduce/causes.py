@@ -86,6 +86,7 @@ _KNOWN: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "training": (
         (
+            "the training data are others than the author's: data.json knows those of the claims alone",
             "the training is not deterministic: a seed that is not set, workers, or kernels that add in any order",
             "the code is not what ran: files were changed while it did, or left out of the bundle",
         ),

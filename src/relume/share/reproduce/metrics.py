@@ -180,7 +180,19 @@ def metrics(subject: Subject) -> Stage:
     if not claims.claims:
         return Stage(name="metrics", rows=[unchecked("metrics", "the bundle claims no numbers")], tolerance=why)
     rows = [_claim(subject, claims, claim) for claim in claims.claims]
+    rows = [row.model_copy(update={"claim": name}) for row, name in zip(rows, names_of(claims), strict=True)]
     return Stage(name="metrics", rows=[*rows, *_confusion(subject, claims)], tolerance=why)
+
+
+def names_of(claims: Claims) -> list[str]:
+    """What each claim is called; where a number was measured more than once, by when that was."""
+    often = Counter(claim.name for claim in claims.claims)
+    made = []
+    for claim in claims.claims:
+        is_known = 0 <= claim.evaluation < len(claims.evaluations)
+        where = f" ({claims.evaluations[claim.evaluation].where})" if is_known and often[claim.name] > 1 else ""
+        made.append(f"{claim.name}{where}")
+    return made
 
 
 def _claim(subject: Subject, claims: Claims, claim: Claim) -> Row:

@@ -89,8 +89,8 @@ def compare_value(claim: str, claimed: float, found: float, tolerance: float) ->
     if apart == 0:
         return Row(**fields, verdict=Verdict.EXACT, difference=0.0)
     if np.float32(claimed) == claimed and np.float32(found) == claimed:
-        why = "the same number, as float32 holds it"
-        return Row(**fields, verdict=Verdict.EXACT, difference=apart, why=why)
+        why = f"{found!r} here: the same number in float32, in which it was recorded"
+        return Row(**(fields | {"found": repr(claimed)}), verdict=Verdict.EXACT, difference=apart, why=why)
     text = f"differs by {apart:.3g}" + (f"; the tolerance is {tolerance:.3g}" if tolerance else "; none is allowed")
     verdict = Verdict.WITHIN if apart <= tolerance else Verdict.DIFFERENT
     return Row(**fields, verdict=verdict, difference=apart, why=text)

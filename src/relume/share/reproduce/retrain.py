@@ -25,8 +25,9 @@ from relume.share import documents
 from relume.share.bundle import Bundle
 from relume.share.documents import Claims, CodeFacts, Environment, RunFacts
 from relume.share.reproduce.command import Command, checked_script, command_of
-from relume.share.reproduce.environment import same_arithmetic, threads_of
+from relume.share.reproduce.environment import same_arithmetic
 from relume.share.reproduce.fresh import Fresh, fresh_environment
+from relume.share.reproduce.metrics import measured, names_of
 from relume.share.reproduce.numbers import compare_value, difference, metric_tolerance
 from relume.share.reproduce.subject import Subject, unchecked
 from relume.share.reproduce.verdicts import Row, Stage, Verdict
@@ -69,7 +70,7 @@ def training(subject: Subject, author: Environment | None, fresh: bool, timeout_
     author = author or Environment()
     rows: list[Row] = []
     try:
-        code = subject.document(documents.CODE, CodeFacts) if documents.CODE in subject.bundle else CodeFacts()
+        code = _code_of(subject)
         command = command_of(code, subject.path)
         if command.needs_code and not subject.trust:
             raise BundleError(
@@ -90,6 +91,15 @@ def training(subject: Subject, author: Environment | None, fresh: bool, timeout_
     except (RelumeError, OSError) as error:
         rows.append(unchecked("training again", error))
     return Stage(name="training", rows=rows, tolerance=TOLERANCE)
+
+
+def _code_of(subject: Subject) -> CodeFacts:
+    """How the run was started; ``relume train`` needs no code, so that its command is enough."""
+    if documents.CODE in subject.bundle:
+        return subject.document(documents.CODE, CodeFacts)
+    command = subject.run().command
+    is_own = command[:1] == ["relume"]
+    return CodeFacts(is_relume_command=is_own, arguments=command[1:] if is_own else [])
 
 
 @contextmanager
@@ -252,11 +262,11 @@ def _compared(subject: Subject, found: Retrained, elsewhere: str) -> list[Row]:
     rows = [_weights_row(claimed, found.state, elsewhere)]
     claims = subject.claims() if documents.CLAIMS in subject.bundle else Claims()
     model = _model_with(subject, found.state)
-    for claim in claims.claims:
+    for claim, label in zip(claims.claims, names_of(claims), strict=True):
         if not 0 <= claim.evaluation < len(claims.evaluations):
             continue
         evaluation = claims.evaluations[claim.evaluation]
-        name = f"{claim.name}, trained again"
+        name = label
         value = (
             found.metrics.get(claim.name)
             if evaluation.where == "training"
@@ -276,7 +286,7 @@ def _compared(subject: Subject, found: Retrained, elsewhere: str) -> list[Row]:
 
 def _weights_row(claimed: Mapping[str, Any], found: Mapping[str, torch.Tensor], elsewhere: str) -> Row:
     theirs, ours = weights_digest(claimed), weights_digest(found)
-    claim = "weights, trained again"
+    claim = "weights"
     if theirs == ours:
         return Row(claim=claim, claimed=theirs, found=ours, verdict=Verdict.EXACT)
     apart = _apart(claimed, found)
@@ -311,16 +321,12 @@ def _model_with(subject: Subject, state: Mapping[str, torch.Tensor]) -> Any:
 
 
 def _measured(subject: Subject, model: Any, number: int, name: str) -> float | None:
-    from relume.share.measuring import measure
-
     evaluation = subject.claims().evaluations[number]
     if model is None or evaluation.data is None or evaluation.data not in subject.datasets:
         return None
     key = -1 - number  # the retrained model's, beside those of the bundle's
     if key not in subject.measured:
-        with threads_of(evaluation.environment.get("threads")):
-            classes = subject.preprocessing().classes
-            subject.measured[key] = measure(model, subject.datasets[evaluation.data], evaluation, classes)
+        subject.measured[key] = measured(subject, model, evaluation)
     value = subject.measured[key].values.get(name)
     return None if value is None else float(value)
 
