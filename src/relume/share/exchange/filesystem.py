@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from relume.checkpoint.files import Buffer
@@ -92,7 +92,7 @@ class FileSystem:
             return None
         total, tag_there = int(found.get("size") or 0), _tag(found)
         begin = start if start <= total and (not tag or tag == tag_there) else 0
-        return Opened(begin, total, tag_there, self._pieces(path, begin, total))
+        return Opened(begin, total, tag_there, self._pieces(path, begin, total), lambda: None)
 
     def write(self, path: str, content: Buffer) -> None:
         target = self._full(path)
@@ -124,7 +124,7 @@ class FileSystem:
             raise self._failed(path, error) from None
         return found if found.get("type", "file") == "file" else None
 
-    def _pieces(self, path: str, start: int, end: int) -> Generator[bytes, None, None]:
+    def _pieces(self, path: str, start: int, end: int) -> Iterator[bytes]:
         while start < end:
             try:
                 content = self._fs.cat_file(self._full(path), start=start, end=min(start + _READ_BYTES, end))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Iterator
 from pathlib import Path
 
 from relume.checkpoint import files
@@ -46,16 +46,15 @@ class Folder:
         found = f"{status.st_size}-{status.st_mtime_ns}"
         start = start if start <= status.st_size and (not tag or tag == found) else 0
 
-        def pieces() -> Generator[bytes, None, None]:
-            with file:
+        def pieces() -> Iterator[bytes]:
+            try:
                 file.seek(start)
-                try:
-                    while piece := file.read(_PIECE_BYTES):
-                        yield piece
-                except OSError as error:
-                    raise self._failed("reading", path, error) from error
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
+            except OSError as error:
+                raise self._failed("reading", path, error) from error
 
-        return Opened(start, status.st_size, found, pieces())
+        return Opened(start, status.st_size, found, pieces(), file.close)
 
     def write(self, path: str, content: Buffer) -> None:
         target = self.root / path

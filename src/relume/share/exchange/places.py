@@ -79,9 +79,9 @@ def find(source: str, options: Mapping[str, Any] | None = None) -> Found:
         return Found(remote, last, stem, index)
     if (index := _index(remote, stem + ENDING)) is not None:
         return Found(remote, stem + ENDING, stem, index)
-    if remote.size(last) is not None or (not _is_listed(remote) and remote.open(last) is not None):
-        return Found(remote, last, stem, None)
-    return _only_one(open_place(source, options), options) if _is_listed(remote) else _nothing(remote, last)
+    if isinstance(remote, Web) or remote.size(last) is not None:
+        return Found(remote, last, stem, None)  # a web server is not asked twice: it answers with all of the file
+    return _only_one(open_place(source, options), options)
 
 
 def without_ending(name: str) -> str:
@@ -115,13 +115,6 @@ def _only_one(remote: Remote, options: Mapping[str, Any] | None) -> Found:
     return Found(remote, names[0], without_ending(names[0]), index)
 
 
-def _nothing(remote: Remote, last: str) -> Found:
-    raise ExchangeError(
-        f"there is neither {last} nor {without_ending(last)}{ENDING} at {remote.name} (404). Check the address; a web server "
-        "cannot be asked what it has, so give the name of the bundle."
-    )
-
-
 def _index(remote: Remote, path: str, is_guess: bool = True) -> Index | None:
     try:
         content = read_whole(remote, path, MAX_INDEX_BYTES)
@@ -144,10 +137,6 @@ def _known(remote: Remote) -> str:
         if names
         else ""
     )
-
-
-def _is_listed(remote: Remote) -> bool:
-    return not isinstance(remote, Web)
 
 
 def _divided(source: str) -> tuple[str, str]:

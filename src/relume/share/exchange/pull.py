@@ -138,7 +138,7 @@ def _pull_chunks(remote: Remote, index: Index, target: Path, older: list[Path], 
     check_size(index, remote.name)
     digest = index.manifest.digest
     with Meter("pulling", index.size_bytes, progress) as meter:
-        if _is_there(target, digest):
+        if is_there(target, digest):
             return Pulled(target, digest, 0, index.layout.size_bytes, meter.seconds)
         with staging(target) as folder:
             local = Local()
@@ -156,7 +156,7 @@ def _pull_chunks(remote: Remote, index: Index, target: Path, older: list[Path], 
     return Pulled(target, digest, meter.moved_bytes, meter.there_bytes, meter.seconds)
 
 
-def _is_there(target: Path, digest: str) -> bool:
+def is_there(target: Path, digest: str) -> bool:
     try:
         return Bundle(target).manifest.digest == digest and bool(Bundle.open(target))
     except (BundleError, UnsafeFileError):
@@ -219,7 +219,7 @@ def _bring(remote: Remote, chunk: Chunk, arriving: Arriving, meter: Meter, stop:
     opened = remote.open(chunk.path, begin)
     if opened is None:
         raise ExchangeError(f"{where} is not there, though the index names it. Push the bundle again, and pull again.")
-    with closing(opened.pieces):
+    with closing(opened):
         if opened.total is not None and opened.total != chunk.size_bytes:
             raise _wrong(where, f"has {opened.total:,} bytes where {chunk.size_bytes:,} were pushed")
         position = opened.start

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -28,13 +29,15 @@ class Opened:
         start: where its pieces begin: where they were asked to, or 0 where the place cannot do that.
         total: the size of the whole file; None where the place does not say.
         tag: what changes with its content; empty where the place has none.
-        pieces: the bytes, at most a megabyte each. Closing the generator closes the connection.
+        pieces: the bytes, at most a megabyte each.
+        close: ends the connection.
     """
 
     start: int
     total: int | None
     tag: str
-    pieces: Generator[bytes, None, None]
+    pieces: Iterator[bytes]
+    close: Callable[[], object]
 
 
 class Remote(Protocol):
@@ -76,12 +79,13 @@ def read_whole(remote: Remote, path: str, limit_bytes: int) -> bytes | None:
         if opened is None:
             return None
         content = bytearray()
-        for piece in opened.pieces:
-            content += piece
-            if len(content) > limit_bytes:
-                raise ExchangeError(
-                    f"{remote.name}: {path} is longer than {limit_bytes:,} bytes. Nothing of it was used."
-                )
+        with closing(opened):
+            for piece in opened.pieces:
+                content += piece
+                if len(content) > limit_bytes:
+                    raise ExchangeError(
+                        f"{remote.name}: {path} is longer than {limit_bytes:,} bytes. Nothing of it was used."
+                    )
         if opened.total is not None and len(content) != opened.total:
             raise PassingError(f"{remote.name}: {path} ended after {len(content):,} of {opened.total:,} bytes.")
         return bytes(content)

@@ -10,7 +10,7 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Iterator
 from typing import IO, Any
 
 from relume import __version__
@@ -58,7 +58,7 @@ class Web:
     def size(self, path: str) -> int | None:
         opened = self.open(path)
         if opened is not None:
-            opened.pieces.close()
+            opened.close()
         return None if opened is None else opened.total
 
     def open(self, path: str, start: int = 0, tag: str = "") -> Opened | None:
@@ -80,7 +80,7 @@ class Web:
                 return self.open(path) if start else self._lied(path)
             begin = start
             total = int(match[3]) if match[3] != "*" else None
-        return Opened(begin, total, found, self._pieces(response, path))
+        return Opened(begin, total, found, self._pieces(response, path), response.close)
 
     def write(self, path: str, content: Buffer) -> None:
         raise ConfigurationError(f"{self.name}: http is for pulling only.")
@@ -114,16 +114,15 @@ class Web:
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise self._failed(path, error) from None
 
-    def _pieces(self, response: Any, path: str) -> Generator[bytes, None, None]:
-        with response:
-            while True:
-                try:
-                    piece = response.read1(_PIECE_BYTES)
-                except (OSError, http.client.HTTPException, ValueError) as error:
-                    raise self._failed(path, error) from None
-                if not piece:
-                    return
-                yield piece
+    def _pieces(self, response: Any, path: str) -> Iterator[bytes]:
+        while True:
+            try:
+                piece = response.read1(_PIECE_BYTES)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                raise self._failed(path, error) from None
+            if not piece:
+                return
+            yield piece
 
     def _refused(self, path: str, code: int) -> ExchangeError:
         reason = f"{code} {http.client.responses.get(code, '')}".strip()

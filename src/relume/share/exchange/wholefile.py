@@ -9,7 +9,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from relume.checkpoint import files
-from relume.errors import BundleError, ExchangeError
+from relume.errors import BundleError, ExchangeError, UnsafeFileError
 from relume.share.bundle import Bundle
 from relume.share.exchange.progress import Meter
 from relume.share.exchange.remote import Opened, PassingError, Remote, retried
@@ -33,17 +33,23 @@ def bring_file(remote: Remote, path: str, folder: Path, meter: Meter) -> Path:
     meter.there(_size(part))
     was_continued = _size(part) > 0
     retried(lambda: _continue(remote, path, part, meter))
-    try:
-        Bundle.open(part)
-    except BundleError:
-        if not was_continued:
-            files.remove(part)
-            raise
+    if was_continued and not _is_good(part):
         files.remove(part)
         meter.there_bytes = 0
         retried(lambda: _continue(remote, path, part, meter))
+    try:
         Bundle.open(part)
+    except (BundleError, UnsafeFileError):
+        files.remove(part)
+        raise
     return part
+
+
+def _is_good(part: Path) -> bool:
+    try:
+        return bool(Bundle.open(part))
+    except (BundleError, UnsafeFileError):
+        return False
 
 
 def _continue(remote: Remote, path: str, part: Path, meter: Meter) -> None:
@@ -54,8 +60,11 @@ def _continue(remote: Remote, path: str, part: Path, meter: Meter) -> None:
         begin -= 1  # the last byte again tells whether it is still the same file
     opened = remote.open(path, begin, str(known.get("tag", "")))
     if opened is None:
-        raise ExchangeError(f"there is no {where}.")
-    with closing(opened.pieces):
+        raise ExchangeError(
+            f"there is neither {path} nor an index of it at {remote.name} (404). Check the address; a web server cannot be "
+            "asked what it has, so give the name of the bundle."
+        )
+    with closing(opened):
         if opened.total is None:
             raise ExchangeError(
                 f"{where}: the server does not say how long the file is; an endless one is not fetched."
@@ -74,7 +83,7 @@ def _continue(remote: Remote, path: str, part: Path, meter: Meter) -> None:
 
 def _receive(opened: Opened, part: Path, where: str, meter: Meter) -> None:
     position = opened.start
-    with part.open("r+b" if position else "wb") as file:
+    with part.open("r+b" if position else "wb", buffering=0) as file:
         file.seek(position)
         for piece in opened.pieces:
             if position < 4 and not piece.startswith(_MAGIC[: len(piece)]) and not position:
