@@ -16,6 +16,7 @@ from relume.cli.checkpoints import checkpoints, export, verify
 from relume.cli.checkpoints import gc as collect
 from relume.cli.code import restore_code
 from relume.cli.exchange import pull, push
+from relume.cli.doctor import doctor
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
 from relume.cli.predict import predict
@@ -49,6 +50,7 @@ app.command()(show)
 app.command()(resume)
 app.command()(reproduce)
 app.command(context_settings=PASSES_ARGUMENTS)(rehearse)
+app.command()(doctor)
 app.command()(checkpoints)
 app.command()(verify)
 app.command()(export)

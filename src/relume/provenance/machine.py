@@ -24,6 +24,8 @@ _VARIABLES = re.compile(
     r"|NCCL_(DEBUG|P2P_DISABLE|IB_DISABLE|SOCKET_IFNAME|ALGO)|NVIDIA_TF32_OVERRIDE|HSA_OVERRIDE_GFX_VERSION|HIP_VISIBLE_DEVICES"
     r"|PYTHON(HASHSEED|PATH|OPTIMIZE|UTF8)|RANK|WORLD_SIZE|LOCAL_RANK|LOCAL_WORLD_SIZE|MASTER_(ADDR|PORT)"
     r"|SLURM_(JOB_ID|JOB_NAME|JOB_NODELIST|NNODES|NTASKS|PROCID|ARRAY_JOB_ID|ARRAY_TASK_ID)|CONDA_DEFAULT_ENV|VIRTUAL_ENV"
+    r"|MKL_(CBWR|ENABLE_INSTRUCTIONS)|(ONEDNN|DNNL)_(MAX_CPU_ISA|DEFAULT_FPMATH_MODE)|ATEN_CPU_CAPABILITY|OPENBLAS_CORETYPE"
+    r"|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|TORCHINDUCTOR_(DETERMINISTIC|MAX_AUTOTUNE)|NCCL_PROTO"
     r"|RELUME_(ROOT|EVERY|TRACKERS|PROVENANCE)|LANG|LC_ALL|TZ"
 )
 """The only variables of the environment that are kept."""
@@ -34,6 +36,11 @@ _SMI = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version,uuid", "--fo
 def variables(redactor: Redactor, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables of a short list that matter to a training."""
     return {name: redactor.text(value) for name, value in sorted(environment.items()) if _VARIABLES.fullmatch(name)}
+
+
+def is_kept(name: str) -> bool:
+    """Whether a variable of the environment is among those that runs keep."""
+    return _VARIABLES.fullmatch(name) is not None
 
 
 @functools.cache

@@ -134,7 +134,7 @@ def _by_source(hints: Sequence[Hint], evidence: list[str]) -> Diagnosis:
         "the script computes other numbers at each start, and its source does not show why",
         evidence,
         "Look for threads that race, data that changes, and operations that PyTorch lists as nondeterministic "
-        "(torch.use_deterministic_algorithms(True) names them).",
+        "(deterministic=True of Run and Trainer names them); relume doctor looks at the rest.",
     )
 
 
@@ -180,7 +180,7 @@ def _experiments(hints: Sequence[Hint], execution: Execution) -> list[_Experimen
                     {"PYTHONPATH": path, "RELUME_REHEARSAL_KERNELS": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
                     (),
                     "kernels of the GPU that add in another order each time",
-                    "Call torch.use_deterministic_algorithms(True) and set CUBLAS_WORKSPACE_CONFIG=:4096:8, or accept it: "
+                    "Give deterministic=True to Run or Trainer, or accept it: "
                     "a resumed run is then as far from the undisturbed one as another undisturbed one is.",
                 )
             )

@@ -34,9 +34,10 @@ _UNSEEDED = {
     "numpy.random.default_rng", "numpy.random.RandomState", "numpy.random.seed", "numpy.random.PCG64", "random.Random",
     "random.seed",
 }  # fmt: skip
-_GENERATORS = {
+GENERATORS = {
     "numpy.random.default_rng", "numpy.random.Generator", "numpy.random.RandomState", "random.Random", "torch.Generator",
 }  # fmt: skip
+_STATES = {"numpy.random.get_state", "numpy.random.set_state", "random.getstate", "random.setstate"}  # draw nothing
 _ITERATORS = {"itertools.count", "itertools.cycle", "iter"}
 _SETS = {"set", "frozenset", "hash"}
 _ORDERED = {"DataLoader", "RandomSampler", "SubsetRandomSampler", "WeightedRandomSampler", "random_split"}
@@ -65,23 +66,23 @@ class Hint:
 
 def nondeterministic(files: Sequence[Path]) -> list[Hint]:
     """Places whose result is another one at each start."""
-    return [hint for source in _read(files) for hint in _nondeterministic(source)]
+    return [hint for source in read(files) for hint in _nondeterministic(source)]
 
 
 def untracked(files: Sequence[Path]) -> list[Hint]:
     """Objects that change while training and are passed to no Run or Trainer."""
-    return [hint for source in _read(files) for hint in _untracked(source)]
+    return [hint for source in read(files) for hint in _untracked(source)]
 
 
 def logged_names(files: Sequence[Path], metric: str) -> set[str]:
     """The variables in the expressions that are logged as ``metric``."""
     found = set()
-    for source in _read(files):
+    for source in read(files):
         for node in ast.walk(source.tree):
             if isinstance(node, ast.Dict):
                 for key, value in zip(node.keys, node.values, strict=True):
                     if isinstance(key, ast.Constant) and key.value == metric:
-                        found |= _names(value)
+                        found |= names_in(value)
     return found
 
 
@@ -102,7 +103,7 @@ def sources(script: str, is_module: bool, directory: Path) -> list[Path]:
 
 
 def _imports(path: Path) -> Iterator[str]:
-    for source in _read([path]):
+    for source in read([path]):
         for node in ast.walk(source.tree):
             if isinstance(node, ast.Import):
                 yield from (alias.name for alias in node.names)
@@ -124,7 +125,7 @@ def _module_file(name: str, folders: Sequence[Path]) -> Path | None:
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     path: Path
     text: list[str]
     tree: ast.Module
@@ -146,7 +147,7 @@ class _Source:
         return ".".join((self.aliases.get(target.id, target.id), *reversed(parts)))
 
 
-def _read(files: Sequence[Path]) -> Iterator[_Source]:
+def read(files: Sequence[Path]) -> Iterator[Source]:
     for path in files:
         try:
             text = path.read_text("utf-8")
@@ -159,10 +160,10 @@ def _read(files: Sequence[Path]) -> Iterator[_Source]:
                 aliases |= {a.asname: a.name for a in node.names if a.asname}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
-        yield _Source(path, text.splitlines(), tree, aliases)
+        yield Source(path, text.splitlines(), tree, aliases)
 
 
-def _names(node: ast.AST) -> set[str]:
+def names_in(node: ast.AST) -> set[str]:
     """Variables that occur in an expression, attributes by their last name."""
     names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
     return names | {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
@@ -171,7 +172,7 @@ def _names(node: ast.AST) -> set[str]:
 # ------------------------------------------------------------------------------------------------------ nondeterminism
 
 
-def _nondeterministic(source: _Source) -> Iterator[Hint]:
+def _nondeterministic(source: Source) -> Iterator[Hint]:
     calls = [(node, source.called(node)) for node in ast.walk(source.tree) if isinstance(node, ast.Call)]
     names = {name for _, name in calls}
     is_seeded = any(name.endswith("seed_everything") for name in names) or any(
@@ -188,7 +189,7 @@ def _nondeterministic(source: _Source) -> Iterator[Hint]:
             yield source.hint("unseeded", node)
         elif name.endswith(".seed") and library not in ("numpy.random", "random") and not node.args:
             yield source.hint("entropy", node)  # generator.seed() draws one from the system
-        elif library in ("numpy.random", "random") and name not in _GENERATORS | _UNSEEDED and not is_seeded:
+        elif library in ("numpy.random", "random") and name not in GENERATORS | _UNSEEDED | _STATES and not is_seeded:
             if f"{library}.seed" not in names:
                 yield source.hint("global", node)
         elif name in _SETS:
@@ -203,17 +204,17 @@ def _is_none(node: ast.AST | None) -> bool:
 # ------------------------------------------------------------------------------------------------------ untracked state
 
 
-def _untracked(source: _Source) -> Iterator[Hint]:
+def _untracked(source: Source) -> Iterator[Hint]:
     cared_for = _cared_for(source)
     classes = _stateful_classes(source)
     busy = _used_while_training(source)
     for name, node in _assignments_in(source.tree):
         if name in cared_for:
             continue
-        called = _constructor(source, node.value)
+        called = constructor(source, node.value)
         short = called.rpartition(".")[2]
         kind: Kind | None = None
-        if called in _GENERATORS:
+        if called in GENERATORS:
             kind = "generator"
         elif "average" in short.lower() or "ema" in _words(short):
             kind = "average"
@@ -229,7 +230,7 @@ def _untracked(source: _Source) -> Iterator[Hint]:
             yield source.hint("file", call)
 
 
-def _constructor(source: _Source, value: ast.AST | None) -> str:
+def constructor(source: Source, value: ast.AST | None) -> str:
     """What an expression calls; of ``torch.Generator().manual_seed(0)`` the first."""
     while (
         isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and isinstance(value.func.value, ast.Call)
@@ -249,13 +250,13 @@ def _words(name: str) -> set[str]:
     return words | {word.lower()}
 
 
-def _cared_for(source: _Source) -> set[str]:
+def _cared_for(source: Source) -> set[str]:
     """Names that are passed to a Run or Trainer, or only decide the order of a loader, which relume does itself."""
     found = set()
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Call) and source.called(node).rpartition(".")[2] in _TAKERS:
             for argument in (*node.args, *(keyword.value for keyword in node.keywords)):
-                found |= _names(argument)
+                found |= names_in(argument)
     return found
 
 
@@ -275,7 +276,7 @@ def _assignments_in(block: ast.AST) -> Iterator[tuple[str, ast.Assign | ast.AnnA
                 yield made.attr, node
 
 
-def _used_while_training(source: _Source) -> set[str]:
+def _used_while_training(source: Source) -> set[str]:
     """Names used in a loop, or in a function that did not make them; a loader's own generator is not among them."""
     found: set[str] = set()
     for block in ast.walk(source.tree):
@@ -287,7 +288,7 @@ def _used_while_training(source: _Source) -> set[str]:
     return found
 
 
-def _used(source: _Source, block: ast.AST) -> set[str]:
+def _used(source: Source, block: ast.AST) -> set[str]:
     skipped = {
         id(keyword.value)
         for node in ast.walk(block)
@@ -304,7 +305,7 @@ def _used(source: _Source, block: ast.AST) -> set[str]:
     return found
 
 
-def _stateful_classes(source: _Source) -> set[str]:
+def _stateful_classes(source: Source) -> set[str]:
     """Classes of the script whose methods change their objects."""
     found = set()
     for node in ast.walk(source.tree):
@@ -320,15 +321,15 @@ def _stateful_classes(source: _Source) -> set[str]:
 def _changes_self(method: ast.FunctionDef) -> bool:
     own = method.args.args[0].arg if method.args.args else ""
     for node in ast.walk(method):
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and own in _names(node.value):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and own in names_in(node.value):
             return True
         call = node.func if isinstance(node, ast.Call) else None
-        if isinstance(call, ast.Attribute) and call.attr in _CHANGING and own in _names(call.value):
+        if isinstance(call, ast.Attribute) and call.attr in _CHANGING and own in names_in(call.value):
             return True
     return False
 
 
-def _accumulators(source: _Source) -> Iterator[Hint]:
+def _accumulators(source: Source) -> Iterator[Hint]:
     """Numbers and containers that grow in the loop over ``run.epochs`` or ``run.batches``, or that functions change."""
     seen: set[str] = set()
     for block in ast.walk(source.tree):
