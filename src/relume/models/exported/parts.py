@@ -8,6 +8,7 @@ graph uses and the state_dict has not.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -68,7 +69,7 @@ def graph_files(model: nn.Module, example_inputs: Inputs) -> dict[str, bytes]:
 
 
 def load_graph(
-    files: Files, state: Mapping[str, torch.Tensor], *, device: str | torch.device = "cpu", where: str = "the bundle"
+    files: Files, state: Mapping[str, torch.Tensor], device: str | torch.device = "cpu", *, where: str = ""
 ) -> ExportedModel:
     """The model of the files that `graph_files` made; called like the model, in evaluation mode.
 
@@ -76,12 +77,13 @@ def load_graph(
         files: has ``read``, ``tensors`` and ``in``, as a `relume.share.bundle.Bundle` does.
         state: the model's state_dict. Its tensors are used as they are, not copied.
         device: where the tensors, and those that the graph makes, shall be.
-        where: what messages call the file.
+        where: what messages call the file; by default its ``path``, if it has one.
 
     Raises:
         ModelFileError: the graph is damaged, does not fit ``state``, or needs operators that this torch does not have.
         UnsafeFileError: it has what no graph needs. Nothing of it was run.
     """
+    where = where or str(getattr(files, "path", "the model"))
     try:
         whole = json.loads(files.read(PROGRAM), object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
@@ -158,4 +160,6 @@ def _without_extras(value: Any) -> Any:
         }
     if isinstance(value, list):
         return [_without_extras(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"  # as newer versions of torch
     return value

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from relume.checkpoint import files
 from relume.errors import ConfigurationError, ModelFileError
@@ -20,6 +21,7 @@ from relume.models.exported.vetting import vetted_program
 
 Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
 _BATCH = "batch"
+_MAX_BATCH = None if TorchVersion(torch.__version__) >= (2, 9) else 1 << 31  # they guard against the largest integer
 
 
 def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
@@ -38,7 +40,7 @@ def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
     """
     if not path.parent.is_dir() or path.is_dir():
         raise ConfigurationError(f"{path} cannot be written: there is no such folder, or a folder has that name.")
-    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9):
+    if TorchVersion(torch.__version__) < (2, 9):
         raise ModelFileError(
             f"{path.name} is not written: torch {torch.__version__} puts the tensors of a graph into pickles. Use torch 2.9 or "
             "newer, or save the model as .safetensors."
@@ -106,7 +108,7 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     batch = next((leaf.shape[0] for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.ndim), None)
     if batch is None:
         raise ConfigurationError("example_inputs has no tensor with a first dimension, which is the batch.")
-    dimension = torch.export.Dim(_BATCH)
+    dimension = torch.export.Dim(_BATCH, max=_MAX_BATCH)
     is_batched = [isinstance(leaf, torch.Tensor) and leaf.ndim > 0 and leaf.shape[0] == batch for leaf in leaves]
     shapes = [{0: dimension} if has else None for has in is_batched]
     # torch takes a batch of one for a constant.
@@ -138,7 +140,7 @@ def _on_cpu(leaf: Any) -> Any:
 
 def _forget(program: Any) -> None:
     """Take out of a program what tells where it was made: stack traces, and the inputs that it was made with."""
-    program.example_inputs = None
+    program._example_inputs = None
     for module in program.graph_module.modules():
         if isinstance(module, torch.fx.GraphModule):
             module.meta.clear()
