@@ -125,7 +125,7 @@ class Contents:
             self.preprocessing = self.preprocessing.model_copy(update={"kind": "tensors", "classes": classes})
         if classes and self.model.id2label is None:
             ids = {str(label): name for label, name in enumerate(classes)}
-            update = {"id2label": ids, "label2id": {name: label for label, name in ids.items()}}
+            update = {"id2label": ids, "label2id": {name: label for label, name in enumerate(classes)}}
             self.model = self.model.model_copy(update=update)
 
     def measure(self, loss: Any, metrics: Mapping[str, Any] | None, evaluate: bool | None) -> None:

@@ -21,7 +21,7 @@ from relume.share.transforms import known_transform
 __all__ = ["Given", "fingerprint", "given_data", "open_data"]
 
 _MOST_INDICES = 200_000
-_NAMED: dict[str, dict[str, str]] = {
+_NAMED: dict[str, dict[str, Any]] = {
     "fashion-mnist": {"source": "https://github.com/zalandoresearch/fashion-mnist", "licence": "MIT"},
     "mnist": {"source": "http://yann.lecun.com/exdb/mnist/", "licence": "CC-BY-SA-3.0"},
     "cifar10": {"source": "https://www.cs.toronto.edu/~kriz/cifar.html", "licence": ""},
@@ -247,7 +247,7 @@ def open_data(facts: DataSet, preprocessing: Preprocessing, path: str | os.PathL
         DataError: it is not here, or nothing says how it is opened.
     """
     try:
-        found = _opened(facts, preprocessing, None if path is None else Path(path))
+        found: Dataset[Any] = _opened(facts, preprocessing, None if path is None else Path(path))
     except (ConfigurationError, RelumeError) as error:
         if isinstance(error, DataError):
             raise
@@ -258,7 +258,8 @@ def open_data(facts: DataSet, preprocessing: Preprocessing, path: str | os.PathL
     count = length(found)
     if not isinstance(indices, list) or not all(type(one) is int and 0 <= one < count for one in indices):
         raise DataError(f"the bundle names samples of {facts.name} that are none of its {count:,}.")
-    return Subset(found, indices)
+    chosen: Dataset[Any] = Subset(found, indices)
+    return chosen
 
 
 def _opened(facts: DataSet, preprocessing: Preprocessing, path: Path | None) -> Any:

@@ -107,7 +107,7 @@ def _places(dataset: Any, count: int) -> list[int]:
 
 def _labels(target: Any, count: int) -> list[Any]:
     is_classes = isinstance(target, torch.Tensor) and target.shape == (count,) and not target.is_floating_point()
-    return target.tolist() if is_classes else [None] * count  # type: ignore[no-any-return]
+    return target.tolist() if is_classes else [None] * count
 
 
 def _pictures(

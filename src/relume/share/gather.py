@@ -49,7 +49,7 @@ class Source:
     odd: tuple[str, ...] = ()
 
     @classmethod
-    def find(cls, run: Any, root: str | Path = "runs", model: str | None = None) -> Source:
+    def find(cls, run: Any, root: str | os.PathLike[str] = "runs", model: str | None = None) -> Source:
         """The checkpoint that is meant: ``RUN``, ``RUN@best``, ``RUN@12``, a manifest, or a Run or a Result.
 
         Raises:
@@ -95,7 +95,8 @@ class Source:
         journal = self.meta.get("journal")
         number = journal.get("segment") if isinstance(journal, Mapping) else None
         exact = [one for one in self.segments if one.segment == number]
-        return (exact or self.segments or [None])[-1]
+        known = exact or self.segments
+        return known[-1] if known else None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -143,7 +144,7 @@ class Source:
         return {key: value for key, value in found.items() if key != "checkpoint"}
 
 
-def _found(run: Any, root: str | Path) -> tuple[Store, Checkpoint]:
+def _found(run: Any, root: str | os.PathLike[str]) -> tuple[Store, Checkpoint]:
     place = getattr(run, "folder", None) if not isinstance(run, (str, os.PathLike, Checkpoint)) else run
     place = run.path if isinstance(run, Checkpoint) else place
     if not isinstance(place, (str, os.PathLike)) or not str(place):
@@ -154,7 +155,7 @@ def _found(run: Any, root: str | Path) -> tuple[Store, Checkpoint]:
     before, at, which = name.rpartition("@")
     name = before if at and before and which == "last" else name
     try:
-        return find_checkpoint(name, root)
+        return find_checkpoint(name, Path(root))
     except UnknownNameError as error:
         if os.sep in name or Path(name).exists():
             raise UnknownNameError(
@@ -187,7 +188,7 @@ def model_facts(source: Source) -> documents.Model:
         parameters=_parameters(source, document),
         weights_digest=weights_digest(source.state),
         id2label={str(label): name for label, name in enumerate(classes)} if classes else None,
-        label2id={name: str(label) for label, name in enumerate(classes)} if classes else None,
+        label2id={name: label for label, name in enumerate(classes)} if classes else None,
     )
 
 
@@ -327,7 +328,7 @@ def environment_facts(source: Source) -> documents.Environment:
     deterministic = source.config.get("deterministic")
     found = documents.Environment(
         python=python,
-        packages={name: known[name] for name in sorted(known, key=str.lower)},
+        packages={name: source.portable.text(known[name]) for name in sorted(known, key=str.lower)},
         device=str(source.meta.get("device", "")),
         threads=_whole(source.meta.get("threads")),
         deterministic=deterministic if isinstance(deterministic, bool) else None,

@@ -12,6 +12,7 @@ from typing import Any
 
 from relume.provenance.secrets import process_redactor
 
+_URL = re.compile(r"file://[^/\s]*(/[^\s'\"`<>|;,()\[\]{}]*)")
 _PATH = re.compile(r"(?<![\w.:/\\~-])(?:~?/|[A-Za-z]:[\\/]|\\\\)[^\s'\"`<>|;,()\[\]{}]+")
 """An absolute path within a text; one with a space in it only where the whole text is the path."""
 
@@ -37,7 +38,8 @@ class Portable:
         """A text without absolute paths, the names of the machine and its user, and secrets."""
         if _is_path(text) and "\n" not in text:
             return self.path(text)
-        found = _PATH.sub(lambda match: self.path(match[0]), self._redactor.text(text))
+        found = _URL.sub(lambda match: self.path(match[1]), self._redactor.text(text))
+        found = _PATH.sub(lambda match: self.path(match[0]), found)
         for name in self._names:
             found = name.sub("user", found)
         return found

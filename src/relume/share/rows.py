@@ -70,7 +70,8 @@ def length(dataset: Any) -> int:
 def raw_image(dataset: Any, index: int) -> Any:
     """One sample as a PIL image, before the transform; None where the data set has no images."""
     base, index = _base(dataset, index)
-    data, samples = getattr(base, "data", None), getattr(base, "samples", None)
+    data: Any = getattr(base, "data", None)
+    samples: Any = getattr(base, "samples", None)
     if _is_pixels(data):
         return pillow().fromarray(np.ascontiguousarray(np.asarray(data[index])))
     if _is_files(samples):
@@ -146,7 +147,8 @@ class _Pixels:
     @classmethod
     def of(cls, dataset: Any) -> _Pixels | None:
         base, indices = base_of(dataset)
-        data, targets = getattr(base, "data", None), getattr(base, "targets", None)
+        data: Any = getattr(base, "data", None)
+        targets: Any = getattr(base, "targets", None)
         if not _is_pixels(data) or targets is None or getattr(base, "target_transform", None) is not None:
             return None
         return cls(data, targets, indices) if len(targets) == len(data) else None
@@ -169,7 +171,7 @@ class _Files:
     @classmethod
     def of(cls, dataset: Any) -> _Files | None:
         base, indices = base_of(dataset)
-        samples = getattr(base, "samples", None)
+        samples: Any = getattr(base, "samples", None)
         if not _is_files(samples) or getattr(base, "target_transform", None) is not None:
             return None
         return cls(list(samples) if indices is None else [samples[index] for index in indices])
