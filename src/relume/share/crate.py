@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import mimetypes
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -40,7 +39,14 @@ _FORMATS = {
     ".py": "text/x-python",
     ".ipynb": "application/x-ipynb+json",
     ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
     ".txt": "text/plain",
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".pdf": "application/pdf",
+    ".sh": "application/x-sh",
+    ".zip": "application/zip",
 }
 _NAMES = {
     files.WEIGHTS: "Weights of the model (safetensors)",
@@ -105,7 +111,12 @@ def _describe(made: Any, documents: Documents, people: list[Any]) -> None:
         root["author"] = people
     if digest := documents.model.weights_digest:
         root["identifier"] = _thing(
-            made, "#weights", "PropertyValue", name="Digest of the weights", propertyID="blake3", value=digest
+            made,
+            "#weights",
+            "PropertyValue",
+            name="Digest of the weights",
+            propertyID="blake3",
+            value=printable(digest, 64),
         )
     if run.citation.strip():
         root["creditText"] = printable(run.citation, 2000)
@@ -139,19 +150,14 @@ def _person(made: Any, author: Author, number: int) -> Any:
     place = f"https://orcid.org/{author.orcid}" if author.orcid else f"#author-{number}"
     more = {"givenName": author.given, "familyName": author.family, "email": author.email}
     known = {name: value for name, value in more.items() if value}
-    return _thing(
-        made,
-        place,
-        "Person" if author.family or author.orcid else ["Person", "Organization"][1],
-        name=author.name,
-        **known,
-    )
+    kind = "Person" if author.family or author.orcid else "Organization"
+    return _thing(made, place, kind, name=author.name, **known)
 
 
 def _file(made: Any, path: str, size: int | Member | None) -> Any:
     ending = path[path.rfind(".") :].lower() if "." in path else ""
     known: dict[str, Any] = {"name": _NAMES.get(path, path)}
-    known["encodingFormat"] = _FORMATS.get(ending) or mimetypes.types_map.get(ending) or "application/octet-stream"
+    known["encodingFormat"] = _FORMATS.get(ending, "application/octet-stream")
     if isinstance(size, Member):
         known |= {"contentSize": str(size.size_bytes), "identifier": f"blake3:{size.blake3}"}
     elif size is not None:

@@ -40,6 +40,16 @@ def prose(text: object, limit: int = 200) -> str:
     return _marked(line)
 
 
+def words(text: object, limit: int = 200) -> str:
+    r"""Any text as plain words where code cannot stand, such as in the text of a picture.
+
+    Example:
+        >>> words("a](b) <i>")
+        'a\\](b) \\<i\\>'
+    """
+    return _marked(_unlinked(printable(text, limit).strip()))
+
+
 def code(text: object, limit: int = 200) -> str:
     r"""Any text as code within a line, also in a table.
 

@@ -25,7 +25,7 @@ _INK, _FAINT = "#1b1f24", "#667079"
 _TRAIN, _VAL, _OTHERS = "#0072b2", "#d55e00", ("#009e73", "#cc79a7", "#56b4e9")
 _DPI, _WIDTH_INCHES = 150, 8.0
 _MOST_PANELS, _MANY_POINTS = 4, 150
-_MOST_CLASSES, _WITH_COUNTS, _MOST_LABELS = 300, 20, 34
+_MOST_CLASSES, _WITH_COUNTS, _MOST_LABELS = 300, 20, 26
 _NAME = 22
 _MOST_EXAMPLES, _MOST_PIXELS = 16, 50_000_000
 _TRAIN_NAMES, _VAL_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "eval")
@@ -107,15 +107,14 @@ def _panel(axes: Any, metric: str, series: Mapping[str, _Points], documents: Doc
         colour = _TRAIN if part in _TRAIN_NAMES or not part else _VAL if part in ("val", "valid") else next(others)
         _line(axes, part or metric, points, colour)
     _mark(axes, series, documents)
-    axes.set_title(_legible(metric, 40), fontsize=12, loc="left", fontweight="bold", color=_INK)
+    axes.set_title(_legible(metric, 28), fontsize=12, loc="left", fontweight="bold", color=_INK)
     axes.set_xlabel("step (updates of the weights)", fontsize=10, color=_FAINT)
     axes.grid(True, color="#000000", alpha=0.09, linewidth=0.7)
     axes.margins(x=0.03)
-    if not all(value > 0 for points in series.values() for _, _, value in points):
-        pass
-    elif _spread(series) > 200:
+    if _spread(series) > 200:
         axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=10, labelcolor=_INK)
+        axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
+    axes.legend(facecolor="white", framealpha=0.85, edgecolor="none", fontsize=10, labelcolor=_INK)
     _quiet(axes)
 
 
@@ -140,7 +139,8 @@ def _line(axes: Any, name: str, points: _Points, colour: str) -> None:
         )
         return
     axes.plot(steps, values, color=colour, linewidth=0.8, alpha=0.3)
-    axes.plot(steps, smoothed(values, 0.95), color=colour, linewidth=2, label=f"{label} (smoothed)")
+    forth, back = smoothed(values, 0.9), smoothed(values[::-1], 0.9)[::-1]  # one alone lags behind
+    axes.plot(steps, (forth + back) / 2, color=colour, linewidth=2, label=f"{label} (smoothed)")
 
 
 def _mark(axes: Any, series: Mapping[str, _Points], documents: Documents) -> None:
@@ -158,8 +158,9 @@ def _mark(axes: Any, series: Mapping[str, _Points], documents: Documents) -> Non
 
 
 def _spread(series: Mapping[str, _Points]) -> float:
+    """How often the smallest value goes into the largest; 1 where a logarithm makes no sense."""
     values = [value for points in series.values() for _, _, value in points]
-    return max(values) / min(values)
+    return max(values) / min(values) if min(values) > 0 else 1.0
 
 
 def _curves_in_words(panels: Mapping[str, Mapping[str, _Points]], documents: Documents) -> str:
@@ -185,7 +186,7 @@ def _confusion(documents: Documents) -> Drawn | None:
     side = _WIDTH_INCHES if count > 5 else 6.0
     with _figure(side, side * 0.92) as figure:
         _matrix(figure, figure.subplots(), report)
-        png = _png(figure)
+        png = _png(figure, bbox_inches="tight", pad_inches=0.1)
     words = f"Confusion matrix of {counted(count, 'class', 'classes')} on {counted(report.samples, 'example')}"
     pairs = (
         f"{printable(one, 40)} taken for {printable(other, 40)} {times:,} times"
@@ -213,20 +214,16 @@ def _matrix(figure: Any, axes: Any, report: ClassReport) -> None:
         axes.grid(which="minor", color="#ffffff", linewidth=1.5)
     every = math.ceil(len(counts) / _MOST_LABELS)
     places = list(range(0, len(counts), every))
-    names = [_legible(report.classes[place], _NAME) for place in places]
-    letters = 10.5 if len(places) <= 14 else 8.5 if len(places) <= 24 else 7.5
+    names = [_class_name(report, place) for place in places]
+    letters = 10.5 if len(places) <= 14 else 8.5
     longest = max(map(len, names))
     turned = 90 if len(places) > 14 or longest > 14 else 45 if longest * len(places) > 40 else 0
-    aligned = (
-        {"rotation": turned, "ha": "right" if turned == 45 else "center", "rotation_mode": "anchor"}
-        if turned == 45
-        else {"rotation": turned}
-    )
-    axes.set_xticks(places, names, fontsize=letters, **aligned)
+    aligned = {"ha": "right", "rotation_mode": "anchor"} if turned == 45 else {}
+    axes.set_xticks(places, names, fontsize=letters, rotation=turned, **aligned)
     axes.set_yticks(places, names, fontsize=letters)
     axes.set_xlabel("taken for", fontsize=11, color=_FAINT)
     axes.set_ylabel("is", fontsize=11, color=_FAINT)
-    few = "" if every == 1 else f", every {every}th named"
+    few = "" if every == 1 else f", one class in {every} named"
     title = f"{counted(report.samples, 'example')}, {report.accuracy:.2%} right{few}"
     axes.set_title(title, fontsize=12, loc="left", fontweight="bold", color=_INK)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, ticks=[0, 0.01, 0.1, 0.3, 0.6, 1])
@@ -235,6 +232,12 @@ def _matrix(figure: Any, axes: Any, report: ClassReport) -> None:
     bar.outline.set_visible(False)
     _quiet(axes)
     axes.tick_params(which="both", length=0)
+
+
+def _class_name(report: ClassReport, place: int) -> str:
+    """Its number stands for a name in letters that the font does not have."""
+    shown = _legible(report.classes[place], _NAME)
+    return shown if "\u25a1" not in shown else f"class {place}"
 
 
 def _numbers(axes: Any, counts: Any, shares: Any) -> None:
@@ -310,9 +313,9 @@ def _figure(width: float, height: float) -> Iterator[Any]:
         yield figure
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Any, **how: Any) -> bytes:
     out = io.BytesIO()
-    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None})
+    figure.savefig(out, format="png", facecolor="white", metadata={"Software": None}, **how)
     return out.getvalue()
 
 

@@ -13,7 +13,7 @@ from relume.share import documents as files
 from relume.share.citation import authors_of, bibtex_entry
 from relume.share.described import Documents
 from relume.share.documents import Ancestor, Claim, DataSet, Evaluation
-from relume.share.escaping import address, block, code, is_address, prose, table
+from relume.share.escaping import address, block, code, is_address, prose, table, words
 from relume.share.hubheader import stated, task
 from relume.share.licences import spdx, spdx_address
 from relume.share.pictures import Drawn
@@ -42,7 +42,7 @@ class Beside:
     def shown(self, what: str) -> str:
         """A picture with its text for those who do not see it; empty where there is none."""
         picture = self.pictures.get(what)
-        return f"![{prose(picture.text, 600).replace('`', '')}]({picture.path})" if picture else ""
+        return f"![{words(picture.text, 600)}]({picture.path})" if picture else ""
 
 
 def opening(documents: Documents, beside: Beside) -> str:
@@ -70,7 +70,7 @@ def use(documents: Documents, beside: Beside) -> str:
         way = (
             "relume opens it through its graph, without running any of its author's code"
             if model.has_graph
-            else f"relume runs it only if told to: `relume.load_model({code(file).strip('`')!r}, trust=True)`"
+            else f"relume runs it only if told to: {code(f'relume.load_model({file!r}, trust=True)', 300)}"
         )
         lines.append(f"The class {code(model.needs_code)} is the author's own, in `code/`; {way}.")
     elif model.document is None and not model.has_graph:
@@ -466,12 +466,10 @@ def _listed(sizes: Mapping[str, int]) -> Iterator[tuple[str, str, int | None]]:
         if "/" in path:
             folders.setdefault(path.partition("/")[0] + "/", []).append(count)
     names = sorted({*(path for path in sizes if "/" not in path), files.CARD})
-    for name in names[:_SHOWN_FILES]:
-        yield name, _WHAT.get(name, ""), sizes.get(name)
+    yield from ((name, _WHAT.get(name, ""), sizes.get(name)) for name in names[:_SHOWN_FILES])
     for name in sorted(folders)[:_SHOWN_FILES]:
-        count = counted(len(folders[name]), "file")
-        what = _WHAT.get(name, "")
-        yield name, f"{what}, {count}" if what else count, sum(folders[name])
+        number, what = counted(len(folders[name]), "file"), _WHAT.get(name, "")
+        yield name, f"{what}, {number}" if what else number, sum(folders[name])
 
 
 _WHAT = {
