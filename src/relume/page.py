@@ -130,6 +130,9 @@ class Shown:
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         printer.text(str(self))
 
+    def __init_subclass__(cls) -> None:
+        cls._repr_pretty_ = Shown._repr_pretty_  # type: ignore[method-assign]  # IPython takes a class's own __repr__ first
+
 
 def _html_block(block: Block) -> str:
     if isinstance(block, Grid):

@@ -88,3 +88,12 @@ def test_tensorboard_is_imported_once(relume: Command, tmp_path: Path) -> None:
     assert "old" in relume("runs")[1] and "0.5" in relume("show", "old")[1]
     assert "no event files" in relume("import", "tensorboard", "nowhere")[2]
     assert relume("import", "wandb", "nowhere")[0] == 1
+
+
+def test_an_epoch_whose_last_value_is_not_a_number_shows_that(relume: Command, tmp_path: Path) -> None:
+    with Run("odd", root=tmp_path / "runs", quiet=True) as run:
+        for epoch in run.epochs(3):
+            run.log({"val/loss": 0.75}, step=2 * epoch)
+            run.log({"val/loss": [0.5, float("nan"), 0.25][epoch]}, step=2 * epoch + 1)
+    lines = [line.split() for line in relume("show", "odd")[1].splitlines()]
+    assert [line[2] for line in lines if len(line) == 3 and line[0] in "123"] == ["0.5", "nan", "0.25"]

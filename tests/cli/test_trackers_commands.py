@@ -65,6 +65,11 @@ def test_sync_without_trackers_and_with_unknown_ones(tmp_path: Path) -> None:
     assert unknown.returncode == 1 and "did you mean 'tensorboard'?" in unknown.stderr
     missing = command("sync", "three", "--root", str(tmp_path))
     assert missing.returncode == 1 and "there is no run 'three'" in missing.stderr
+    nowhere = command("sync", "--root", str(tmp_path / "none"))
+    assert nowhere.returncode == 1 and "there is no folder" in nowhere.stderr
+    (tmp_path / "empty").mkdir()
+    nonsense = command("sync", "--root", str(tmp_path / "empty"), "--to", "nonsense")
+    assert nonsense.returncode == 1 and "nonsense" in nonsense.stderr
 
 
 def test_what_only_the_training_can_feed_is_said(tmp_path: Path) -> None:

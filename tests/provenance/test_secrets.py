@@ -219,3 +219,45 @@ def test_all_below_secrets_in_settings_goes() -> None:
         "env": ["DB_PASS=canary1"],
     }
     assert "canary" not in str(Redactor().config(config))
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("curl -u me:tiger https://example.org/data", "tiger"),
+        ("subprocess.run('curl --user me:tiger https://x', shell=True)", "tiger"),
+        ("wget --user me:tiger https://x", "tiger"),
+        ("sshpass -p tiger ssh me@host", "tiger"),
+        ("docker login -u me -p tiger registry.example.org", "tiger"),
+        ('requests.get(url, auth=("me", "tiger"))', "tiger"),
+        ("HTTPBasicAuth('me', 'tiger')", "tiger"),
+        ('server.login("me@example.org", "tiger")', "tiger"),
+        ('{"name": "HF_TOKEN", "value": "tiger4x"}', "tiger4x"),
+        ("env:\n  - name: HF_TOKEN\n    value: tiger4x\n", "tiger4x"),
+        ("https://hooks.slack.com/services/T0/B0/abcdefgh12345678", "abcdefgh12345678"),
+        ("https://discord.com/api/webhooks/123456/abcdefgh12345678", "abcdefgh12345678"),
+        ("https://api.telegram.org/bot12345:abcdefgh12345678/sendMessage", "abcdefgh12345678"),
+    ],
+)
+def test_places_that_hold_nothing_but_secrets(text: str, secret: str) -> None:
+    clean = Redactor().text(text)
+    assert secret not in clean and REDACTED in clean
+    assert clean.count("\n") == text.count("\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "curl -u $USER:$PASSWORD https://x", "auth = (user, password)", 'fit(auth=("a", "$b"))', "sshpass -e ssh host",
+        '{"name": "dropout", "value": "0.5"}', "- name: lr\n  value: 0.001\n", "mkdir -p runs/login", "model.login(user, name)",
+    ],
+)  # fmt: skip
+def test_places_without_a_secret_stay(text: str) -> None:
+    assert Redactor().text(text) == text
+
+
+def test_a_setting_of_a_name_and_a_value_is_looked_through() -> None:
+    config = {"env": [{"name": "HF_TOKEN", "value": "tiger4x"}, {"name": "lr", "value": "0.1"}]}
+    assert Redactor().config(config) == {
+        "env": [{"name": "HF_TOKEN", "value": REDACTED}, {"name": "lr", "value": "0.1"}]
+    }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
@@ -155,3 +157,28 @@ def test_wrong_folders_and_names_are_said(tmp_path: Path) -> None:
     write_logs(tmp_path / "logs")
     with pytest.raises(RunNameError, match="'a/b' cannot be the name of a run"):
         import_tensorboard(tmp_path / "logs", tmp_path / "runs", "a/b")
+
+
+def test_of_several_runs_one_that_cannot_be_read_is_left_out(tmp_path: Path) -> None:
+    for name in ("a", "c"):
+        write_logs(tmp_path / "logs" / name)
+    bad = tmp_path / "logs" / "b" / "events.out.tfevents.1.x"
+    bad.parent.mkdir()
+    bad.write_bytes(b"no event file at all")
+    with pytest.warns(RelumeWarning, match=r"Left out: .*b/events.out.tfevents.1.x cannot be read"):
+        found = import_tensorboard(tmp_path / "logs", tmp_path / "runs")
+    assert [one.name for one in found] == ["logs-a", "logs-c"]
+    with pytest.warns(RelumeWarning, match="Left out"):
+        again = import_tensorboard(tmp_path / "logs", tmp_path / "runs")
+    assert [one.is_new for one in again] == [False, False]
+
+
+def test_what_a_killed_import_has_left_is_swept_and_one_that_goes_on_is_not(tmp_path: Path) -> None:
+    write_logs(tmp_path / "logs")
+    for name, age in (("old", 7200), ("new", 10)):
+        journal = tmp_path / "runs" / f".importing-{name}" / "journal" / "0001.jsonl"
+        journal.parent.mkdir(parents=True)
+        journal.write_text("{}")
+        os.utime(journal, (time.time() - age,) * 2)
+    import_tensorboard(tmp_path / "logs", tmp_path / "runs")
+    assert [p.name for p in (tmp_path / "runs").glob(".importing-*")] == [".importing-new"]

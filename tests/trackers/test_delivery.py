@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,9 @@ import psutil
 import pytest
 import torch
 from tests.run.trainings import in_process
-from tests.trackers.kits import TENSORBOARD, board_numbers
+from tests.trackers.kits import KITS, TENSORBOARD, board_numbers
 from tests.trackers.recording import Mine, ToFile, begin, deliver, end, end_process, log, seen, segment
+from tests.trackers.services import mlflow_server
 
 import relume
 from relume.errors import ConfigurationError, MissingPackageError, RelumeWarning, UnknownNameError
@@ -33,6 +34,8 @@ from relume.trackers.rebuilding import rebuild, spec_of, trackers_of, without_se
 from relume.trackers.state import State, held, state_path
 from relume.trackers.sync import sync
 from relume.trackers.tensorboard import TensorBoard
+from relume.trackers.tracker import Tracker
+from relume.trackers.wandb import WandB
 
 
 @pytest.fixture
@@ -155,10 +158,15 @@ def test_a_failed_run_is_closed_as_failed(tmp_path: Path) -> None:
 # ----------------------------------------------------------------------------------------------------- kill and resume
 
 
-def kill_and_resume(root: Path, cycles: int, *, with_workers: bool) -> Path:
+def two_trackers() -> list[Tracker]:
+    return [TensorBoard(), ToFile()]
+
+
+def kill_and_resume(
+    root: Path, cycles: int, *, with_workers: bool, trackers: Callable[[], list[Tracker]] = two_trackers
+) -> Path:
     """Kill the training again and again, somewhere in its third epoch from the last checkpoint, and let it end at last."""
     folder = root / "run"
-    trackers = lambda: [TensorBoard(), ToFile()]  # noqa: E731
     for cycle in range(cycles):
         goal = 10 * cycle + 13
         in_process(
@@ -167,7 +175,7 @@ def kill_and_resume(root: Path, cycles: int, *, with_workers: bool) -> Path:
         )
         assert status_of(folder)[0] == "killed"
         if with_workers:
-            for name in ("tensorboard", "tofile"):
+            for name in [tracker.name for tracker in trackers()]:
                 state = State.load(state_path(folder, name))
                 if state.is_alive() and state.process is not None:
                     end_process(state.process["pid"])
@@ -202,6 +210,23 @@ def test_kill_and_resume_leaves_each_step_once_and_in_order(cycles: int, with_wo
     lines = [line for line in seen(folder / "seen.jsonl") if "loss" in line.get("values", ())]
     assert [(line["step"], float(line["values"]["loss"])) for line in lines] == expected
     assert TENSORBOARD.ended(folder) == "STATUS_SUCCESS"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("with_workers", [False, True])
+def test_thirty_kills_leave_each_step_once_and_in_order_in_the_services_too(with_workers: bool, tmp_path: Path) -> None:
+    mlflow = MLflow(mlflow_server(), experiment=f"thirty kills {with_workers}")
+    trackers = lambda: [*two_trackers(), WandB(mode="offline", artifacts=False), mlflow]  # noqa: E731
+    folder = kill_and_resume(tmp_path, 30, with_workers=with_workers, trackers=trackers)
+    for synced in sync(folder):
+        assert synced.is_complete, synced
+    expected = logged(folder, "loss")
+    assert [step for step, _ in expected] == list(range(1, 321))
+    for kit in KITS:
+        if kit.name != "mine":
+            found = kit.numbers(folder)["loss"]
+            assert (found == expected) if kit.is_exact else near(found, expected), kit.name
 
 
 def test_when_the_training_is_killed_its_workers_deliver_the_rest(tmp_path: Path, workers: list[Path]) -> None:
@@ -467,6 +492,25 @@ def test_what_can_be_built_in_another_process_is(tmp_path: Path) -> None:
     with pytest.raises(relume.RelumeError, match=r"nowhere:X cannot be built again \(ModuleNotFoundError"):
         rebuild({"class": "nowhere:X"})
     assert trackers_of("tensorboard") == [TensorBoard()]
+
+
+@pytest.mark.parametrize(
+    ("rank", "asked", "has"), [("0", "", True), ("", "", True), ("1", "", False), ("1", "all", True)]
+)
+def test_of_several_ranks_the_first_alone_has_trackers_unless_asked(
+    rank: str, asked: str, has: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("RELUME_TRACKERS_RANKS", asked)
+    mine = Mine()
+    train(tmp_path, mine, epochs=1)
+    assert bool(mine.calls) == has
+
+
+def test_which_ranks_have_trackers_is_said_by_known_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RELUME_TRACKERS_RANKS", "1,2")
+    with pytest.raises(ConfigurationError, match='RELUME_TRACKERS_RANKS is .1,2.: it is "0"'):
+        train(tmp_path, Mine(), epochs=1)
 
 
 def test_a_rehearsal_has_no_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,22 +166,20 @@ def _epochs_table(folder: Path) -> Any:
     """Metrics that were logged about once an epoch, a row for each of the last 20 epochs."""
     import numpy as np
 
-    from relume.monitor import columns
     from relume.monitor.index import is_detail
     from relume.monitor.pace import number
+    from relume.recorded.reading import series_of
 
-    table = {name: column for name, column in columns(folder).items() if not is_detail(name)}
-    epochs = [int(e) for e in dict.fromkeys(table["epoch"].tolist())]
-    names = [
-        n for n in table if n not in ("step", "epoch", "time") and 0 < (~np.isnan(table[n])).sum() <= 2 * len(epochs)
-    ]
-    if not names:
+    series = {name: found for name, found in series_of(folder).items() if not is_detail(name)}
+    epochs = np.unique(np.concatenate([np.zeros(0, np.int64), *(found["epoch"] for found in series.values())]))
+    by_epoch = {name: found for name, found in series.items() if len(found) <= 2 * len(epochs)}
+    if not by_epoch:
         return None
-    shown = table_of("epoch", "step", *names)
+    shown = table_of("epoch", "step", *by_epoch)
     for epoch in epochs[-20:]:
-        rows = table["epoch"] == epoch
-        last = [table[n][rows][~np.isnan(table[n][rows])][-1:] for n in names]
-        shown.add_row(str(epoch), str(table["step"][rows][-1]), *[number(float(v[0])) if len(v) else "" for v in last])
+        step = max(int(found["step"][found["epoch"] == epoch].max(initial=-1)) for found in series.values())
+        values = [found["value"][found["epoch"] == epoch][-1:] for found in by_epoch.values()]
+        shown.add_row(str(epoch), str(step), *[number(float(v[0])) if len(v) else "" for v in values])
     return shown
 
 

@@ -29,9 +29,14 @@ def sync(
     """
     from rich.text import Text
 
+    from relume.errors import RootError
     from relume.monitor import find_run, runs_in
+    from relume.trackers.rebuilding import trackers_of
     from relume.trackers.sync import sync as deliver
 
+    trackers_of(to)  # a wrong name is an error also where there is no run
+    if not names and not root.is_dir():
+        raise RootError(f"there is no folder {root}: --root is the folder that holds the runs.")
     folders = [find_run(name, root) for name in names] if names else runs_in(root)
     done = [synced for folder in folders for synced in deliver(folder, to or ())]
     if as_json:

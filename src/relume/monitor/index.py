@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from relume.monitor import points
-from relume.monitor.journal import live_ranges, number, read_lines
+from relume.monitor.journal import live_ranges, numbers, read_lines, storable, when
 
 _Answer = TypeVar("_Answer")
 _VERSION = 4
@@ -171,8 +171,7 @@ def _fold_part(connection: sqlite3.Connection, path: Path, segment: int, end: in
         if line is None:
             damaged += 1
         elif isinstance(line.get("values"), dict):
-            place = (_integer(line.get("step")), _integer(line.get("epoch")), number(line.get("time")) or 0.0)
-            folding.add(line_number, place, {_storable(name): _float(value) for name, value in line["values"].items()})
+            folding.add(line_number, when(line), numbers(line))
         elif "event" in line:
             content = (segment, line_number, str(line["event"]), json.dumps(line))
             connection.execute("INSERT OR REPLACE INTO event VALUES (?,?,?,?)", content)
@@ -196,28 +195,11 @@ def _ends_a_line(path: Path, offset: int) -> bool:
         return file.read(1) == b"\n"
 
 
-def _storable(name: str) -> str:
-    return name if name.isascii() else name.encode("utf-8", "replace").decode()
-
-
-def _float(value: Any) -> float:
-    if type(value) is float:
-        return value
-    found = number(value)
-    return float("nan") if found is None else found
-
-
 def _media_rows(line: dict[str, Any], place: tuple[int, int], offset: int) -> Iterator[tuple[Any, ...]]:
     """A row for each thing in a line; what it holds is read from the journal, at ``offset``."""
-    when = (_integer(line.get("step")), _integer(line.get("epoch")), number(line.get("time")) or 0.0)
     for count, (name, content) in enumerate(line["media"].items()):
         if isinstance(content, dict):
-            names = (text.encode("utf-8", "replace").decode() for text in (name, str(content.get("kind"))))
-            yield (*place, count, *names, *when, offset)
-
-
-def _integer(value: Any) -> int:
-    return value if isinstance(value, int) and abs(value) < 2**63 else -1
+            yield (*place, count, storable(name), storable(str(content.get("kind"))), *when(line), offset)
 
 
 SYSTEM = "system/"

@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -283,6 +283,31 @@ def last_line(path: Path) -> dict[str, Any] | None:
         if isinstance(line, dict):
             return line
     return None
+
+
+def when(line: Mapping[str, Any]) -> tuple[int, int, float]:
+    """Step, epoch and Unix time of a line: -1 for a step or epoch that is no number, 0.0 for such a time."""
+    return _whole(line.get("step")), _whole(line.get("epoch")), number(line.get("time")) or 0.0
+
+
+def numbers(line: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a line; NaN for what is no number. Names are such as UTF-8 can say."""
+    return {storable(name): _float(value) for name, value in line["values"].items()}
+
+
+def storable(name: str) -> str:
+    return name if name.isascii() else name.encode("utf-8", "replace").decode()
+
+
+def _float(value: Any) -> float:
+    if type(value) is float:
+        return value
+    found = number(value)
+    return float("nan") if found is None else found
+
+
+def _whole(value: Any) -> int:
+    return value if isinstance(value, int) and abs(value) < 2**63 else -1
 
 
 def number(value: Any) -> float | None:

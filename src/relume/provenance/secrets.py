@@ -1,7 +1,8 @@
 """Secrets: what looks like one is taken out before anything of a run is written.
 
-Four signs are looked for: the formats of known tokens (``hf_``, ``ghp_``, ``sk-``, ``AKIA``, JSON web tokens, PEM keys), a
-name that says so (``--api-key``, ``password:``), credentials in URLs, and values that such a name has given already, in
+Five signs are looked for: the formats of known tokens (``hf_``, ``ghp_``, ``sk-``, ``AKIA``, JSON web tokens, PEM keys), a
+name that says so (``--api-key``, ``password:``), credentials in URLs, places that hold nothing else (``curl -u me:…``,
+``auth=("me", "…")``, webhooks), and values that such a name has given already, in
 the environment or in the arguments, wherever they are met again.
 """
 
@@ -55,7 +56,7 @@ _MARKS = (
 """One of these stands in whatever `_FORMATS` finds: looking for them is quicker."""
 _HINTS = (
     "pass", "pwd", "secret", "cred", "token", "key", "auth", "bearer", "basic ", "wandb", "sig", "cookie", "session", "pat",
-    "connection",
+    "connection", "curl", "wget", "login", "webhook", "hooks.", "telegram",
 )  # fmt: skip
 _PEM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----(?:(?!-----END)[\s\S]){0,20000}(?:-----END [A-Z0-9 ]*PRIVATE KEY[A-Z ]*-----)?"
@@ -74,6 +75,25 @@ _NETRC = re.compile(
 _WANDB = re.compile(
     r"(\bwandb\b[^\n]{0,60}?|\bkey\b['\"]?\s*[:=]\s*['\"]?)(?<![0-9a-fA-F])([0-9a-f]{40})(?![0-9a-fA-F])", re.I
 )
+_BY_PLACE = tuple(
+    re.compile(pattern, re.I)
+    for pattern in (
+        r"(?P<front>\b(?:curl|wget|https?)\b[^\n]{0,300}?\s(?:-u|--user|--proxy-user)[\s=]*['\"]?[^\s:'\"]{1,80}:)(?P<secret>[^\s'\"]+)",
+        r"(?P<front>\bsshpass\s+-p\s*['\"]?)(?P<secret>[^\s'\"]+)",
+        r"(?P<front>\blogin\b[^\n]{0,200}?\s-p[\s=]+['\"]?)(?P<secret>[^\s'\"]+)",
+        r"(?P<front>\b(?:auth\s*=\s*|(?:HTTP)?(?:Basic|Digest)Auth|\.login)\(\s*['\"][^'\"\n]{1,80}['\"]\s*,\s*['\"])(?P<secret>[^'\"\n]+)",
+        r"(?P<front>\bhooks\.slack\.com/(?:services|workflows)/)(?P<secret>[\w/-]{8,})",
+        r"(?P<front>\bdiscord(?:app)?\.com/api/webhooks/\d+/)(?P<secret>[\w-]{8,})",
+        r"(?P<front>\bwebhook\.office\.com/)(?P<secret>[\w@/-]{8,})",
+        r"(?P<front>\bapi\.telegram\.org/bot)(?P<secret>\d+:[\w-]{8,})",
+    )
+)
+"""Secrets that have no name: where they stand in a command, a call or an address says what they are."""
+_NAME_AND_VALUE = re.compile(
+    r"(?P<front>['\"]?\bname['\"]?\s*:\s*['\"]?(?P<name>[A-Za-z_][\w.-]{0,60})['\"]?\s*,?\s*['\"]?\bvalue['\"]?\s*:\s*['\"]?)"
+    r"(?P<value>[^\s'\",}]{4,500})"
+)
+"""``{"name": "HF_TOKEN", "value": "…"}``, and the same in YAML."""
 _NAME = r"(?<![\w.-])(?P<name>-{0,2}[A-Za-z_][\w.-]{0,60})(?P<close>['\"]?\]?\s*(?::\s*[\w.\[\]| ]{1,30}?)?(?:=|:|=>|:=)\s*)"
 _QUOTED = re.compile(
     _NAME + r"(?P<prefix>[rbuRBU]{0,2})(?P<quote>'''|\"\"\"|\\?['\"])(?P<value>[^'\"\n]{1,500})(?P=quote)"
@@ -238,8 +258,11 @@ class Redactor:
             text = _QUERY.sub(lambda m: m[1] + self._hide(m[2]), text)
             text = _QUOTED.sub(self._quoted, text)
             text = _BARE.sub(lambda m: self._bare(m, is_settings), text)
+            text = _NAME_AND_VALUE.sub(self._value, text)
         if "," in text:
             text = _CALLED.sub(self._called, text)
+        for pattern in _BY_PLACE:
+            text = pattern.sub(self._by_place, text)
         text = _BEARER.sub(lambda m: m[0] if not re.search(r"\d", m[3]) else m[1] + m[2] + self._hide(m[3]), text)
         if "--" in text:
             text = _OPTION.sub(self._option, text)
@@ -269,6 +292,16 @@ class Redactor:
         if not is_named or REDACTED in value:
             return match[0]
         return f"{match['front']}{match['quote']}{self._hide(value)}{match['quote']}"
+
+    def _by_place(self, match: re.Match[str]) -> str:
+        value = match["secret"]
+        is_variable = value.startswith(("$", "{", "<")) or REDACTED in value
+        return match[0] if is_variable else match["front"] + self._hide(value)
+
+    def _value(self, match: re.Match[str]) -> str:
+        if not is_secret_name(match["name"]) or not self._is_literal_secret(match["name"], match["value"]):
+            return match[0]
+        return match[0] if REDACTED in match["value"] else match["front"] + self._hide(match["value"])
 
     def _bare(self, match: re.Match[str], is_settings: bool) -> str:
         """``NAME=value`` of shells, ``name: value`` of YAML: in a program, a bare value is a variable or a type."""
@@ -321,6 +354,8 @@ class Redactor:
             is_all_secret = name.lower() in ("secrets", "credentials")
             is_flat = not any(isinstance(v, (Mapping, list)) for v in config.values())
             is_secret = is_all_secret or (is_secret_name(name) and is_flat)
+            if isinstance(bearer := config.get("name"), str) and "value" in config and is_secret_name(bearer):
+                config = {**config, "value": self.config(config["value"], bearer)}
             return {self.text(str(k)): self.config(v, name if is_secret else str(k)) for k, v in config.items()}
         if isinstance(config, (list, tuple)):
             plain = [item for item in config if isinstance(item, str)]

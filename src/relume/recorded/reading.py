@@ -13,7 +13,7 @@ import numpy as np
 from relume.errors import ConfigurationError, MissingPackageError, UnknownNameError, closest
 from relume.monitor import find_run, points
 from relume.monitor.index import SYSTEM, as_columns, ask
-from relume.monitor.journal import live_ranges, number, read_lines, segments
+from relume.monitor.journal import live_ranges, number, numbers, read_lines, segments, when
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -149,12 +149,9 @@ def resumes(folder: Path) -> list[tuple[int, int, float]]:
 def _read_journal(path: Path, begin: int) -> Series:
     rows: dict[str, list[tuple[int, int, float, float]]] = {}
     for _, line in read_lines(path, begin):
-        if line is None or not isinstance(line.get("values"), dict):
-            continue
-        step, epoch, moment = (number(line.get(key)) or 0 for key in ("step", "epoch", "time"))
-        for name, value in line["values"].items():
-            read = number(value)
-            rows.setdefault(name, []).append((int(step), int(epoch), moment, np.nan if read is None else read))
+        if line is not None and isinstance(line.get("values"), dict):
+            for name, value in numbers(line).items():
+                rows.setdefault(name, []).append((*when(line), value))
     series = {name: np.array(found, points.POINT) for name, found in rows.items()}
     return {name: found[np.argsort(found["step"], kind="stable")] for name, found in series.items()}
 

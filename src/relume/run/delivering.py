@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Wanted = str | Tracker | Iterable[str | Tracker] | None
 VARIABLE = "RELUME_TRACKERS"
 WAIT_VARIABLE = "RELUME_TRACKERS_WAIT"
+RANKS_VARIABLE = "RELUME_TRACKERS_RANKS"
 _WAIT_SECONDS = 10.0
 
 
@@ -42,15 +43,19 @@ class Delivering(Companion):
 def delivering(wanted: Wanted) -> list[Companion]:
     """The companion for the trackers that are asked for and those of ``RELUME_TRACKERS``.
 
-    In a rehearsal there are none, and none but on rank 0 of several processes that torchrun has started.
+    In a rehearsal there are none. Of several processes that torchrun has started rank 0 alone has them, or all with
+    ``RELUME_TRACKERS_RANKS=all`` (each with a run of its own name).
 
     Raises:
-        ConfigurationError: something that is no tracker.
+        ConfigurationError: something that is no tracker; the variable is neither ``0`` nor ``all``.
         MissingPackageError: a tracker's package is not installed.
     """
     trackers = trackers_of(wanted, os.environ.get(VARIABLE))
-    is_elsewhere = os.environ.get("RELUME_REHEARSAL") or os.environ.get("RANK", "0") not in ("", "0")
-    return [Delivering(trackers)] if trackers and not is_elsewhere else []
+    ranks = os.environ.get(RANKS_VARIABLE) or "0"
+    if ranks not in ("0", "all"):
+        raise ConfigurationError(f'{RANKS_VARIABLE} is {ranks!r}: it is "0" (rank 0 alone has trackers) or "all".')
+    is_silent = ranks == "0" and os.environ.get("RANK", "0") not in ("", "0")
+    return [Delivering(trackers)] if trackers and not is_silent and not os.environ.get("RELUME_REHEARSAL") else []
 
 
 def _wait_seconds() -> float:

@@ -63,6 +63,7 @@ class Bundle:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._seen: dict[Path, tuple[int, ...]] = {}
+        self._memory = memoryview(b"")
         self._structure: list[Difference] = []
         self.manifest, self._places = _opened_folder(self) if self.path.is_dir() else _opened_file(self)
         self.name = self.manifest.name
@@ -146,9 +147,10 @@ class Bundle:
         """
         place = self.place(member)
         self._check_same(place.path)
-        found = read_tensorfile(place.path, start=place.offset, size_bytes=place.size_bytes)
-        self._check_same(place.path)
-        return found
+        try:
+            return read_tensorfile(place.path, start=place.offset, size_bytes=place.size_bytes)
+        finally:
+            self._check_same(place.path)
 
     def _buffer(self, place: Place) -> Buffer:
         if not place.size_bytes:
@@ -156,13 +158,11 @@ class Bundle:
         return self._mapped(place.path)[place.offset : place.offset + place.size_bytes]
 
     def _mapped(self, path: Path) -> memoryview:
-        if path == self.path and hasattr(self, "_memory"):
+        if path == self.path:
             return self._memory
         self._check_same(path)
         memory = memoryview(map_file(path))
         self._check_same(path)
-        if path == self.path:
-            self._memory = memory
         return memory
 
     def _check_same(self, path: Path) -> None:
@@ -180,7 +180,11 @@ class Bundle:
 
 def _opened_file(bundle: Bundle) -> tuple[Manifest, Mapping[str, Place]]:
     try:
+        if bundle.path.is_file():
+            bundle._check_same(bundle.path)
         archive = Archive(bundle.path, writer="relume")
+        bundle._memory = memoryview(archive.content)
+        bundle._check_same(bundle.path)
         if MANIFEST not in archive.entries:
             raise BundleError(f"{bundle.path} is no bundle: it is an archive without a {MANIFEST}.")
         manifest = Manifest.read(archive.read(MANIFEST, MAX_BYTES), str(bundle.path))

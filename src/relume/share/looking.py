@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from relume.datasets import ToTensor
+from relume.errors import ConfigurationError
 from relume.page import Block, Grid, Shown, line
 from relume.share.bundle import Bundle
 from relume.share.documents import (
@@ -253,12 +255,17 @@ def _way(one: Way) -> str:
 
 
 def _input(one: Preprocessing) -> str:
-    if one.kind == "image":
-        size_text = f"{one.settings.get('size')} pixels square" if one.settings.get("size") else "any size"
-        channels = {1: "grey", 3: "RGB"}.get(one.settings.get("channels") or 0, "as they are")
-        normalised = ", normalised" if one.settings.get("mean") else ""
-        return f"pictures, {size_text}, {channels}{normalised}"
-    return "tensors, prepared as the code does it" if one.kind == "tensors" else "not known"
+    if one.kind == "tensors":
+        return "tensors, prepared as the code does it"
+    try:
+        prepare = ToTensor.of_config(one.settings) if one.kind == "image" else None
+    except ConfigurationError as error:
+        return f"pictures, and it is not understood how they are prepared: {error}"
+    if prepare is None:
+        return "not known"
+    pixels = f"{prepare.size} x {prepare.size} pixels" if prepare.size else "of any size"
+    colours = {1: "grey", 3: "RGB"}.get(prepare.channels or 0, "as they are")
+    return f"pictures, {pixels}, {colours}{', normalised' if prepare.mean else ''}"
 
 
 def _is_time(created: float | None) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch.nn.utils import parametrize
 
 from relume import tree
 from relume.errors import ConfigurationError
-from relume.generators import isolated
+from relume.twins import on_own_numbers, without_users_hooks
 
 _BATCH = 2  # batch norms in training mode want more than one
 _SIDES = (224, 32, 28, 64, 96, 128, 256, 299, 384, 480)
@@ -131,7 +129,7 @@ def _run(model: nn.Module, example: Any, training: bool, replaced: Mapping[str, 
             part.register_forward_hook(lambda _, args, output, path=path: passed.append((path, output)))
         elif _is_one_layer(part) or path in replaced:
             part.register_forward_hook(_recorder(path, made, taken))
-    with _apart(device), torch.enable_grad():
+    with on_own_numbers(device), torch.enable_grad():
         given = torch.utils._pytree.tree_map(lambda value: _moved(value, device), example)
         outputs = list(tree.tensors(_called(twin, given)))
     names = {id(p): name for name, p in twin.named_parameters()}
@@ -157,16 +155,7 @@ def _twin(model: nn.Module, has_values: bool) -> nn.Module:
     for buffer in model.buffers():
         if not torch.nn.parameter.is_lazy(buffer):
             memo[id(buffer)] = buffer.detach().clone() if has_values else torch.empty_like(buffer, device="meta")
-    for part in model.modules():  # a user's hooks may hold anything, and are not to see this
-        for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks):
-            memo[id(hooks)] = OrderedDict((key, hook) for key, hook in hooks.items() if _is_librarys(hook))
-    return copy.deepcopy(model, memo)
-
-
-def _is_librarys(hook: Any) -> bool:
-    """Such as that of spectral_norm, which computes a weight."""
-    place = getattr(hook, "__module__", None) or type(hook).__module__
-    return place.partition(".")[0] in ("torch", "timm", "torchvision")
+    return copy.deepcopy(model, memo | without_users_hooks(model))
 
 
 def _is_one_layer(part: nn.Module) -> bool:
@@ -212,11 +201,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if not isinstance(value, torch.Tensor) or value.device == device:
         return value
     return torch.zeros(value.shape, dtype=value.dtype, device=device) if value.is_meta else value.to(device)
-
-
-@contextmanager
-def _apart(device: torch.device) -> Iterator[None]:
-    """On random numbers of its own, those of the device included."""
-    devices = [device] if device.type == "cuda" else []
-    with isolated(0), torch.random.fork_rng(devices=devices):
-        yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from relume.generators import isolated
+from relume.twins import on_own_numbers, without_users_hooks
 
 Node = dict[str, Any]
 
@@ -57,7 +56,7 @@ def _traced(model: nn.Module, example: Any, has_values: bool) -> list[Node]:
     place = device if has_values else torch.device("meta")
     given = pytree.tree_map(lambda value: _placed(value, place), example)
     recorder = _Recorder(twin, given)
-    with _apart(device), torch.no_grad(), recorder.following(twin), recorder:
+    with on_own_numbers(device), torch.no_grad(), recorder.following(twin), recorder:
         if isinstance(given, (list, tuple)):
             twin(*given)
         elif isinstance(given, Mapping):
@@ -83,24 +82,7 @@ def _twin(model: nn.Module, has_values: bool) -> nn.Module:
             raise RuntimeError("the model has parameters whose shape is not known before its first batch")
         made = value.detach().clone() if has_values else torch.empty_like(value, device="meta").detach()
         memo[id(value)] = nn.Parameter(made, requires_grad=False) if isinstance(value, nn.Parameter) else made
-    for part in model.modules():
-        for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks):
-            memo[id(hooks)] = OrderedDict((key, hook) for key, hook in hooks.items() if _is_librarys(hook))
-    return copy.deepcopy(model, memo)
-
-
-def _is_librarys(hook: Any) -> bool:
-    """Such as that of spectral_norm, which computes a weight."""
-    place = getattr(hook, "__module__", None) or type(hook).__module__
-    return place.partition(".")[0] in ("torch", "timm", "torchvision")
-
-
-@contextmanager
-def _apart(device: torch.device) -> Iterator[None]:
-    """On random numbers of its own, those of the device included."""
-    devices = [device] if device.type == "cuda" else []
-    with isolated(0), torch.random.fork_rng(devices=devices):
-        yield
+    return copy.deepcopy(model, memo | without_users_hooks(model))
 
 
 _NOTHING = ("data", "grad", "detach", "requires_grad_")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from relume.errors import MissingPackageError, RelumeWarning, RunError
-from relume.recorded.imports.writing import Imported, Importing, imported_before, run_name
+from relume.recorded.imports.writing import Imported, Importing, each_that_can_be_read, imported_before, run_name
 from relume.text import counted
 
 _MOST_BUCKETS = 100_000
@@ -32,30 +32,33 @@ def import_tensorboard(folder: str | Path, root: str | Path = "runs", name: str 
 
     Raises:
         MissingPackageError: the tensorboard package, which reads them, is not installed.
-        RunError: there are no event files, or nothing in them can be read.
+        RunError: there are no event files, or nothing in them can be read. One run of several that cannot be read is left
+            out with a warning.
     """
     _require_tensorboard()
     folder, root = Path(folder), Path(root)
     places = _places(folder)
     if not places:
         raise RunError(f"there are no event files of TensorBoard in {folder} (events.out.tfevents.…), nor below it.")
-    found = []
-    for place, files in places.items():
+    known = imported_before(root, "tensorboard")
+
+    def read(item: tuple[Path, list[Path]]) -> Imported | None:
+        place, files = item
         key = str((files[0] if folder.is_file() else place).resolve())
-        before = imported_before(root, "tensorboard", key)
-        if before is not None:
-            found.append(Imported(before.name, before, str(place), is_new=False))
-            continue
+        if (before := known.get(key)) is not None:
+            return Imported(before.name, before, str(place), is_new=False)
         wanted = _name_of(place, folder, name, alone=len(places) == 1)
         with Importing(root, wanted, str(place), "tensorboard", key) as run:
             purges = _purges(files)
             for file in files:
                 _read_file(file, run, purges)
-            if not run.values and not run.media:
-                if len(places) > 1:
-                    continue  # such as one that holds hyperparameters alone
-                raise RunError(f"nothing in the event files of {place} can be kept{_left(run)}.")
-            found.append(run.finish())
+            if run.values or run.media:
+                return run.finish()
+            if len(places) > 1:
+                return None  # such as one that holds hyperparameters alone
+            raise RunError(f"nothing in the event files of {place} can be kept{_left(run)}.")
+
+    found = each_that_can_be_read(places.items(), read)
     if not found:
         raise RunError(f"nothing in the event files below {folder} can be kept.")
     return found

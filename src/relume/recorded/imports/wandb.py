@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from relume.errors import MissingPackageError, RelumeWarning, RunError
-from relume.recorded.imports.writing import Imported, Importing, imported_before, run_name
+from relume.recorded.imports.writing import Imported, Importing, each_that_can_be_read, imported_before, run_name
 from relume.text import counted
 
 _BLOCK = 32768
@@ -37,28 +37,32 @@ def import_wandb(folder: str | Path, root: str | Path = "runs", name: str | None
 
     Raises:
         MissingPackageError: the wandb package, which knows the records, is not installed.
-        RunError: there is no such file, or nothing in it can be read.
+        RunError: there is no such file, or nothing in it can be read. One run of several that cannot be read is left out with
+            a warning.
     """
     _require_wandb()
     folder, root = Path(folder), Path(root)
     files = _files(folder)
     if not files:
         raise RunError(f"there is no run of Weights & Biases in {folder}: no file run-….wandb.")
-    return [_import(file, root, name if len(files) == 1 else None) for file in files]
+    known = imported_before(root, "wandb")
+    only = name if len(files) == 1 else None
+    return each_that_can_be_read(files, lambda file: _import(file, root, only, known))
 
 
-def _import(file: Path, root: Path, name: str | None) -> Imported:
+def _import(file: Path, root: Path, name: str | None, known: dict[str, Path]) -> Imported:
     about = _about(file)
     key = f"{about.entity}/{about.project}/{about.run_id}"
-    before = imported_before(root, "wandb", key)
-    if before is not None:
+    if (before := known.get(key)) is not None:
         return Imported(before.name, before, str(file.parent), is_new=False)
     wanted = name or run_name(about.display_name or about.run_id or file.stem)
     with Importing(root, wanted, str(file.parent), "wandb", key) as run:
         run.created = about.start_time.seconds + about.start_time.nanos / 1e9 if about.HasField("start_time") else None
         run.extra = {"tags": list(about.tags), "notes": about.notes}
         _Reading(file, run).read()
-        return run.finish()
+        made = run.finish()
+    known[key] = made.folder
+    return made
 
 
 def _require_wandb() -> None:

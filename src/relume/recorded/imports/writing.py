@@ -6,22 +6,29 @@ import json
 import re
 import shutil
 import struct
+import time
 import uuid
+import warnings
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
-from relume.errors import RootError, StorageError
+from relume.errors import RelumeWarning, RootError, RunError, StorageError
 from relume.monitor import Process, RunRecord, fold, jsonable, make_run_folder, runs_in
 from relume.monitor.journal import encode, values_line
 from relume.monitor.record import check_name, write_whole
 
+_Item = TypeVar("_Item")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _LARGEST_PIXELS = 65_535
 _LARGEST_TEXT = 1_000_000
+_DRAFT = ".importing-"
+_LONGEST_PAUSE_SECONDS = 3600.0
+"""An import that goes on writes its journal more often than that."""
 _LAST_MOMENT = 253_402_300_799  # the year 9999 ends
 
 
@@ -50,17 +57,40 @@ class Imported:
         return asdict(self) | {"folder": str(self.folder)}
 
 
-def imported_before(root: Path, kind: str, key: str) -> Path | None:
-    """The run that was brought in from the same source."""
+def imported_before(root: Path, kind: str) -> dict[str, Path]:
+    """The runs that were brought in from one kind of logs, by the key of their source."""
+    before: dict[str, Path] = {}
     for folder in runs_in(root):
         try:
             lineage = json.loads((folder / "run.json").read_text("utf-8")).get("lineage")
         except (OSError, ValueError, AttributeError):
             continue
         found = lineage.get("imported") if isinstance(lineage, dict) else None
-        if isinstance(found, dict) and found.get("kind") == kind and found.get("key") == key:
-            return folder
-    return None
+        if isinstance(found, dict) and found.get("kind") == kind:
+            before.setdefault(str(found.get("key")), folder)
+    return before
+
+
+def each_that_can_be_read(several: Iterable[_Item], read: Callable[[_Item], Imported | None]) -> list[Imported]:
+    """Bring in many runs: one that cannot be read is said, and the others are brought in.
+
+    Raises:
+        RelumeError: of the first that cannot be read, where none can.
+    """
+    found: list[Imported] = []
+    problems: list[RunError] = []
+    for one in several:
+        try:
+            imported = read(one)
+        except RunError as error:
+            problems.append(error)
+        else:
+            found += [imported] if imported is not None else []
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        warnings.warn(f"Left out: {problem}", RelumeWarning, stacklevel=3)
+    return found
 
 
 def run_name(text: str) -> str:
@@ -95,8 +125,9 @@ class Importing:
 
     def __enter__(self) -> Importing:
         # Below the root under a name that is no run's, so that it can be moved into its place as a whole.
-        self._draft = self._root / f".importing-{uuid.uuid4().hex[:12]}"
+        self._draft = self._root / f"{_DRAFT}{uuid.uuid4().hex[:12]}"
         try:
+            _sweep(self._root)
             (self._draft / "journal").mkdir(parents=True)
             self._journal = (self._draft / "journal" / "0001.jsonl").open("wb")
         except OSError as error:
@@ -190,6 +221,15 @@ class Importing:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
         return name
+
+
+def _sweep(root: Path) -> None:
+    """Remove what an import that was killed has left."""
+    for draft in root.glob(f"{_DRAFT}*"):
+        journal = draft / "journal" / "0001.jsonl"
+        changed = (journal if journal.exists() else draft).stat().st_mtime
+        if time.time() - changed > _LONGEST_PAUSE_SECONDS:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def _dated(moment: float) -> float:
