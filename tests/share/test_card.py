@@ -133,7 +133,10 @@ def test_a_number_that_came_out_otherwise_when_packed_is_said() -> None:
         evaluations=[Evaluation(data=0), Evaluation(data=0, where="packing")],
     )
     text = card(Documents("x", claims=claims, data=Data(sets=[DataSet(role="val")])))
-    assert "`accuracy`: the value recorded in training and the one measured when packed differ" in text
+    assert "differs from what was measured when packed: `accuracy` by 0.01. Both are in the table." in text
+    within = claims.model_copy(update={"claims": [one.model_copy(update={"tolerance": 0.02}) for one in claims.claims]})
+    assert "came out again when packed, within its tolerance" in card(Documents("x", claims=within))
+    assert len(ModelCard(text).data.eval_results) == 2, "the header has one number for each metric"
 
 
 def test_sections_are_there_in_order() -> None:

@@ -87,6 +87,10 @@ def test_train_and_val_of_a_metric_share_a_panel_and_others_come_after() -> None
         "Curves of the training. loss: train from 1.333 to 0.3333, val from 1 to 0.3333; accuracy: val from"
     )
     assert "lr" not in said
+    known = full()
+    curves = {**known.claims.curves, "train/loss_epoch": known.claims.curves["val/loss"]}
+    again = dataclasses.replace(known, claims=known.claims.model_copy(update={"curves": curves}))
+    assert "loss_epoch" not in drawn(again)["curves"].text
 
 
 def test_curves_that_are_not_finite_or_have_one_point_are_passed_over() -> None:

@@ -106,6 +106,12 @@ def test_the_training_is_an_action_of_software_on_data() -> None:
     assert action["actionStatus"] == "http://schema.org/CompletedActionStatus"
 
 
+def test_the_data_of_the_training_may_be_known_by_name_only() -> None:
+    found = graph(Documents("x", run=RunFacts(config={"dataset": "fashion-mnist"})))
+    assert found["#training"]["object"] == [{"@id": "#training-data"}]
+    assert found["#training-data"] == {"@id": "#training-data", "@type": "Dataset", "name": "fashion-mnist"}
+
+
 def test_every_file_has_its_size_and_digest() -> None:
     digest = "0f" * 32
     sizes = {"model.safetensors": Member(path="model.safetensors", size_bytes=7, blake3=digest, crc32=1), "a b%c.py": 3}

@@ -18,7 +18,7 @@ from relume.share.citation import Author, authors_of
 from relume.share.described import Documents
 from relume.share.documents import DataSet
 from relume.share.escaping import is_address
-from relume.share.hubheader import stated
+from relume.share.hubheader import stated_once
 from relume.share.licences import spdx, spdx_address
 from relume.share.manifest import MANIFEST, Member
 from relume.text import printable
@@ -129,7 +129,9 @@ def _description(documents: Documents) -> str:
     said += [f"{model.parameters:,} parameters"] if model.parameters else []
     said += [f"{len(classes):,} classes"] if classes else []
     said += [
-        f"{printable(claim.name, 60)} {claim.value!r}" for claim in stated(documents)[:4] if math.isfinite(claim.value)
+        f"{printable(claim.name, 60)} {claim.value!r}"
+        for claim in stated_once(documents)[:4]
+        if math.isfinite(claim.value)
     ]
     dated = "" if documents.day else " The day of the training is not known."
     notes = f" {printable(' '.join(documents.run.notes.split()), 1000)}" if documents.run.notes.strip() else ""
@@ -169,6 +171,8 @@ def _training(made: Any, documents: Documents, parts: Mapping[str, Any], people:
     """The run as an action: this software made these weights of that data."""
     run = documents.run
     used = [_data(made, data, number) for number, data in enumerate(documents.data.sets) if data.role == "train"]
+    if not used and documents.dataset:
+        used.append(_thing(made, "#training-data", "Dataset", name=printable(documents.dataset, 200)))
     used += [_ancestor(made, number, documents) for number in range(len(documents.lineage.ancestors[:40]))]
     used += [
         parts[path]
@@ -195,7 +199,7 @@ def _training(made: Any, documents: Documents, parts: Mapping[str, Any], people:
 def _evaluations(made: Any, documents: Documents, parts: Mapping[str, Any]) -> None:
     """Each claimed number as a property of the weights."""
     values = []
-    for number, claim in enumerate(stated(documents)[:200]):
+    for number, claim in enumerate(stated_once(documents)[:200]):
         if not math.isfinite(claim.value):
             continue
         data = documents.measured_on(documents.evaluation(claim))

@@ -138,6 +138,12 @@ class Documents:
         return self.data.sets[at] if at is not None and 0 <= at < len(self.data.sets) else None
 
     @property
+    def dataset(self) -> str:
+        """The name of the training's data in the run's settings; empty where there is none."""
+        name = self.run.config.get("dataset")
+        return name.strip() if isinstance(name, str) else ""
+
+    @property
     def trained_on(self) -> list[DataSet]:
         return [data for data in self.data.sets if data.role == "train"]
 

@@ -79,6 +79,14 @@ def stated(documents: Documents) -> list[Claim]:
     return sorted(documents.claims.claims, key=lambda claim: places[documents.evaluation(claim).where])
 
 
+def stated_once(documents: Documents) -> list[Claim]:
+    """The same without those recorded in training that were measured again at packing."""
+    first: dict[tuple[str, int | None], Claim] = {}
+    for claim in stated(documents):
+        first.setdefault((claim.name.rpartition("/")[2], documents.evaluation(claim).data), claim)
+    return list(first.values())
+
+
 def _licence(licence: str) -> dict[str, str]:
     if not licence.strip():
         return {}
@@ -107,7 +115,7 @@ def _base_models(documents: Documents) -> list[str]:
 
 def _model_index(documents: Documents) -> list[dict[str, Any]]:
     by_data: dict[Any, list[Claim]] = {}
-    for claim in stated(documents):
+    for claim in stated_once(documents):
         if math.isfinite(claim.value):
             by_data.setdefault(documents.evaluation(claim).data, []).append(claim)
     results = [_result(documents, claims) for claims in by_data.values()]
@@ -130,7 +138,7 @@ def _metric(documents: Documents, claim: Claim) -> dict[str, Any]:
     where = "as recorded in training" if documents.evaluation(claim).where == "training" else "measured when packed"
     name = printable(claim.name, 80)
     return {
-        "type": _hub_metric(claim.name) or _slug(name) or "metric",
+        "type": _hub_metric(claim.name) or _slug(name.rpartition("/")[2]) or "metric",
         "value": claim.value,
         "name": f"{name}, {where}",
     }

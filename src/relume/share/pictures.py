@@ -69,6 +69,10 @@ def _curves(documents: Documents) -> Drawn | None:
         axes = list(figure.subplots(down, across, squeeze=False).flat)
         for plotted, (metric, series) in zip(axes, panels.items(), strict=False):
             _panel(plotted, metric, series, documents)
+        steps = [step for series in panels.values() for points in series.values() for step, _, _ in points]
+        room = 0.03 * (max(steps) - min(steps))
+        for plotted in axes[: len(panels)]:
+            plotted.set_xlim(min(steps) - room, max(steps) + room)
         for unused in axes[len(panels) :]:
             unused.set_visible(False)
         png = _png(figure)
@@ -89,9 +93,16 @@ def _panels(documents: Documents) -> dict[str, dict[str, _Points]]:
             found.setdefault(name.partition("_")[2], {})[name.partition("_")[0]] = shown
     if not found:
         found = {name: {"": points} for name, points in _alone(documents)}
+    found = {metric: series for metric, series in found.items() if not _is_repeated(metric, series, found)}
     claimed = [claim.name.rpartition("/")[2] for claim in stated(documents)]
     order = sorted(found, key=lambda metric: (-len(found[metric]), metric not in claimed, metric != "loss", metric))
     return {metric: found[metric] for metric in order[:_MOST_PANELS]}
+
+
+def _is_repeated(metric: str, series: Mapping[str, _Points], found: Mapping[str, Mapping[str, _Points]]) -> bool:
+    """Whether it is the mean of an epoch of what another panel shows."""
+    base = found.get(metric.removesuffix("_epoch"), {})
+    return metric.endswith("_epoch") and set(series) <= set(base)
 
 
 def _alone(documents: Documents) -> Iterator[tuple[str, _Points]]:
@@ -110,7 +121,6 @@ def _panel(axes: Any, metric: str, series: Mapping[str, _Points], documents: Doc
     axes.set_title(_legible(metric, 28), fontsize=12, loc="left", fontweight="bold", color=_INK)
     axes.set_xlabel("step (updates of the weights)", fontsize=10, color=_FAINT)
     axes.grid(True, color="#000000", alpha=0.09, linewidth=0.7)
-    axes.margins(x=0.03)
     if _spread(series) > 200:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(lambda value, place: f"{value:g}")

@@ -123,7 +123,7 @@ def training(documents: Documents, beside: Beside) -> str:
     """How it was trained: data, hyperparameters, seed, command, time, hardware."""
     run, environment = documents.run, documents.environment
     hardware = ", ".join(filter(None, (*environment.gpus[:8], environment.cpu))) or environment.device
-    trained_on = "; ".join(_data_name(data) for data in documents.trained_on[:5])
+    trained_on = "; ".join(_data_name(data) for data in documents.trained_on[:5]) or prose(documents.dataset, 80)
     checkpoint = f", checkpoint {code(run.checkpoint)}" if run.checkpoint else ""
     rows = [
         ("run", f"{code(run.name)}{checkpoint}" if run.name else ""),
@@ -274,7 +274,8 @@ def _summary(documents: Documents) -> str:
     model, classes = documents.model, documents.classes
     parameters = f" with {counted(model.parameters, 'parameter')}" if model.parameters else ""
     kind = f"{_article(_kind(documents))} {code(_kind(documents), 80)}" if _kind(documents) else "A PyTorch model"
-    trained_on = next((f", trained on {_data_name(data)}" for data in documents.trained_on), "")
+    trained_on = next(map(_data_name, documents.trained_on), "") or prose(documents.dataset, 80)
+    trained_on = f", trained on {trained_on}" if trained_on else ""
     what = {"image-classification": " images"}.get(task(documents), "")
     if classes:
         shown = ", ".join(prose(name, 40) for name in classes[:_SHOWN_CLASSES])
@@ -339,16 +340,22 @@ def _how(evaluation: Evaluation) -> str:
 
 
 def _measured_twice(documents: Documents, claims: Sequence[Claim]) -> str:
-    """Numbers that were recorded in training and came out otherwise when packed."""
-    values: dict[tuple[str, int | None], dict[str, float]] = {}
+    """Whether the numbers recorded in training came out again when packed."""
+    recorded: dict[tuple[str, int | None], Claim] = {}
+    again: dict[tuple[str, int | None], Claim] = {}
     for claim in claims:
         evaluation = documents.evaluation(claim)
-        values.setdefault((claim.name.rpartition("/")[2], evaluation.data), {})[evaluation.where] = claim.value
-    other = [name for (name, _), found in values.items() if len(set(found.values())) > 1]
-    if not other:
-        return ""
-    names = ", ".join(code(name, 60) for name in other)
-    return f"{names}: the value recorded in training and the one measured when packed differ; both are in the table."
+        key = (claim.name.rpartition("/")[2], evaluation.data)
+        (recorded if evaluation.where == "training" else again)[key] = claim
+    both = [key for key in recorded if key in again]
+    apart = {key: abs(recorded[key].value - again[key].value) for key in both}
+    other = [key for key in both if not apart[key] <= recorded[key].tolerance]
+    if other:
+        said = ", ".join(f"{code(key[0], 60)} by {apart[key]:.2g}" for key in other)
+        return (
+            f"What was recorded in training differs from what was measured when packed: {said}. Both are in the table."
+        )
+    return "What was recorded in training came out again when packed, within its tolerance." if both else ""
 
 
 def _confused(documents: Documents) -> Iterator[str]:
@@ -430,6 +437,8 @@ def _missing(documents: Documents) -> Iterator[str]:
         yield "**results**: no number is claimed"
     if not documents.data.sets:
         yield "**data**: neither what it was trained on nor what it was measured on"
+    elif not documents.trained_on:
+        yield f"**training data** by its content: only what it was measured on is in `{files.DATA}`"
     unlicensed = (one for one in documents.data.sets[:20] if not one.licence.strip())
     yield from dict.fromkeys(f"**licence of the data** {prose(one.name, 80) or _data_name(one)}" for one in unlicensed)
     for ancestor in documents.lineage.ancestors[:40]:
