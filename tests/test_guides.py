@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from relume.cli.app import app
+from relume.models.tensorfile import tensorfile_parts
+from relume.share.archive import write_archive
 
 PROJECT = Path(__file__).parent.parent
 PAGES = sorted((PROJECT / "docs").glob("*.md"))
@@ -97,3 +100,20 @@ def test_a_page_is_short_and_in_the_table_of_contents(page: Path) -> None:
     assert len(text.splitlines()) < 250
     if page.name != "README.md":
         assert f"]({page.name})" in (PROJECT / "docs" / "README.md").read_text("utf-8")
+
+
+def test_the_reader_of_the_format_reads_a_bundle_and_finds_a_changed_byte(tmp_path: Path) -> None:
+    reader = next(block for block in blocks(PROJECT / "docs" / "bundle-format.md", "python") if "# reader.py" in block)
+    (tmp_path / "reader.py").write_text(reader)
+    weights = {"layer.weight": torch.ones(3, 2)}
+    files = {"model.safetensors": lambda: tensorfile_parts(weights), "README.md": lambda: ["# Ä".encode()]}
+    path = tmp_path / "small.relume"
+    manifest = write_archive(path, "small", files, "0.1.0")
+    ended = run([sys.executable, "reader.py", str(path)], tmp_path)
+    assert ended.stdout == f"small 2 files {manifest.digest[:12]}\n{{'layer.weight': [3, 2]}}\n", ended.stderr
+    for text in ("# Ä".encode(), b'"name": "small"'):
+        content = bytearray(path.read_bytes())
+        content[content.rindex(text) + 2] ^= 1
+        (tmp_path / "other.relume").write_bytes(content)
+        ended = run([sys.executable, "reader.py", "other.relume"], tmp_path)
+        assert ended.returncode == 1 and "Error" in ended.stderr and not ended.stdout
