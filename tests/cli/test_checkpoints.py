@@ -202,7 +202,7 @@ def test_export_writes_what_was_asked_for(relume: Command, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("fashion", "x.onnx"), 1, "'x.onnx' ends in '.onnx'. The ending says what is written: .pt or .pth"),
+        (("fashion", "x.bin"), 1, "'x.bin' ends in '.bin'. The ending says what is written: .pt or .pth"),
         (("fashion", "x"), 1, "ends in 'nothing'"),
         (("fashon@best", "x.pt"), 1, "did you mean 'fashion'"),
         (("fashion@7", "x.pt"), 1, "there is no checkpoint '7'"),

@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 import typer
 
 from relume import __version__
-from relume.cli.checkpoints import checkpoints, export, verify
+from relume.cli.checkpoints import checkpoints, verify
 from relume.cli.checkpoints import gc as collect
 from relume.cli.code import restore_code
 from relume.cli.exchange import pull, push
 from relume.cli.doctor import doctor
+from relume.cli.export import export
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
 from relume.cli.predict import predict

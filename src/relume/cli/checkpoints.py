@@ -1,4 +1,4 @@
-"""``relume checkpoints``, ``verify``, ``gc`` and ``export``: what is saved, whether it is whole, and how to take it out."""
+"""``relume checkpoints``, ``verify`` and ``gc``: what is saved, whether it is whole, and what nobody needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from relume.cli.output import Json, Monitor, Root, console, counted, print_json, size, table_of
+from relume.cli.output import Json, Root, console, counted, print_json, size, table_of
 
 if TYPE_CHECKING:
     from relume.checkpoint import Problem, Store, VerifyReport
@@ -128,45 +128,6 @@ def gc(
     if report.unreadable:
         _explain_unreadable(report.unreadable)
         raise typer.Exit(1)
-
-
-def export(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            help="RUN (its newest), RUN@NUMBER, RUN@best, or the path or name of a checkpoint.", show_default=False
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Argument(
-            help="FILE.pt or .pth: a dictionary for torch.load. FILE.safetensors: the weights alone.",
-            show_default=False,
-        ),
-    ],
-    root: Root = Path("runs"),
-    model: Annotated[
-        str | None, typer.Option(help="Which of several models' weights (.safetensors).", show_default=False)
-    ] = None,
-    monitor: Monitor = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
-) -> None:
-    """Write a checkpoint as one file that plain PyTorch reads."""
-    from relume.run.export import check_target
-    from relume.run.export import export as write
-    from relume.saved import find_checkpoint
-
-    check_target(out, force=force)
-    store, found = find_checkpoint(checkpoint, root, monitor=monitor)
-    written = write(store, found, out, model=model, force=force)
-    lines = console()
-    lines.print(
-        f"{written.path}  {size(written.size_bytes)}, from {found.folder}/{found}", markup=False, highlight=False
-    )
-    if out.suffix.lower() == ".safetensors":
-        lines.print(f"  {counted(len(written.contents), 'tensor')}", highlight=False)
-    else:
-        lines.print(f"  {', '.join(written.contents)}", markup=False, highlight=False)
 
 
 # --------------------------------------------------------------------------------------------------------- checkpoints

@@ -174,7 +174,7 @@ def summary(
     from relume.models.look.render import summary_page
     from relume.page import print_page
 
-    shapes = [_shape(text) for text in input_shape or ()]
+    shapes = [shape_of(text) for text in input_shape or ()]
     network, shapes = _network(model, shapes, classes)
     shape: Any = None if not shapes else shapes[0] if len(shapes) == 1 else shapes
     dtypes: Any = dtype[0] if dtype and len(dtype) == 1 else dtype
@@ -224,7 +224,7 @@ def _example(text: str | None) -> Any:
         return None
     import torch
 
-    return torch.zeros(2, *_shape(text))  # not 1: torch.export takes a batch of one for a constant
+    return torch.zeros(2, *shape_of(text))  # not 1: torch.export takes a batch of one for a constant
 
 
 def _bytes(text: str | None, option: str) -> int | None:
@@ -292,7 +292,7 @@ def _made(name: str, classes: int, image: tuple[int, ...]) -> nn.Module:
         return make_model(name, classes, channels=image[0], size=image[1])
 
 
-def _shape(text: str) -> tuple[int, ...]:
+def shape_of(text: str) -> tuple[int, ...]:
     """``3x224x224`` as numbers; commas do as well."""
     if not re.fullmatch(r"\d{1,9}([x×,]\d{1,9}){0,9}", text.strip().lower()):
         raise typer.BadParameter(f"{text!r:.60} is no shape such as 3x224x224.", param_hint="--input")

@@ -45,7 +45,7 @@ def check_target(out: str | Path, *, force: bool = False) -> Path:
     if out.suffix.lower() not in ENDINGS:
         raise ConfigurationError(
             f"{str(out)!r} ends in {out.suffix or 'nothing'!r}. The ending says what is written: .pt or .pth, a dictionary "
-            "for torch.load; .safetensors, the weights of one model."
+            "for torch.load; .safetensors, the weights of one model; .onnx and .pt2, what the model computes, for other runtimes."
         )
     if not out.parent.is_dir():
         raise ConfigurationError(f"there is no folder {out.parent} to write {out.name} to.")

@@ -116,7 +116,7 @@ def _fill(
         if is_parameter:
             value = _parameter(value, parameters.get(name, True), made)
         _place(root, name, value, is_persistent=name in state)
-    bound = []
+    bound: list[tuple[int, MutableMapping[str, Any], str]] = []
     for place, name in program.tensors:
         if name not in state and name not in constants:
             raise DamagedError(f"it uses {name!r:.100}, and there is no such tensor beside it")

@@ -105,7 +105,7 @@ def _parameters(model: nn.Module) -> dict[str, bool]:
 
 def _document(program: Any, name: str) -> dict[str, Any]:
     """torch's own document of a graph, without what only people and torch's loader read."""
-    from torch._export.serde import serialize
+    from torch._export.serde import schema, serialize
 
     try:
         serializer = serialize.GraphModuleSerializer(program.graph_signature, program.module_call_graph)
@@ -120,7 +120,7 @@ def _document(program: Any, name: str) -> dict[str, Any]:
         "graph_module": made,
         "opset_version": {},
         "range_constraints": ranges,
-        "schema_version": {"major": serialize.SCHEMA_VERSION[0], "minor": serialize.SCHEMA_VERSION[1]},
+        "schema_version": {"major": schema.SCHEMA_VERSION[0], "minor": schema.SCHEMA_VERSION[1]},
         "verifiers": [],
         "torch_version": str(torch.__version__).partition("+")[0],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,7 @@ from relume.models.exported.vetting import vetted_program
 
 Inputs = torch.Tensor | tuple[Any, ...] | Mapping[str, Any]
 _BATCH = "batch"
-_MAX_BATCH = None if TorchVersion(torch.__version__) >= (2, 9) else 1 << 31  # they guard against the largest integer
+_MAX_BATCH = None if TorchVersion(torch.__version__) >= "2.9" else 1 << 31  # they guard against the largest integer
 
 
 def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
@@ -40,7 +41,7 @@ def save_exported(model: nn.Module, path: Path, example_inputs: Inputs) -> Path:
     """
     if not path.parent.is_dir() or path.is_dir():
         raise ConfigurationError(f"{path} cannot be written: there is no such folder, or a folder has that name.")
-    if TorchVersion(torch.__version__) < (2, 9):
+    if TorchVersion(torch.__version__) < "2.9":
         raise ModelFileError(
             f"{path.name} is not written: torch {torch.__version__} puts the tensors of a graph into pickles. Use torch 2.9 or "
             "newer, or save the model as .safetensors."
@@ -70,7 +71,7 @@ def exported_program(model: nn.Module, example_inputs: Inputs) -> Any:
         ConfigurationError: ``example_inputs`` is something else.
     """
     args, kwargs = _call(example_inputs)
-    with _evaluating(model) as still:
+    with evaluating(model) as still:
         program = _exported(still, args, kwargs)
     _forget(program)
     return program
@@ -90,7 +91,7 @@ def _call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[nn.Module]:
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model on the CPU in evaluation mode; its own modes are put back."""
     modes = [(module, module.training) for module in model.modules()]
     elsewhere = any(value.device.type != "cpu" for value in (*model.parameters(), *model.buffers()))
@@ -121,7 +122,7 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(model, args, kwargs, dynamic_shapes=_shapes(*dynamic), strict=False)
+            return torch.export.export(model, args, kwargs, dynamic_shapes=_shapes(model, *dynamic), strict=False)
     except Exception as error:  # torch.export has no error of its own
         text = " ".join(str(error).split())
         raise ModelFileError(
@@ -130,7 +131,11 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         ) from error
 
 
-def _shapes(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """As torch.export wants them: by the names of parameters where ``forward`` takes ``*args`` or ``**kwargs``."""
+    signature = inspect.signature(model.forward)
+    if any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in signature.parameters.values()):
+        return dict(signature.bind(*args, **kwargs).arguments)
     return kwargs if kwargs else args
 
 
