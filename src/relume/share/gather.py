@@ -138,6 +138,17 @@ class Source:
         text = model_metadata(self.meta, self.model).get(RECIPE)
         return None if text is None else json.loads(text)
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """blake3 of the tensors' bytes, by name: that is what the store calls them."""
+        begin = f"models.{self.model}."
+        entries = {entry.name.removeprefix(begin): entry for entry in self.store.manifest(self.checkpoint).entries}
+        return {
+            name: entries[name].pieces[0].hash
+            for name, value in self.state.items()
+            if name in entries and len(entries[name].pieces) == 1 and entries[name].pieces[0].size_bytes == value.nbytes
+        }
+
     def metadata(self) -> dict[str, str]:
         """Of the file of weights: it can be used by itself."""
         found = checkpoint_metadata(self.checkpoint, self.meta) | model_metadata(self.meta, self.model)
@@ -186,7 +197,7 @@ def model_facts(source: Source) -> documents.Model:
         why_no_document="" if document is not None else _WHY_NO_RECIPE,
         needs_code=", ".join(name.replace(":", ".") for name in own),
         parameters=_parameters(source, document),
-        weights_digest=weights_digest(source.state),
+        weights_digest=weights_digest(source.state, source.hashes),
         id2label={str(label): name for label, name in enumerate(classes)} if classes else None,
         label2id={name: label for label, name in enumerate(classes)} if classes else None,
     )
