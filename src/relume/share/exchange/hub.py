@@ -121,7 +121,7 @@ def pull_from_hub(address: str, out: str | os.PathLike[str] | None, *, progress:
             if isinstance(entry, hub.hf_api.RepoFile)
         }
         snapshot = folder / "files"
-        manifest = _manifest(hub, place, repository, commit, sizes, snapshot)
+        manifest = _manifest(api, place, repository, commit, sizes, snapshot)
         if is_there(target, manifest.digest):
             return Pulled(target, manifest.digest, 0, target.stat().st_size, meter.seconds)
         contents = _here(manifest, snapshot, older)
@@ -132,7 +132,7 @@ def pull_from_hub(address: str, out: str | os.PathLike[str] | None, *, progress:
         check_room(folder, needed, place)
         if missing:
             names = [glob.escape(member.path) for member in missing]
-            hub.snapshot_download(repository, revision=commit, local_dir=snapshot, allow_patterns=names)
+            api.snapshot_download(repository, revision=commit, local_dir=snapshot, allow_patterns=names)
         for member in missing:
             contents[member.path] = file_parts(snapshot / member.path)
             meter.moved(member.size_bytes)
@@ -145,12 +145,12 @@ def pull_from_hub(address: str, out: str | os.PathLike[str] | None, *, progress:
     return Pulled(target, manifest.digest, meter.moved_bytes, meter.there_bytes, meter.seconds)
 
 
-def _manifest(hub: Any, place: str, repository: str, commit: str, sizes: dict[str, int], snapshot: Path) -> Manifest:
+def _manifest(api: Any, place: str, repository: str, commit: str, sizes: dict[str, int], snapshot: Path) -> Manifest:
     if MANIFEST not in sizes:
         raise ExchangeError(f"{place} is no bundle: it holds no {MANIFEST}. `relume push` makes one that is.")
     if sizes[MANIFEST] > MAX_BYTES:
         raise BundleError(f"{place}: its {MANIFEST} is longer than any. Nothing of it was used.")
-    path = Path(hub.hf_hub_download(repository, MANIFEST, revision=commit, local_dir=snapshot))
+    path = Path(api.hf_hub_download(repository, MANIFEST, revision=commit, local_dir=snapshot))
     if path.is_symlink() or path.stat().st_size > MAX_BYTES:
         raise UnsafeFileError(f"{place}: its {MANIFEST} is not what the hub said. Nothing of it was used.")
     return Manifest.read(path.read_bytes(), place)
@@ -291,7 +291,7 @@ def _explained(place: str, doing: str) -> Iterator[None]:
             raise
         module = type(error).__module__.partition(".")[0]
         if module not in ("httpx", "httpx2", "httpcore", "requests", "huggingface_hub") and not isinstance(
-            error, (OSError, ValueError)
+            error, (OSError, ValueError, RuntimeError)
         ):
             raise
         words = " ".join(str(error).split())
