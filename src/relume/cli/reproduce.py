@@ -127,7 +127,7 @@ def _print(found: Any) -> None:
     """The table of claims, and what follows from it."""
     from rich.text import Text
 
-    from relume.share.reproduce.report import claimed_and_found
+    from relume.share.reproduce.report import claimed_and_found, shown_rows
     from relume.text import printable, table_of
 
     out = console()
@@ -137,7 +137,7 @@ def _print(found: Any) -> None:
         column.width = width if out.width < _WIDE else None
     for stage in found.stages:
         name = stage.name
-        for row in _shown(stage):
+        for row in shown_rows(stage):
             style = _STYLES[row.verdict] if stage.is_claim or row.verdict != "DIFFERENT" else "yellow"
             texts = (printable(text, 40) for text in (row.claim, *map(_rounded, claimed_and_found(row))))
             table.add_row(Text(name, "bold"), *map(Text, texts), Text(str(row.verdict), style))
@@ -149,25 +149,6 @@ def _print(found: Any) -> None:
                 place = f"{stage.name}, {printable(row.claim, 60)}: "
                 out.print(Text.assemble((place, "dim"), printable(row.why, 600)))
     _print_end(found, out)
-
-
-def _shown(stage: Any) -> list[Any]:
-    """All claims of a stage; of the environment what differs."""
-    if stage.is_claim or stage.verdict != "DIFFERENT":
-        return list(stage.rows) if stage.is_claim else [_same(stage)]
-    return [row for row in stage.rows if row.verdict == "DIFFERENT"]
-
-
-def _same(stage: Any) -> Any:
-    from relume.share.reproduce import Row
-
-    text = f"{stage.count(stage.verdict)} of {len(stage.rows)}"
-    return Row(
-        claim="versions, machine",
-        claimed=text,
-        found="the same" if stage.verdict == "EXACT" else "",
-        verdict=stage.verdict,
-    )
 
 
 def _rounded(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 from relume.checkpoint import Store
 from relume.errors import ConfigurationError
 from relume.monitor import runs_in
+from relume.processes import ended_by_signals
 from relume.rehearse import kills as killing
 from relume.rehearse import scan
 from relume.rehearse.causes import Diagnosis, diagnose

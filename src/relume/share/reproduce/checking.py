@@ -148,6 +148,20 @@ def _safely(name: str, step: Callable[[Subject], Stage], subject: Subject) -> St
         return Stage(name=name, rows=[unchecked(name, error)])
 
 
+def _portable(stage: Stage, bundle: Bundle | None) -> Stage:
+    """A stage without the folders of this machine: the report is sent to others."""
+    folders = [str(bundle.path.parent) + os.sep, str(bundle.path.absolute().parent) + os.sep] if bundle is not None else []
+    home = str(Path.home())
+
+    def clean(text: str) -> str:
+        for folder in folders:
+            text = text.replace(folder, "") if len(folder) > 2 else text
+        return text.replace(home + os.sep, f"~{os.sep}") if len(home) > 1 else text
+
+    rows = [row.model_copy(update={"why": clean(row.why), "found": clean(row.found)}) for row in stage.rows]
+    return stage.model_copy(update={"rows": rows})
+
+
 def _report(
     bundle: Bundle | None,
     stages: Iterable[Stage],
@@ -158,7 +172,7 @@ def _report(
 ) -> Reproduction:
     from relume import __version__
 
-    done = list(stages)
+    done = [_portable(stage, bundle) for stage in stages]
     first = first_difference(done)
     reasons, advice = causes(done, first)
     return Reproduction(

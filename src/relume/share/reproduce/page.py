@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
-from relume.share.reproduce.report import MARKS, claimed_and_found, environments, facts
+from relume.share.reproduce.report import MARKS, claimed_and_found, environments, facts, shown_rows
 from relume.share.reproduce.verdicts import Reproduction, Row, Stage, Verdict
 from relume.text import printable
 
@@ -43,7 +43,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { text-align: left; font-size: 12px; color: var(--soft); font-weight: 600; padding: 4px 14px 6px 0 }
 td { border-top: 1px solid var(--line); padding: 8px 14px 8px 0; vertical-align: top; overflow-wrap: anywhere }
 td.why { color: var(--soft); border-top: 0; padding-top: 0 }
-td.name { font-weight: 600 } tr.other td { background: var(--within-soft) }
+td.name { font-weight: 600; white-space: nowrap } tr.other td { background: var(--within-soft) }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 0 }
 dt { color: var(--soft) } dd { margin: 0; overflow-wrap: anywhere }
 ul, ol { margin: 6px 0; padding-left: 22px } code { font: 13px ui-monospace, monospace }
@@ -114,7 +114,7 @@ def _claims(stages: Iterable[Stage]) -> str:
 
 
 def _rows(stage: Stage) -> str:
-    return "".join(_row(stage.name if not number else "", row) for number, row in enumerate(stage.rows))
+    return "".join(_row(stage.name if not number else "", row) for number, row in enumerate(shown_rows(stage)))
 
 
 def _row(name: str, row: Row) -> str:

@@ -9,7 +9,7 @@ from relume.share.documents import Environment
 from relume.share.reproduce.verdicts import Reproduction, Row, Stage, Verdict
 from relume.text import printable
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@:-])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$@-]|:(?=//))")
 _CELL = 300
 MARKS = {Verdict.EXACT: "✓", Verdict.WITHIN: "≈", Verdict.DIFFERENT: "✗", Verdict.UNCHECKED: "?"}
 
@@ -28,7 +28,7 @@ def markdown(found: Reproduction) -> str:
         "",
         "| stage | claim | claimed | found | verdict |",
         "|---|---|---|---|---|",
-        *(_row(stage, row) for stage in found.stages for row in stage.rows),
+        *(_row(stage, row) for stage in found.stages for row in shown_rows(stage)),
         "",
         "## Tolerances",
         "",
@@ -65,6 +65,16 @@ def environments(found: Reproduction) -> Iterator[tuple[str, str, str]]:
     yield "GPUs", ", ".join(there.gpus), ", ".join(here.gpus)
     for name in sorted(there.packages, key=str.lower):
         yield name, there.packages[name], here.packages.get(name, "")
+
+
+def shown_rows(stage: Stage) -> list[Row]:
+    """All claims of a stage; of the environment, which is told in full elsewhere, what differs."""
+    unlike = [row for row in stage.rows if row.verdict is Verdict.DIFFERENT]
+    if stage.is_claim or stage.verdict is Verdict.UNCHECKED:
+        return list(stage.rows)
+    same = stage.count(Verdict.EXACT)
+    row = Row(claim="versions and machine", claimed=f"{same} of {len(stage.rows)}", found="the same", verdict=Verdict.EXACT)
+    return unlike or [row]
 
 
 def claimed_and_found(row: Row) -> tuple[str, str]:

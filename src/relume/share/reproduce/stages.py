@@ -131,7 +131,7 @@ def preprocessing(subject: Subject) -> Stage:
         f"Inputs may differ by {INPUT_TOLERANCE:g} of the largest: preprocessing is a handful of float32 operations, and a "
         "grey level is 4000 times as much."
     )
-    rows = []
+    rows: list[Row] = []
     try:
         settings = subject.preprocessing()
         rows += _own_words(settings)
