@@ -77,6 +77,15 @@ def test_a_run_that_cannot_begin_puts_them_back(tmp_path: Path) -> None:
     assert settings() == before
 
 
+def test_a_run_says_it_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with relume.Run("a", root=tmp_path, deterministic=True):
+        pass
+    with relume.Run("b", root=tmp_path):
+        pass
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).count("deterministic") == 1
+
+
 def test_without_them_a_run_leaves_all_as_it_is(tmp_path: Path) -> None:
     before = settings()
     with relume.Run("a", root=tmp_path, quiet=True):

@@ -48,6 +48,9 @@ _REMEDIES = {
 }
 """By torch's name of the operation."""
 
+SAID = "deterministic algorithms are on: the same bits at each start on such a machine, and some operations take longer"
+"""What a run says of them when it starts."""
+
 _LACKING = re.compile(r"(\S+) does not have a deterministic implementation")
 _BLAS = re.compile(r"it uses CuBLAS")
 

@@ -184,5 +184,14 @@ def test_modules_that_are_missing_and_code_from_elsewhere(tmp_path: Path, monkey
 
 def test_what_is_no_python_is_said_and_nothing_is_run(tmp_path: Path) -> None:
     assert found(tmp_path, "def (:", head="") == ["stops: script.py cannot be read as Python"]
+    assert found(tmp_path, "x = " + "(" * 5000 + ")" * 5000, head="") == ["stops: script.py cannot be read as Python"]
     (tmp_path / "evil.py").write_text("raise SystemExit('it was run')\n")
     assert found(tmp_path, "import evil\nraise SystemExit('it was run')\n", head="") == []
+
+
+def test_a_script_in_another_encoding_is_read_as_python_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_bytes("# -*- coding: latin-1 -*-\n# Größe\nx = hash('a')\n".encode("latin-1"))
+    assert [f.what for f in findings(Project.read([path]))] == ["hash() is used as a number"]
+    path.write_bytes(b"\xef\xbb\xbfx = hash('a')\n")
+    assert [f.what for f in findings(Project.read([path]))] == ["hash() is used as a number"]

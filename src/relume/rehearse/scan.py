@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +151,10 @@ class Source:
 def read(files: Sequence[Path]) -> Iterator[Source]:
     for path in files:
         try:
-            text = path.read_text("utf-8")
+            with tokenize.open(path) as file:  # as Python does: a mark of the encoding counts
+                text = file.read()
             tree = ast.parse(text)
-        except (OSError, ValueError, SyntaxError):
+        except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
             continue
         aliases: dict[str, str] = {}
         for node in ast.walk(tree):

@@ -912,7 +912,8 @@ class Run(AbstractContextManager["Run"]):
             if given is not None and given != self.seed:
                 lines.append(f"seed: the run keeps its own, {self.seed}; the script says {given}")
         lines += self._objects.unknown_schedulers()
-        lines += [self._numerics_problem] if self._numerics_problem else []
+        if self.deterministic:
+            lines += [self._numerics_problem or determinism.SAID]
         for text in lines:
             self.console.note(text)
         if lines:
