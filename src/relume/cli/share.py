@@ -77,6 +77,15 @@ def pack(
         typer.Option("--licence", "--license", help="As SPDX has it: MIT.", rich_help_panel=_CARD, show_default=False),
     ] = "",
     citation: Annotated[str, typer.Option(help="How to cite it.", rich_help_panel=_CARD, show_default=False)] = "",
+    intended_use: Annotated[
+        str, typer.Option(help="What it was made for, and what not.", rich_help_panel=_CARD, show_default=False)
+    ] = "",
+    limitations: Annotated[
+        str, typer.Option(help="Where it is known to fail.", rich_help_panel=_CARD, show_default=False)
+    ] = "",
+    ethics: Annotated[
+        str, typer.Option(help="Whom it may harm, and what was done.", rich_help_panel=_CARD, show_default=False)
+    ] = "",
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
     as_json: Json = False,
@@ -104,6 +113,9 @@ def pack(
         authors=author or (),
         licence=licence,
         citation=citation,
+        intended_use=intended_use,
+        limitations=limitations,
+        ethics=ethics,
         model=model,
         force=force,
         trust=trust,

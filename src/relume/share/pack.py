@@ -66,6 +66,9 @@ def pack(
     authors: Sequence[str] = (),
     licence: str = "",
     citation: str = "",
+    intended_use: str = "",
+    limitations: str = "",
+    ethics: str = "",
     model: Any = None,
     force: bool = False,
     trust: bool = False,
@@ -90,6 +93,7 @@ def pack(
         checkpoint: also the whole checkpoint, to train on: optimizer and all.
         sample: how many samples of the data, with numbers measured on them.
         title, authors, licence, citation: for the model card; ``licence`` as SPDX has it (``"MIT"``).
+        intended_use, limitations, ethics: what only the author knows, for sections of the model card.
         model: which of several models; or a module of the right class where how it is built is not known.
         force: overwrite ``out``.
         trust: where the model's class is not imported, run its definition out of the code that the run kept.
@@ -113,7 +117,10 @@ def pack(
     _check_numbers(examples=examples, sample=sample)
     instance = model if isinstance(model, nn.Module) else None
     source = Source.find(run_or_checkpoint, root, None if instance is not None else model)
+    words = {"intended_use": intended_use, "limitations": limitations, "ethics": ethics}
+    _check_words(title=title, licence=licence, citation=citation, **words)
     facts = run_facts(source, title=title, authors=_texts(authors), licence=licence, citation=citation)
+    facts = facts.model_copy(update=words)
     target = check_target(out, facts.name, force=force)
     whole = Contents(source, facts, instance, trust=trust, code=code, progress=progress)
     whole.add_weights()
@@ -155,6 +162,12 @@ def _texts(authors: Any) -> list[str]:
     if not all(isinstance(one, str) for one in given):
         raise ConfigurationError(f"authors={authors!r:.80}: give names, as texts.")
     return [one for one in given if one.strip()]
+
+
+def _check_words(**words: Any) -> None:
+    for name, text in words.items():
+        if not isinstance(text, str):
+            raise ConfigurationError(f"{name}={text!r:.80} is a {type(text).__name__}: give a text.")
 
 
 def check_target(out: str | os.PathLike[str] | None, name: str, *, force: bool = False) -> Path:

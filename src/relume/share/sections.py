@@ -326,9 +326,9 @@ def _how_measured(documents: Documents, claims: Sequence[Claim]) -> Iterator[str
 
 
 def _how(evaluation: Evaluation) -> str:
-    computed = dict.fromkeys(prose(kind, 80) for kind in evaluation.metrics.values() if kind)
+    computed = sorted({prose(kind, 80) for kind in evaluation.metrics.values() if kind})
     where = "recorded while training" if evaluation.where == "training" else "measured anew when this was packed"
-    said = [f"{where}, in batches of {evaluation.batch_size:,}"]
+    said = [f"{where}, in batches of {evaluation.batch_size:,}" if evaluation.batch_size > 1 else where]
     said += [f"computed as {', '.join(computed)}"] if computed else []
     said += [f"by {code(shlex.join(evaluation.command[:60]), 200)}"] if evaluation.command else []
     said += [f"seed {evaluation.seed}"] if evaluation.seed is not None else []
@@ -384,9 +384,9 @@ def _code(documents: Documents) -> Iterator[str]:
 
 
 def _input(documents: Documents) -> Iterator[str]:
-    settings = documents.preprocessing.settings
+    known = [(name, value) for name, value in documents.preprocessing.settings.items() if value is not None]
     if documents.preprocessing.kind == "image":
-        shown = ", ".join(f"{code(name, 40)} {code(value, 80)}" for name, value in sorted(settings.items())[:12])
+        shown = ", ".join(f"{code(name, 40)} {code(value, 80)}" for name, value in sorted(known)[:12])
         yield f"An input is an image, made ready as `{files.INPUT}` says{f': {shown}' if shown else ''}."
     elif documents.preprocessing.kind == "tensors":
         yield "An input is a tensor as it is: there is no preprocessing."
@@ -427,10 +427,16 @@ def _missing(documents: Documents) -> Iterator[str]:
         (run.licence, f"**licence**: without one nobody may use it. `{packed} … --licence MIT`"),
         (run.authors, f'**authors**: whom to ask and to cite. `{packed} … --author "NAME"`'),
         (run.title, f'**title**. `{packed} … --title "…"`'),
-        (run.intended_use, "**intended use**: what it was made for, and for what it should not be used"),
-        (run.limitations, "**limitations**: where it is known to fail"),
-        (run.ethics, "**ethical considerations**: who may be harmed, and what is in the data about people"),
-        (run.citation, "**citation**: the paper or page to name"),
+        (
+            run.intended_use,
+            '**intended use**: what it was made for, and for what it should not be used. `--intended-use "…"`',
+        ),
+        (run.limitations, '**limitations**: where it is known to fail. `--limitations "…"`'),
+        (
+            run.ethics,
+            '**ethical considerations**: who may be harmed, and what is in the data about people. `--ethics "…"`',
+        ),
+        (run.citation, '**citation**: the paper or page to name. `--citation "…"`'),
     )
     yield from (text for known, text in said if not known)
     if not documents.claims.claims:
@@ -526,7 +532,7 @@ def _paragraph(text: str) -> list[str]:
 
 def _flat(config: Mapping[str, object], before: str = "", depth: int = 0) -> Iterator[tuple[str, str]]:
     """Settings by dotted names."""
-    for key, value in config.items():
+    for key, value in sorted(config.items()):
         name = f"{before}{printable(key, 80)}"
         if isinstance(value, Mapping) and value and depth < 4:
             yield from _flat(value, f"{name}.", depth + 1)
