@@ -47,10 +47,17 @@ def run(command: list[str] | str, folder: Path) -> subprocess.CompletedProcess[s
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CI": "true", "COLUMNS": "100", "PATH": path}
     return subprocess.run(
-        command, shell=isinstance(command, str), cwd=folder, env=environment, capture_output=True, text=True, check=False
+        command,
+        shell=isinstance(command, str),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_runs_and_prints_what_it_shows(page: Path, tmp_path: Path) -> None:
     program, printed = [], ""

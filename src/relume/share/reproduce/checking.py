@@ -150,7 +150,9 @@ def _safely(name: str, step: Callable[[Subject], Stage], subject: Subject) -> St
 
 def _portable(stage: Stage, bundle: Bundle | None) -> Stage:
     """A stage without the folders of this machine: the report is sent to others."""
-    folders = [str(bundle.path.parent) + os.sep, str(bundle.path.absolute().parent) + os.sep] if bundle is not None else []
+    folders = (
+        [str(bundle.path.parent) + os.sep, str(bundle.path.absolute().parent) + os.sep] if bundle is not None else []
+    )
     home = str(Path.home())
 
     def clean(text: str) -> str:

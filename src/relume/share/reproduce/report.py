@@ -73,7 +73,9 @@ def shown_rows(stage: Stage) -> list[Row]:
     if stage.is_claim or stage.verdict is Verdict.UNCHECKED:
         return list(stage.rows)
     same = stage.count(Verdict.EXACT)
-    row = Row(claim="versions and machine", claimed=f"{same} of {len(stage.rows)}", found="the same", verdict=Verdict.EXACT)
+    row = Row(
+        claim="versions and machine", claimed=f"{same} of {len(stage.rows)}", found="the same", verdict=Verdict.EXACT
+    )
     return unlike or [row]
 
 
