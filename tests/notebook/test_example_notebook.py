@@ -1,4 +1,4 @@
-"""The example notebook runs from top to bottom in a real kernel, and is kept without its outputs."""
+"""The first notebook runs from top to bottom in a real kernel, and all are kept without their outputs."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ def test_notebooks_are_kept_without_outputs(path: Path) -> None:
     assert sum(len(cell["source"]) for cell in code) < 100
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run_in_a_kernel(path: Path, tmp_path: Path) -> None:
-    cells = execute(path, tmp_path)
+def test_the_notebook_runs_in_a_kernel(tmp_path: Path) -> None:
+    cells = execute(NOTEBOOKS[-1].with_name("fashion_mnist.ipynb"), tmp_path)
     assert [cell.error for cell in cells if cell.error] == []
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
     assert any("<svg" in cell.html and "val/accuracy" in cell.html for cell in cells)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,7 @@ def _argument(source: Source, option: str) -> str | None:
 def _described(dataset: Any, role: str, prepare: ToTensor | None = None, *, name: str = "", part: str = "") -> Given:
     base, indices = base_of(dataset)
     name = name or _name_of(base)
-    prepare = prepare or known_transform(dataset)
+    prepare = _with_channels(prepare or known_transform(dataset), base)
     classes = [str(one) for one in getattr(base, "classes", ())]
     if name:
         facts = _facts_of_named(name, role, part or _part_of(base))
@@ -197,6 +197,14 @@ def _described(dataset: Any, role: str, prepare: ToTensor | None = None, *, name
         kind = type(base).__qualname__
         facts = DataSet(role=role, kind="other", name=kind, classes=classes, how_to_get=f"of its author: a {kind}")
     return _with_fingerprint(Given(facts, dataset, prepare=prepare))
+
+
+def _with_channels(prepare: ToTensor | None, base: Any) -> ToTensor | None:
+    """Grey data says that its inputs are grey: a picture from elsewhere may be RGB."""
+    shape = getattr(getattr(base, "data", None), "shape", ())
+    if prepare is None or prepare.channels is not None or len(shape) != 3:
+        return prepare
+    return replace(prepare, channels=1)
 
 
 def _with_fingerprint(given: Given) -> Given:
