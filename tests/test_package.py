@@ -16,19 +16,20 @@ PROJECT = Path(__file__).parent.parent
 
 def test_the_public_names_are_these() -> None:
     assert sorted(relume.__all__) == [
-        "CachedFeatures", "Callback", "ClassCounts", "ClassReport", "Comparison", "ConfusionMatrix",
-        "DeadUnits", "EarlyStopping", "Figure", "FreezeReport", "FreezeSchedule", "GradientHealth", "Graph",
-        "HParams", "HeadReport", "Histogram", "Image", "ImageClassifier", "InputSpec", "Keep",
-        "LearningRates", "LoadReport", "MLflow", "Media", "Mesh", "NonFinite", "PRCurve", "Phase",
-        "Prediction", "PreflightReport", "Provenance", "RelumeError", "RelumeWarning", "Result", "Run",
-        "Speed", "Stall", "Store", "StoredRun", "Stream", "System", "Table", "TensorBoard", "Text", "Tracker",
-        "Trainer", "WandB", "Watch", "__version__", "accuracy", "backbone", "build", "builder",
-        "cache_features", "choose", "class_report", "compare", "convert", "datasets", "diff", "errors",
-        "evaluate", "fit_heads", "freeze", "frozen", "head_of", "history", "import_tensorboard",
-        "import_wandb", "input_of", "inspect_file", "load_model", "load_weights", "media", "models",
-        "parameter_groups", "plot", "predict", "predict_images", "preflight", "read_state", "replace_head",
+        "Bundle", "CachedFeatures", "Callback", "ClassCounts", "ClassReport", "Comparison", "ConfusionMatrix",
+        "DeadUnits", "EarlyStopping", "Exported", "Figure", "FreezeReport", "FreezeSchedule",
+        "GradientHealth", "Graph", "HParams", "HeadReport", "Histogram", "Image", "ImageClassifier",
+        "InputSpec", "Keep", "LearningRates", "LoadReport", "MLflow", "Media", "Mesh", "NonFinite", "PRCurve",
+        "Packed", "Phase", "Prediction", "PreflightReport", "Provenance", "Pulled", "Pushed", "RelumeError",
+        "RelumeWarning", "Reproduction", "Result", "Run", "Speed", "Stall", "Store", "StoredRun", "Stream",
+        "System", "Table", "TensorBoard", "Text", "Tracker", "Trainer", "WandB", "Watch", "__version__",
+        "accuracy", "backbone", "build", "builder", "cache_features", "choose", "class_report", "compare",
+        "convert", "datasets", "diff", "doctor", "errors", "evaluate", "export", "fit_heads", "freeze",
+        "frozen", "head_of", "history", "import_tensorboard", "import_wandb", "input_of", "inspect_file",
+        "load_model", "load_weights", "media", "models", "pack", "parameter_groups", "plot", "predict",
+        "predict_images", "preflight", "pull", "push", "read_state", "replace_head", "reproduce",
         "restore_code", "runs", "save_model", "save_weights", "seed_everything", "state_table", "summary",
-        "unfreeze",
+        "unfreeze", "unpack",
     ]  # fmt: skip
     for name in relume.__all__:
         assert getattr(relume, name) is not None

@@ -10,12 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from relume.errors import RelumeError, RelumeWarning
+from relume.version import __version__
 
 if TYPE_CHECKING:
     import relume.datasets as datasets
     import relume.errors as errors
     import relume.models as models
     from relume.checkpoint import Keep, Store
+    from relume.checkup import doctor
     from relume.data import Stream
     from relume.models import (
         LoadReport,
@@ -53,6 +55,12 @@ if TYPE_CHECKING:
     from relume.recorded.imports import import_tensorboard, import_wandb
     from relume.run import EarlyStopping, Run
     from relume.seeds import seed_everything
+    from relume.share.bundle import Bundle
+    from relume.share.exchange import Pulled, Pushed, pull, push
+    from relume.share.export import Exported, export
+    from relume.share.pack import Packed, pack
+    from relume.share.reproduce import Reproduction, reproduce
+    from relume.share.unpacking import unpack
     from relume.trackers import Tracker
     from relume.trackers.mlflow import MLflow
     from relume.trackers.tensorboard import TensorBoard
@@ -83,9 +91,8 @@ if TYPE_CHECKING:
     from relume.transfer.preflight import preflight
     from relume.watch import DeadUnits, GradientHealth, LearningRates, NonFinite, Speed, System, Watch
 
-__version__ = "0.1.0"
-
 _WHERE = {
+    "Bundle": "relume.share.bundle",
     "CachedFeatures": "relume.transfer",
     "Callback": "relume.train",
     "ClassCounts": "relume.train.classes",
@@ -94,6 +101,7 @@ _WHERE = {
     "ConfusionMatrix": "relume.monitor.kinds",
     "DeadUnits": "relume.watch",
     "EarlyStopping": "relume.run",
+    "Exported": "relume.share.export",
     "Figure": "relume.monitor.kinds",
     "FreezeReport": "relume.transfer",
     "FreezeSchedule": "relume.transfer",
@@ -113,10 +121,14 @@ _WHERE = {
     "Mesh": "relume.monitor.kinds",
     "NonFinite": "relume.watch",
     "PRCurve": "relume.monitor.kinds",
+    "Packed": "relume.share.pack",
     "Phase": "relume.transfer",
     "Prediction": "relume.train.images",
     "PreflightReport": "relume.transfer.findings",
     "Provenance": "relume.provenance",
+    "Pulled": "relume.share.exchange",
+    "Pushed": "relume.share.exchange",
+    "Reproduction": "relume.share.reproduce",
     "Result": "relume.train",
     "Run": "relume.run",
     "Speed": "relume.watch",
@@ -142,7 +154,9 @@ _WHERE = {
     "compare": "relume.recorded",
     "convert": "relume.models",
     "diff": "relume.models",
+    "doctor": "relume.checkup",
     "evaluate": "relume.train",
+    "export": "relume.share.export",
     "fit_heads": "relume.train.heads",
     "freeze": "relume.transfer",
     "frozen": "relume.transfer",
@@ -155,13 +169,17 @@ _WHERE = {
     "load_model": "relume.models",
     "load_weights": "relume.models",
     "media": "relume.monitor.kept",
+    "pack": "relume.share.pack",
     "parameter_groups": "relume.transfer",
     "plot": "relume.recorded",
     "predict": "relume.train",
     "predict_images": "relume.train.images",
     "preflight": "relume.transfer.preflight",
+    "pull": "relume.share.exchange",
+    "push": "relume.share.exchange",
     "read_state": "relume.models",
     "replace_head": "relume.transfer",
+    "reproduce": "relume.share.reproduce",
     "restore_code": "relume.provenance",
     "runs": "relume.monitor.stored",
     "save_model": "relume.models",
@@ -170,10 +188,12 @@ _WHERE = {
     "state_table": "relume.models",
     "summary": "relume.models",
     "unfreeze": "relume.transfer",
+    "unpack": "relume.share.unpacking",
 }
 _MODULES = ("datasets", "errors", "models")
 
 __all__ = [
+    "Bundle",
     "CachedFeatures",
     "Callback",
     "ClassCounts",
@@ -182,6 +202,7 @@ __all__ = [
     "ConfusionMatrix",
     "DeadUnits",
     "EarlyStopping",
+    "Exported",
     "Figure",
     "FreezeReport",
     "FreezeSchedule",
@@ -201,12 +222,16 @@ __all__ = [
     "Mesh",
     "NonFinite",
     "PRCurve",
+    "Packed",
     "Phase",
     "Prediction",
     "PreflightReport",
     "Provenance",
+    "Pulled",
+    "Pushed",
     "RelumeError",
     "RelumeWarning",
+    "Reproduction",
     "Result",
     "Run",
     "Speed",
@@ -234,8 +259,10 @@ __all__ = [
     "convert",
     "datasets",
     "diff",
+    "doctor",
     "errors",
     "evaluate",
+    "export",
     "fit_heads",
     "freeze",
     "frozen",
@@ -249,13 +276,17 @@ __all__ = [
     "load_weights",
     "media",
     "models",
+    "pack",
     "parameter_groups",
     "plot",
     "predict",
     "predict_images",
     "preflight",
+    "pull",
+    "push",
     "read_state",
     "replace_head",
+    "reproduce",
     "restore_code",
     "runs",
     "save_model",
@@ -264,6 +295,7 @@ __all__ = [
     "state_table",
     "summary",
     "unfreeze",
+    "unpack",
 ]
 
 

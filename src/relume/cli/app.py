@@ -11,13 +11,12 @@ from typing import Any, NoReturn
 
 import typer
 
-from relume import __version__
 from relume.cli.checkpoints import checkpoints, verify
 from relume.cli.checkpoints import gc as collect
 from relume.cli.code import restore_code
-from relume.cli.export import export
-from relume.cli.exchange import pull, push
 from relume.cli.doctor import doctor
+from relume.cli.exchange import pull, push
+from relume.cli.export import export
 from relume.cli.models import convert, diff, inspect, summary
 from relume.cli.output import say
 from relume.cli.predict import predict
@@ -32,6 +31,7 @@ from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
 from relume.cli.unpack import unpack
 from relume.errors import RelumeError, RelumeWarning
+from relume.version import __version__
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C ended
 

@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import relume
-
 Kind = Literal[
     "time", "entropy", "unseeded", "global", "set",  # make two undisturbed runs differ
     "generator", "average", "accumulator", "iterator", "object", "file",  # get lost in a kill
 ]  # fmt: skip
 
 _FILES_LIMIT = 200
-_OWN_CODE = Path(relume.__file__).resolve().parent
+_OWN_CODE = Path(__file__).resolve().parents[1]
 _TIME = {
     "time.time", "time.time_ns", "time.perf_counter", "time.perf_counter_ns", "time.monotonic", "time.monotonic_ns",
     "time.process_time", "datetime.datetime.now", "datetime.datetime.utcnow", "datetime.datetime.today", "datetime.date.today",

@@ -66,9 +66,9 @@ class Network:
 
     def _own_recipe(self, document: Mapping[str, object]) -> object:
         """The recipe with the classes of the run's own code, of which the definitions are run."""
-        from relume import __version__
         from relume.share.contents import held, text
         from relume.share.trust import trusted_code
+        from relume.version import __version__
 
         assert self._code.facts is not None
         files: dict[str, Parts] = {path: held(content) for path, content in self._code.files.items()}

@@ -87,7 +87,7 @@ def write_onnx(model: Any, path: Path, *, is_apart: bool) -> list[Path]:
 
 def run_onnx(path: Path) -> Any:
     """A function from arrays by name to the list of outputs, by onnxruntime on the CPU."""
-    import onnxruntime  # type: ignore[import-untyped]
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

@@ -112,7 +112,7 @@ def pack(
 
     Cost: each byte of the weights is read, hashed and written once (VGG-19: see docs/measurements.md).
     """
-    from relume import __version__
+    from relume.version import __version__
 
     _check_numbers(examples=examples, sample=sample)
     instance = model if isinstance(model, nn.Module) else None

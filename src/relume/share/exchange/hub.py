@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from relume import __version__
 from relume.checkpoint import files
 from relume.checkpoint.hashing import hash_parts
 from relume.errors import BundleError, ConfigurationError, ExchangeError, MissingPackageError, UnsafeFileError
@@ -25,10 +24,11 @@ from relume.share.bundle import Bundle
 from relume.share.exchange.progress import Meter
 from relume.share.exchange.staging import check_room, staging
 from relume.share.manifest import MANIFEST, MAX_BYTES, Manifest, Member
+from relume.version import __version__
 
 if TYPE_CHECKING:
-    from relume.share.exchange.pull import Pulled
-    from relume.share.exchange.push import Pushed
+    from relume.share.exchange.pulling import Pulled
+    from relume.share.exchange.pushing import Pushed
 
 _ADDRESS = re.compile(r"hf://([\w][\w.-]{0,95}/[\w][\w.-]{0,95})(?:@([\w][\w./-]{0,200}))?/?", re.ASCII | re.IGNORECASE)
 _LOGIN = "Log in with `hf auth login`, or set HF_TOKEN"
@@ -53,12 +53,12 @@ def parse(address: str) -> tuple[str, str | None]:
 
 
 def push_to_hub(path: Path, address: str, *, private: bool | None, force: bool, progress: bool | None) -> Pushed:
-    """Make the repository's files those of the bundle, in one commit. See `relume.share.exchange.push`.
+    """Make the repository's files those of the bundle, in one commit. See `relume.share.exchange.pushing`.
 
     Files that the hub has already do not travel. Files of an older bundle that are not in this one are deleted in the
     same commit (its history keeps them); those that begin with a dot are the hub's own and stay.
     """
-    from relume.share.exchange.push import Pushed
+    from relume.share.exchange.pushing import Pushed
 
     repository, revision = parse(address)
     bundle = Bundle.open(path)
@@ -102,11 +102,11 @@ def push_to_hub(path: Path, address: str, *, private: bool | None, force: bool, 
 
 
 def pull_from_hub(address: str, out: str | os.PathLike[str] | None, *, progress: bool | None) -> Pulled:
-    """Bring a repository's bundle as one file. See `relume.share.exchange.pull`.
+    """Bring a repository's bundle as one file. See `relume.share.exchange.pulling`.
 
     The manifest comes first; only the files that it names are fetched, and none that is larger there than it says.
     """
-    from relume.share.exchange.pull import Pulled, is_there, target_of
+    from relume.share.exchange.pulling import Pulled, is_there, target_of
 
     repository, revision = parse(address)
     hub = _hub()

@@ -13,11 +13,11 @@ import urllib.request
 from collections.abc import Iterator
 from typing import IO, Any
 
-from relume import __version__
 from relume.checkpoint.files import Buffer
 from relume.errors import ConfigurationError, ExchangeError
 from relume.provenance.secrets import without_credentials
 from relume.share.exchange.remote import Opened, PassingError
+from relume.version import __version__
 
 _PIECE_BYTES = 256 << 10
 _TIMEOUT_SECONDS = 30.0

@@ -172,7 +172,7 @@ def _report(
     options: dict[str, bool],
     when: str,
 ) -> Reproduction:
-    from relume import __version__
+    from relume.version import __version__
 
     done = [_portable(stage, bundle) for stage in stages]
     first = first_difference(done)

@@ -19,9 +19,9 @@ _MAX_THREADS = 256
 
 def environment_here() -> Environment:
     """This machine and what is installed, in the words of ``environment.json``; no host, user or path."""
-    from relume import __version__
     from relume.provenance.machine import machine, packages
     from relume.provenance.secrets import Redactor
+    from relume.version import __version__
 
     own = machine(torch.get_num_threads())
     installed = {name: version.split(" (")[0] for name, version in packages(Redactor()).items()}
