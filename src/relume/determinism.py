@@ -181,7 +181,7 @@ def understood(error: BaseException | None) -> DeterminismError | None:
 
     Example:
         >>> error = RuntimeError("put_ does not have a deterministic implementation, but you set ...")
-        >>> print(str(understood(error))[:47])
+        >>> print(str(understood(error))[:46])
         put_ has no deterministic form on this device,
     """
     if not isinstance(error, RuntimeError) or isinstance(error, DeterminismError):
