@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import torch
+
+import relume
 from relume import errors
 
 
@@ -23,3 +27,9 @@ def test_every_error_stands_in_the_tree() -> None:
         name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, errors.RelumeError)
     }
     assert kinds == named
+
+
+def test_a_warning_points_to_the_users_own_line(tmp_path: Path) -> None:
+    with pytest.warns(errors.RelumeWarning) as caught:
+        relume.load_weights(torch.nn.Linear(2, 1), {"weight": torch.ones(1, 2)}, strict=False)
+    assert [Path(one.filename).name for one in caught] == [Path(__file__).name]

@@ -44,6 +44,8 @@ RelumeError
 from __future__ import annotations
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -214,6 +216,20 @@ class StoreWriteError(CheckpointError):
 
 class RelumeWarning(UserWarning):
     """Something that does not stop the training but that its owner should know."""
+
+
+def warn(text: str) -> None:
+    """Warn of something with a `RelumeWarning` that points to the line of the user's which led there.
+
+    Python numbers the frames between, and what calls what changes: so the first one outside of relume is looked for.
+    """
+    level, frame = 1, sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        frame, level = frame.f_back, level + 1  # type: ignore[assignment]
+    warnings.warn(text, RelumeWarning, stacklevel=level)
+
+
+_BETWEEN = ("relume", "contextlib", "threading", "torch")
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:

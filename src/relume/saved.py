@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +16,10 @@ from relume.errors import (
     ConfigurationError,
     ManifestError,
     RelumeError,
-    RelumeWarning,
     UnknownCheckpointError,
     UnknownNameError,
     closest,
+    warn,
 )
 from relume.monitor import find_run
 
@@ -193,7 +192,7 @@ def _none(store: Store, folder: str) -> UnknownCheckpointError:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, RelumeWarning, stacklevel=4)
+    warn(text)
 
 
 def _best(store: Store, folder: str, monitor: str | None) -> Checkpoint:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
-import warnings
 
 import numpy as np
 import torch
 
 from relume.determinism import Deterministic, checked, turn_on
-from relume.errors import RelumeWarning
+from relume.errors import warn
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -58,7 +57,7 @@ def seed_everything(seed: int, deterministic: Deterministic = False) -> int:
     if checked(deterministic):
         problem = turn_on(deterministic)
         if problem:
-            warnings.warn(problem, RelumeWarning, stacklevel=2)
+            warn(problem)
     torch.manual_seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
     random.seed(seed)

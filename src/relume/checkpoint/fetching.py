@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from relume.checkpoint.ledger import Ledger, ledger_path, newest_run_id
 from relume.checkpoint.lock import FileLock
 from relume.checkpoint.manifest import parse
 from relume.checkpoint.store import Store
-from relume.errors import CheckpointError, FutureFormatError, ManifestError, RelumeWarning, StoreLockedError
+from relume.errors import CheckpointError, FutureFormatError, ManifestError, StoreLockedError, warn
 
 
 def restore_from_mirror(
@@ -189,4 +188,4 @@ def _explained(root: Path) -> Iterator[None]:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(text, RelumeWarning, stacklevel=4)
+    warn(text)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from relume.errors import FutureFormatError, ManifestError, RelumeWarning
+from relume.errors import FutureFormatError, ManifestError, warn
 
 FORMAT = "relume checkpoint"
 VERSION = 1
@@ -149,11 +148,9 @@ def read_manifest(path: Path) -> Manifest:
             f"{path} holds checkpoint {file_name(manifest.sequence, manifest.label)}: it was renamed. Name it so again."
         )
     if manifest.unknown_fields:
-        warnings.warn(
+        warn(
             f"{path} has fields that this version of relume does not know and leaves alone: "
-            f"{', '.join(manifest.unknown_fields)}.",
-            RelumeWarning,
-            stacklevel=2,
+            f"{', '.join(manifest.unknown_fields)}."
         )
     return manifest
 

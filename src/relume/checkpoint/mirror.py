@@ -19,7 +19,6 @@ import errno
 import logging
 import os
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +32,7 @@ from relume.checkpoint.ledger import Ledger, ledger_path, newest_run_id
 from relume.checkpoint.manifest import Manifest, parse
 from relume.checkpoint.pruning import Pruner
 from relume.checkpoint.store import Store
-from relume.errors import ConfigurationError, ManifestError, PackError, RelumeWarning, RootError
+from relume.errors import ConfigurationError, ManifestError, PackError, RootError, warn
 
 _logger = logging.getLogger(__name__)
 
@@ -173,12 +172,10 @@ class Mirror:
             self._said_missing = True
             reason = self._last_error or f"{timeout_seconds:g} s were not enough"
             missing = f"{behind} of {len(self._store.list(self._folder))} checkpoints are missing there"
-            warnings.warn(
+            warn(
                 f"the mirror {self._manifests} is not complete: "
                 f"{missing if behind else 'its last files were not copied or not tidied up'} ({reason}). "
-                f"All is safe in {self._store.root}; the next start of the run makes up for it.",
-                RelumeWarning,
-                stacklevel=2,
+                f"All is safe in {self._store.root}; the next start of the run makes up for it."
             )
 
     @property

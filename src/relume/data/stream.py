@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from relume import tree
 from relume.data.fetch import Feed, SeededDataset, rebuild
 from relume.data.memory import NotDeterministic, NotEligible, Table, loading_obstacle, still_agrees, table_for
 from relume.data.order import Indices, Order
-from relume.errors import DataError, EmptyLoaderError, InMemoryError, RelumeWarning
+from relume.errors import DataError, EmptyLoaderError, InMemoryError, warn
 from relume.generators import FetchScope, RandomScope, seed_cpu
 from relume.seeds import derive, mix
 
@@ -229,7 +228,7 @@ class _MapSource:
             self.dataset, self.table, derive(self.seed, "check", self.checks)
         ):
             self._drop("a sample fetched again differs from before: the dataset changed or is not deterministic")
-            warnings.warn(f"The data is no longer kept in memory: {self.said.decision}.", RelumeWarning, stacklevel=4)
+            warn(f"The data is no longer kept in memory: {self.said.decision}.")
 
     def _drop(self, reason: str) -> None:
         self.table = None

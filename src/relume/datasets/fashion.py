@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from relume.datasets.fetch import download, has_torchvision, obstacle, open_torc
 from relume.datasets.idx import IdxImages, check_pair, part_names
 from relume.datasets.places import Root, download_folder, folders, say_source, system_folders
 from relume.datasets.transform import Transform
-from relume.errors import DownloadError, RelumeWarning
+from relume.errors import DownloadError, warn
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
@@ -112,7 +111,7 @@ def find(root: Root, parts: Sequence[bool], quiet: bool) -> Source:
             return _in_folder(target / "FashionMNIST" / "raw")
         except DownloadError as error:
             reason = str(error)
-            warnings.warn(f"Fashion-MNIST: {reason}. Nothing of it was kept.", RelumeWarning, stacklevel=3)
+            warn(f"Fashion-MNIST: {reason}. Nothing of it was kept.")
     return _subset(reason)
 
 
@@ -130,7 +129,7 @@ def _has(folder: Path, parts: Sequence[bool]) -> bool:
     missing = [name for name in names if _file(folder, name) is None]
     if 0 < len(missing) < len(names):
         text = f"{folder} lacks {', '.join(missing)} and is passed over."
-        warnings.warn(text, RelumeWarning, stacklevel=4)
+        warn(text)
     return not missing
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from relume.errors import ConfigurationError, MismatchError, RelumeWarning
+from relume.errors import ConfigurationError, MismatchError, warn
 from relume.models.assigned import Assignment
 from relume.models.filling import Copy, Plan, fill, own_tensors, plan
 from relume.models.matching import Prefix, Prefixes, Proposal, Shift, find_prefix, find_shifts, propose
@@ -82,7 +81,7 @@ def load_weights(
     fill(planned, is_owned=given.is_owned)
     report = _measured(report, target)
     if not strict and (report.kept or report.unexpected or report.unusable):
-        warnings.warn(f"not everything was loaded. {report}", RelumeWarning, stacklevel=2)
+        warn(f"not everything was loaded. {report}")
     return report
 
 

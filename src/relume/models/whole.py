@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from relume.checkpoint import restore_module
-from relume.errors import ConfigurationError, MismatchError, RecipeError, RelumeWarning
+from relume.errors import ConfigurationError, MismatchError, RecipeError, warn
 from relume.models.bundled import Through, load_bundle
 from relume.models.contents import RECIPE, ModelFile, checked_state
 from relume.models.exported import load_exported, save_exported
@@ -255,11 +254,9 @@ def _warn_of_hooks(model: nn.Module) -> None:
         names = ", ".join(
             f"{getattr(hook, '__name__', type(hook).__name__)} of {path}" for path, hook in hooked.items()
         )
-        warnings.warn(
+        warn(
             f"Forward hooks are not saved ({names:.200}): where they change what comes out, the loaded model computes "
-            "something else. Register them again on it, or do in forward() what they do.",
-            RelumeWarning,
-            stacklevel=3,
+            "something else. Register them again on it, or do in forward() what they do."
         )
 
 

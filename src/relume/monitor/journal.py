@@ -7,7 +7,6 @@ import math
 import os
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic_core import from_json, to_json
 
-from relume.errors import RelumeWarning
+from relume.errors import warn
 
 if TYPE_CHECKING:
     from relume.monitor.values import Arriving, Ready
@@ -131,11 +130,9 @@ class Journal:
             self.lost_lines += 1
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(
+            warn(
                 f"{self.path} cannot be written ({error.strerror}). Training goes on; what is logged waits in memory "
-                "and is written when there is room again.",
-                RelumeWarning,
-                stacklevel=5,
+                "and is written when there is room again."
             )
         return False
 
@@ -180,9 +177,7 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
         if self.lost_lines:
-            warnings.warn(
-                f"{self.path}: {self.lost_lines} lines could not be written and are lost.", RelumeWarning, stacklevel=3
-            )
+            warn(f"{self.path}: {self.lost_lines} lines could not be written and are lost.")
 
 
 class _Arrived:

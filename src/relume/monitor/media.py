@@ -5,13 +5,12 @@ from __future__ import annotations
 import queue
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from relume.errors import RelumeWarning
+from relume.errors import warn
 from relume.monitor.journal import Journal
 from relume.monitor.kinds import Media
 from relume.text import printable
@@ -126,7 +125,7 @@ class MediaWriter:
         )
         try:
             self._notice(text)
-            warnings.warn(text, RelumeWarning, stacklevel=2)
+            warn(text)
         except Exception:  # a warning that is an error would end the thread
             pass
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from relume.errors import RelumeError, RelumeWarning
+from relume.errors import RelumeError, warn
 
 if TYPE_CHECKING:
     from relume.run.run import Run
@@ -111,9 +110,7 @@ class Companions:
 
 def warn_left_out(companion: Companion, error: Exception) -> None:
     lines = str(error).splitlines() or [""]
-    warnings.warn(
+    warn(
         f"{type(companion).__name__} failed and is left out from here on ({type(error).__name__}: {lines[0]:.300}). "
-        "The training goes on.",
-        RelumeWarning,
-        stacklevel=3,
+        "The training goes on."
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from relume.errors import ConfigurationError, RelumeWarning
+from relume.errors import ConfigurationError, warn
 from relume.run.companions import Companion
 from relume.trackers.delivery import Delivery
 from relume.trackers.rebuilding import trackers_of
@@ -79,4 +78,4 @@ def _place(run: Run) -> dict[str, Any]:
 
 
 def _warn_only(text: str) -> None:
-    warnings.warn(text, RelumeWarning, stacklevel=2)
+    warn(text)

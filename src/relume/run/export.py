@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 
 from relume.checkpoint import Checkpoint, Store
-from relume.errors import ConfigurationError, RelumeWarning
+from relume.errors import ConfigurationError, warn
 from relume.models.checkpointfile import checkpoint_metadata, checkpoint_state, chosen_model, model_metadata
 from relume.models.tensorfile import write_tensorfile
 from relume.models.torchfile import write_torchfile
@@ -95,7 +94,7 @@ def _weights(
     state_dict = checkpoint_state(store, checkpoint, model=model)
     for name, value in state_dict.items():
         if not isinstance(value, torch.Tensor):
-            warnings.warn(f"{name} is no tensor and is not in the file: {value!r:.80}", RelumeWarning, stacklevel=3)
+            warn(f"{name} is no tensor and is not in the file: {value!r:.80}")
     tensors = {name: value.detach() for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
     name = chosen_model(store, checkpoint, model)
     return tensors, checkpoint_metadata(checkpoint, meta) | model_metadata(meta, name)
@@ -103,9 +102,7 @@ def _weights(
 
 def _warn_of_what_is_lost(classic: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
     if classic.get("batch"):
-        warnings.warn(
+        warn(
             f"this checkpoint was taken within an epoch: {classic['epoch']} epochs are done, and {classic['batch']} batches "
-            "of the next. A plain script that starts that epoch anew trains these batches twice.",
-            RelumeWarning,
-            stacklevel=3,
+            "of the next. A plain script that starts that epoch anew trains these batches twice."
         )

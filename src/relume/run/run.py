@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -21,7 +20,7 @@ from relume import determinism, tree
 from relume.checkpoint import Checkpoint, Keep, Mirror, Store, encode
 from relume.data import Stream
 from relume.determinism import Deterministic
-from relume.errors import CheckpointError, ConfigurationError, RelumeWarning, RootError, closest
+from relume.errors import CheckpointError, ConfigurationError, RootError, closest, warn
 from relume.monitor import (
     Journal,
     Reporter,
@@ -427,7 +426,7 @@ class Run(AbstractContextManager["Run"]):
             self._checkpoints.close()
             self._tell_saved()
         except CheckpointError as failure:
-            warnings.warn(f"the last checkpoint was not saved: {failure}", RelumeWarning, stacklevel=2)
+            warn(f"the last checkpoint was not saved: {failure}")
         finally:
             self._close(status)
         if lacking is not None:
@@ -524,11 +523,9 @@ class Run(AbstractContextManager["Run"]):
                 self.stop(reason)
         elif stopping.monitor not in self.last and stopping.monitor not in self._said:
             self._said.add(stopping.monitor)
-            warnings.warn(
+            warn(
                 f"early stopping waits for {stopping.monitor!r}, which was not logged in this epoch: "
-                f"{closest(stopping.monitor, self.last)}",
-                RelumeWarning,
-                stacklevel=4,
+                f"{closest(stopping.monitor, self.last)}"
             )
 
     def batches(self, loader: Any) -> Iterator[Any]:
@@ -1077,7 +1074,7 @@ class Run(AbstractContextManager["Run"]):
     def _warn(self, problem: Problem) -> None:
         """A mistake that the ledger has found, as a warning and in the journal."""
         self.journal.write({"event": "note", "text": problem.text, **self._place()})
-        warnings.warn(problem.text, RelumeWarning, stacklevel=2)
+        warn(problem.text)
 
     def __reduce__(self) -> Any:
         raise ConfigurationError(

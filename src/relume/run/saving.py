@@ -6,7 +6,6 @@ import os
 import re
 import threading
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from relume.checkpoint import Candidate, Checkpoint, Keep, Store, Writer
-from relume.errors import CheckpointError, ConstantChangedError, RelumeWarning, StoreLockedError, UnstorableError
+from relume.errors import CheckpointError, ConstantChangedError, StoreLockedError, UnstorableError, warn
 
 _GC_SECONDS = 30.0
 _LABEL_METRICS = 3
@@ -139,7 +138,7 @@ class Checkpoints:
     def failed(self, error: CheckpointError) -> None:
         """Say that a checkpoint was not saved. The training goes on."""
         self.failures += 1
-        warnings.warn(f"a checkpoint was not saved: {error} Training goes on.", RelumeWarning, stacklevel=4)
+        warn(f"a checkpoint was not saved: {error} Training goes on.")
 
     # ------------------------------------------------------------------------------------ in the background thread
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from relume.errors import ConfigurationError, RelumeWarning, closest
+from relume.errors import ConfigurationError, closest, warn
 from relume.run.schedulechecks import check_phase, check_schedulers, common_root
 from relume.run.stopping import EarlyStopping
 from relume.text import counted
@@ -158,11 +157,9 @@ class ScheduledFreezing:
                 self._watch_again()
         elif stopping.monitor not in known and not self._said:
             self._said = True
-            warnings.warn(
+            warn(
                 f"the freeze schedule waits for {stopping.monitor!r} to stall, which was not logged in this epoch: "
-                f"{closest(stopping.monitor, known)}",
-                RelumeWarning,
-                stacklevel=5,
+                f"{closest(stopping.monitor, known)}"
             )
 
     def _enter(self, number: int, starts: list[Start]) -> Change:

@@ -336,13 +336,13 @@ def environment_facts(source: Source) -> documents.Environment:
     versions = dict(versions) if isinstance(versions, Mapping) else {}
     python = str(versions.pop("python", "") or (machine.python if machine is not None else ""))
     known = packages or {str(name): str(version) for name, version in versions.items()}
-    deterministic = source.config.get("deterministic")
+    deterministic = (source.meta.get("numerics") or {}).get("deterministic")
     found = documents.Environment(
         python=python,
         packages={name: source.portable.text(known[name]) for name in sorted(known, key=str.lower)},
         device=str(source.meta.get("device", "")),
         threads=_whole(source.meta.get("threads")),
-        deterministic=deterministic if isinstance(deterministic, bool) else None,
+        deterministic=None if deterministic is None else bool(deterministic),
     )
     if machine is None:
         return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -12,7 +11,7 @@ from torch import nn
 from relume.checkpoint.hashing import hash_bytes
 from relume.data import Stream, stream_of
 from relume.data.memory import NotEligible
-from relume.errors import ConfigurationError, FeatureCacheError, RelumeWarning
+from relume.errors import ConfigurationError, FeatureCacheError, warn
 from relume.names import unwrap
 from relume.run import Run
 from relume.train.evaluation import evaluation_mode
@@ -239,7 +238,7 @@ def check(asked: object, dtype: object, views: object) -> None:
         raise ConfigurationError(f"cache_features={asked!r}: it is 'auto', True or False.")
     check_storage(dtype, views, "cache_")
     if asked is False and (dtype is not None or views is not None):
-        warnings.warn("cache_features=False: cache_dtype and cache_views have no effect.", RelumeWarning, stacklevel=4)
+        warn("cache_features=False: cache_dtype and cache_views have no effect.")
 
 
 def _has_frozen_part(model: nn.Module) -> bool:

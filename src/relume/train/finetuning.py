@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from relume.datasets import ToTensor
-from relume.errors import ConfigurationError, RelumeWarning
+from relume.errors import ConfigurationError, warn
 from relume.models import make_model
 from relume.models.contents import INPUT
 from relume.models.library import MAKERS, torchvision_weights_in
@@ -136,10 +135,8 @@ def check_fine_tuning(
     if lr_backbone is not None and not lr_backbone > 0:
         raise ConfigurationError(f"--lr-backbone {lr_backbone:g}: a learning rate is above 0.")
     if frozen and not has_weights:
-        warnings.warn(
-            f"--freeze {' '.join(frozen)} freezes new weights, which know nothing. --weights default takes pretrained ones.",
-            RelumeWarning,
-            stacklevel=2,
+        warn(
+            f"--freeze {' '.join(frozen)} freezes new weights, which know nothing. --weights default takes pretrained ones."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from relume.errors import ConfigurationError, MismatchError, ModelFileError, RelumeWarning, UnknownNameError
+from relume.errors import ConfigurationError, MismatchError, ModelFileError, UnknownNameError, warn
 from relume.models import library
 from relume.models.load import load_weights
 from relume.models.make import names_the_images
@@ -170,11 +169,9 @@ def _load(model: nn.Module, weights: Weights, classes: int | None) -> None:
         report = _load_without_head(model, weights, error)
         names = ", ".join(report.left_out)
         if classes is None:
-            warnings.warn(
+            warn(
                 f"the classifier of {report.source} is for another number of classes and was left out: {names} are new. Give "
-                "classes= to say that this is meant, or replace_head(model, classes).",
-                RelumeWarning,
-                stacklevel=4,
+                "classes= to say that this is meant, or replace_head(model, classes)."
             )
     _reports[unwrap(model)] = report
 

@@ -6,14 +6,13 @@ writes: neither the training nor its random numbers know of it.
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 
-from relume.errors import ConfigurationError, RelumeWarning
+from relume.errors import ConfigurationError, warn
 from relume.monitor.values import Copy, widest
 from relume.run.companions import Companion, warn_left_out
 from relume.run.every import Every
@@ -238,7 +237,7 @@ class StepWatcher(Companion):
         """A warning, which stands in the journal, too."""
         if self._run is not None:
             self._run.journal.write({"event": "note", "text": text, **self._run.moment()})
-        warnings.warn(text, RelumeWarning, stacklevel=2)
+        warn(text)
 
 
 def _is_out_of_order(optimizer: torch.optim.Optimizer) -> bool:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import os
 import struct
-import warnings
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from relume.errors import MissingPackageError, RelumeWarning, RunError
+from relume.errors import MissingPackageError, RunError, warn
 from relume.recorded.imports.writing import Imported, Importing, each_that_can_be_read, imported_before, run_name
 from relume.text import counted
 
@@ -168,7 +167,7 @@ def _read_file(path: Path, run: Importing, purges: list[tuple[str, int, int]]) -
             raise RunError(f"{path} cannot be read: {cut}. It is no event file of TensorBoard, or damaged.") from None
         text = f"{path.name}: {cut}; what stands before it was imported ({counted(number, 'event')})"
         run.notes.append(text)
-        warnings.warn(text, RelumeWarning, stacklevel=4)
+        warn(text)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 import struct
-import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from relume.errors import MissingPackageError, RelumeWarning, RunError
+from relume.errors import MissingPackageError, RunError, warn
 from relume.recorded.imports.writing import Imported, Importing, each_that_can_be_read, imported_before, run_name
 from relume.text import counted
 
@@ -175,7 +174,7 @@ class _Reading:
         except _CutError as cut:
             text = f"{self.file.name}: {cut}; what stands before it was imported ({counted(count, 'record')})"
             run.notes.append(text)
-            warnings.warn(text, RelumeWarning, stacklevel=5)
+            warn(text)
         own = ("_step", "_timestamp", "_runtime")
         left = {
             name: value for name, value in self.summary.items() if name not in run.names and not name.startswith(own)

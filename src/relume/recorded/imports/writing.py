@@ -8,7 +8,6 @@ import shutil
 import struct
 import time
 import uuid
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, TypeVar
 
 from blake3 import blake3
 
-from relume.errors import RelumeWarning, RootError, RunError, StorageError
+from relume.errors import RootError, RunError, StorageError, warn
 from relume.monitor import Process, RunRecord, fold, jsonable, make_run_folder, runs_in
 from relume.monitor.journal import encode, values_line
 from relume.monitor.record import check_name, write_whole
@@ -89,7 +88,7 @@ def each_that_can_be_read(several: Iterable[_Item], read: Callable[[_Item], Impo
     if problems and not found:
         raise problems[0]
     for problem in problems:
-        warnings.warn(f"Left out: {problem}", RelumeWarning, stacklevel=3)
+        warn(f"Left out: {problem}")
     return found
 
 

@@ -25,13 +25,12 @@ _TAKEN = {
 
 _TAKEN_FLAGS = {
     "--shuffle", "--no-shuffle", "--in-memory", "--no-in-memory", "--augment", "--compile", "--cache-features",
-    "--no-cache-features",
+    "--no-cache-features", "--deterministic",
 }  # fmt: skip
 _LEFT_OUT = {"--data", "--name", "--root", "--tracker", "--tag", "--notes", "--mirror", "--max-time", "--override"}
 """Options with a value that say where things are, what they are called, or when to stop: nothing of the result."""
 
 _LEFT_OUT_FLAGS = {"--quiet", "-q", "--resume", "--no-resume"}
-_FLAGS_OF_LATER = {"--deterministic", "--no-deterministic"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def _relume_command(words: list[str], data: Path | None) -> Command:
             if dataset:
                 raise BundleError(f"relume train was called with two datasets, {dataset!r:.60} and {word!r:.60}")
             dataset = word
-        elif word in _TAKEN_FLAGS | _FLAGS_OF_LATER:
+        elif word in _TAKEN_FLAGS:
             taken.append(word)
         elif word in _LEFT_OUT_FLAGS:
             left.append(word)

@@ -94,9 +94,7 @@ def _run(arguments: Sequence[str], log: Path, name: str) -> None:
 
 def _place_relume(python: Path) -> None:
     """This relume, copied: the same program checks and trains, whatever an index has under its name."""
-    import relume
-
     question = "import sysconfig; print(sysconfig.get_path('purelib'))"
     said = subprocess.run([str(python), "-I", "-c", question], capture_output=True, text=True, check=True)
-    source = Path(relume.__file__).parent
+    source = Path(__file__).resolve().parents[2]
     shutil.copytree(source, Path(said.stdout.strip()) / "relume", ignore=shutil.ignore_patterns("__pycache__"))
