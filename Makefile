@@ -67,6 +67,9 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/monitor.py
 	@$(BIN)/python bench/history.py
 	@$(BIN)/python bench/watch.py
+	@$(BIN)/python bench/broken.py
+	@$(BIN)/python bench/deterministic.py
+	@$(BIN)/python bench/share.py
 	@$(BIN)/python bench/restart.py
 	@$(BIN)/python bench/reliability.py
 
