@@ -123,4 +123,4 @@ def test_the_reader_of_the_format_reads_a_bundle_and_finds_a_changed_byte(tmp_pa
         content[content.rindex(text) + 2] ^= 1
         (tmp_path / "other.relume").write_bytes(content)
         ended = run([sys.executable, "reader.py", "other.relume"], tmp_path)
-        assert ended.returncode == 1 and "Error" in ended.stderr and not ended.stdout
+        assert ended.returncode == 1 and "Traceback" in ended.stderr and not ended.stdout

@@ -403,7 +403,9 @@ def test_a_graph_is_used_like_any_model(tmp_path: Path) -> None:
     )
     assert graph.eval() is graph and graph.train(False) is graph
     assert not nn.Sequential(graph).eval().training
-    with pytest.raises(ConfigurationError, match="a model from a .pt2 file has no training mode"):
+    with pytest.raises(
+        ConfigurationError, match="a model from a .pt2 file or from the graph of a bundle has no training mode"
+    ):
         graph.train()
     again = load_model(save_model(graph, tmp_path / "b.pt2", example_inputs=torch.randn(2, 3)))
     assert torch.equal(again(inputs), model(inputs))

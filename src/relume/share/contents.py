@@ -130,7 +130,7 @@ class Contents:
             self.model = self.model.model_copy(update=update)
 
     def measure(self, loss: Any, metrics: Mapping[str, Any] | None, evaluate: bool | None) -> None:
-        """The numbers that the run recorded, and the same measured anew."""
+        """The numbers measured anew; those that the run recorded where they are others, or cannot be measured."""
         self.claims = recorded_claims.recorded(self.source, 0 if self.data.sets else None)
         asked = self._asked = wanted(self.source, loss, metrics, self.source.metrics)
         self.notes += asked.notes
@@ -179,13 +179,20 @@ class Contents:
             self.claims = self.claims.model_copy(update={"confusion": found.confusion})
 
     def _compare(self, name: str, value: float) -> None:
-        for claim in self.claims.claims:
-            before = self.claims.evaluations[claim.evaluation].where == "training"
-            if claim.name == name and before and abs(claim.value - value) > claim.tolerance:
-                self.notes.append(
-                    f"{name} was {claim.value:.6g} in training, and is {value:.6g} measured here: both are in the bundle. "
-                    "Other data, another loss or another device than in training do that"
-                )
+        """What the run recorded itself is the same number, in other roundings; or another, and then both are claimed."""
+        recorded = [
+            claim
+            for claim in self.claims.claims
+            if claim.name == name and self.claims.evaluations[claim.evaluation].where == "training"
+        ]
+        for claim in recorded:
+            if abs(claim.value - value) <= claim.tolerance:
+                self.claims.claims.remove(claim)
+                continue
+            self.notes.append(
+                f"{name} was {claim.value:.6g} in training, and is {value:.6g} measured here: both are in the bundle. "
+                "Other data, another loss or another device than in training do that"
+            )
 
     def add_examples(self, count: int) -> None:
         """Examples with the outputs of the packed weights."""

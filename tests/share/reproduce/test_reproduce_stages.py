@@ -37,10 +37,8 @@ def test_an_unaltered_bundle_is_exact_in_every_stage(bundle: Path, images: Path)
     assert told == ["digests", "environment", "weights", "preprocessing", "outputs", "data", "metrics"]
     for name in told[:-1]:
         assert verdicts(found, name) <= {EXACT, UNCHECKED} and EXACT in verdicts(found, name)
-    for claim in ("val/accuracy (training)", "val/accuracy (packing)", "val/loss (packing)", "confusion matrix"):
+    for claim in ("val/accuracy", "val/loss", "confusion matrix"):
         assert row_of(found, "metrics", claim).verdict is EXACT
-    recorded = row_of(found, "metrics", "val/loss (training)")  # summed by the training in float32, batch by batch
-    assert recorded.verdict in (EXACT, WITHIN) and recorded.difference < 1e-6  # type: ignore[operator]
     assert ": weights, preprocessing, outputs, data, metrics." in found.conclusion
 
 
@@ -284,9 +282,11 @@ def test_claims_without_what_they_need_say_what_is_missing(alter: Alter, images:
 
 def test_a_tolerance_that_makes_no_sense_is_none(alter: Alter, images: Path) -> None:
     def edit(document: dict[str, Any]) -> None:
-        for claim, tolerance in zip(document["claims"], (-1.0, "nan", "inf", float("inf")), strict=True):
-            claim["tolerance"] = tolerance
-            claim["value"] += 0.01
+        first = document["claims"][0]
+        document["claims"] = [
+            {**first, "tolerance": tolerance, "value": first["value"] + 0.01}
+            for tolerance in (-1.0, "nan", "inf", float("inf"))
+        ]
 
     found = reproduce(alter({documents.CLAIMS: edit}), images)
     rows = [row for row in found.stage("metrics").rows if row.claim.startswith("val/")]  # type: ignore[union-attr]
