@@ -15,6 +15,7 @@ import pytest
 
 from relume import load_model, read_state
 from relume.errors import RelumeWarning
+from relume.monitor import RunRecord
 from relume.monitor.classes import ClassReport
 
 Command = Callable[..., tuple[int, str, str]]
@@ -93,6 +94,8 @@ def test_validation_share_and_seed_of_the_split(garments: Path, relume: Command)
         report = ClassReport.load(garments.parent / "runs" / f"s{seed}")
         assert report is not None and [score.support for score in report.scores] == [10, 10, 10]
         said.append(report)
+        config = RunRecord.load(garments.parent / "runs" / f"s{seed}").config
+        assert config["val_share"] == 0.5 and config.get("split_seed", 0) == int(seed)
 
 
 def test_parts_of_the_folder_are_taken_as_they_are(garments: Path, relume: Command) -> None:

@@ -40,10 +40,15 @@ def hash_bytes(data: Buffer) -> str:
 
 def hash_parts(parts: Iterable[Buffer], size_bytes: int) -> str:
     """blake3 of ``parts`` one after the other; ``size_bytes`` is what they come to."""
-    hasher = blake3(max_threads=blake3.AUTO if size_bytes >= _PARALLEL_BYTES and not _is_forked else 1)
+    hasher = hasher_for(size_bytes)
     for part in parts:
         hasher.update(part)
     return hasher.hexdigest()
+
+
+def hasher_for(size_bytes: int) -> blake3:
+    """A blake3 for so many bytes; on all cores where they are many."""
+    return blake3(max_threads=blake3.AUTO if size_bytes >= _PARALLEL_BYTES and not _is_forked else 1)
 
 
 def checksum(data: Buffer) -> str:

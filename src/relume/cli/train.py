@@ -35,7 +35,7 @@ class ScheduleName(StrEnum):
 _DATA, _MODEL, _TUNING, _TRAINING = "Data", "Model", "Fine-tuning", "Training"
 _RUN, _CHECKPOINTS = "Run", "Checkpoints"
 _SMALL_IMAGE = 64
-_ONLY_WHEN_GIVEN = ("weights", "freeze", "unfreeze_at", "lr_backbone", "augment")
+_ONLY_WHEN_GIVEN = ("weights", "freeze", "unfreeze_at", "lr_backbone", "augment", "val_share", "split_seed")
 
 
 def train(
@@ -348,6 +348,8 @@ def train(
         "unfreeze_at": unfreeze_at,
         "lr_backbone": lr_backbone,
         "augment": augment or None,
+        "val_share": val_share,
+        "split_seed": split_seed or None,
         "classes": split.classes,
         "input": split.prepare.as_config(),
     }

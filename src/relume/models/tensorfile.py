@@ -11,6 +11,8 @@ import contextlib
 import json
 import mmap
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +34,7 @@ from relume.models.weights import check_dense, ties_in
 OWN = "relume"
 """The key of the metadata under which we say what the format cannot."""
 
+_LEFT_SECONDS = 600
 _VERSION = 1
 
 
@@ -303,13 +306,30 @@ def checked_metadata(metadata: Mapping[str, str] | None) -> dict[str, str]:
 
 @contextlib.contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` for what is being written; whatever still has it at the end is removed."""
+    """A name beside ``path`` for what is being written; whatever still has it at the end is removed.
+
+    So is what an earlier process left that was killed while it wrote ``path``.
+    """
+    _remove_left(path)
     beside = path.with_name(f".{path.name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
     try:
         yield beside
     except BaseException:
         files.remove(beside)
         raise
+
+
+def _remove_left(path: Path) -> None:
+    """Only what nobody wrote to for some minutes: on a network drive a writer may be on another machine."""
+    import psutil
+
+    wanted = re.compile(re.escape(f".{path.name[:40]}.") + r"(\d{1,9})-[0-9a-f]{8}\.tmp")
+    with contextlib.suppress(OSError), os.scandir(path.parent) as found:
+        for entry in found:
+            own = wanted.fullmatch(entry.name)
+            is_old = own is not None and time.time() - entry.stat(follow_symlinks=False).st_mtime > _LEFT_SECONDS
+            if own is not None and is_old and not psutil.pid_exists(int(own[1])):
+                files.remove(Path(entry.path))
 
 
 def _metadata(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], own: Own) -> dict[str, str]:

@@ -12,6 +12,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
+_RELUME = Path(__file__).resolve().parents[1]
+"""A library, also where it is found through PYTHONPATH."""
 SUFFIXES = frozenset([
     ".py", ".pyi", ".pyx", ".pxd", ".ipynb", ".yaml", ".yml", ".toml", ".json", ".json5", ".jsonc", ".jsonnet", ".cfg",
     ".ini", ".conf", ".txt", ".md", ".rst", ".sh", ".bash", ".zsh", ".fish", ".c", ".cc", ".cpp", ".cxx", ".h", ".hh",
@@ -34,8 +36,8 @@ def is_source(path: str) -> bool:
 
 
 def is_own(path: Path) -> bool:
-    """Whether a file is the user's: not of the interpreter, and not where packages are installed."""
-    if not _INSTALLED.isdisjoint(path.parts):
+    """Whether a file is the user's: not of the interpreter, not where packages are installed, and not relume's own."""
+    if not _INSTALLED.isdisjoint(path.parts) or path.is_relative_to(_RELUME):
         return False
     return not any(path.is_relative_to(folder) for folder in _interpreter())
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from relume.checkpoint import files
 from relume.checkpoint.files import Buffer
-from relume.checkpoint.hashing import hash_bytes, hash_parts
+from relume.checkpoint.hashing import hash_bytes, hash_parts, hasher_for
+from relume.errors import BundleError
 from relume.share.manifest import MANIFEST, Manifest, Member, check_paths
 
 Parts = Callable[[], Iterable[Buffer]]
@@ -50,8 +51,9 @@ def write_archive(
     Raises:
         UnsafeFileError: a path that no bundle may have.
         StoreWriteError: the disk is full, read-only or fails. The file that was there is untouched.
+        BundleError: a file had other bytes when it was written than when it was measured: something writes to it meanwhile.
 
-    Cost: each byte is hashed once and written once (575 MB on two cores: see docs/measurements.md).
+    Cost: each byte is hashed twice and written once (575 MB on two cores: see docs/measurements.md).
     """
     from relume.models.tensorfile import staged
 
@@ -60,9 +62,33 @@ def write_archive(
     members = [there.get(path_in) or measured(path_in, parts) for path_in, parts in contents.items()]
     manifest = Manifest.of(name, members, relume)
     with files.explained(f"writing {path.name}", path.absolute().parent), staged(path) as beside:
-        files.write_new(beside, assembled(manifest, contents))
+        compared = {member.path: _compared(member, contents[member.path]) for member in manifest.members}
+        files.write_new(beside, assembled(manifest, compared))
         files.publish(beside, path)
     return manifest
+
+
+def _compared(member: Member, parts: Parts) -> Parts:
+    """The content of a file, which is an error at its end where it is another than was measured."""
+
+    def read() -> Iterator[Buffer]:
+        hasher = hasher_for(member.size_bytes)
+        with ThreadPoolExecutor(1) as pool:  # its thread starts with the first large piece
+            for piece in parts():
+                is_large = memoryview(piece).nbytes >= _PIECE_BYTES
+                job = pool.submit(hasher.update, piece) if is_large else None
+                yield piece
+                if job is None:
+                    hasher.update(piece)
+                else:
+                    job.result()
+        if hasher.hexdigest() != member.blake3:
+            raise BundleError(
+                f"{member.path} changed while it was packed: something writes to it, such as a training that goes on with the "
+                "same memory. Nothing was written; pack again when it is done."
+            )
+
+    return read
 
 
 def measured(path: str, parts: Parts) -> Member:

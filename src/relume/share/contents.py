@@ -17,6 +17,7 @@ from relume.share import claims as recorded_claims
 from relume.share import documents as named
 from relume.share.ancestry import lineage
 from relume.share.archive import Parts, measured
+from relume.share.called import with_recipe
 from relume.share.card import card_files
 from relume.share.crate import crate
 from relume.share.data import Given, given_data, named_data
@@ -64,11 +65,16 @@ class Contents:
         code: bool,
         progress: Progress | None,
     ) -> None:
-        self.source, self.facts, self._progress = source, facts, progress
+        self.facts, self._progress = facts, progress
         self.files: dict[str, Parts] = {}
         self.missing: list[str] = []
         self.notes: list[str] = []
-        self.model = model_facts(source)
+        is_code_needed = code or source.document is None or trust
+        self._code = sources(source) if is_code_needed else Sources()
+        self._why_no_recipe = ""
+        if source.document is None:
+            source, self._why_no_recipe = with_recipe(source, instance, self._code, trust=trust)
+        self.source, self.model = source, model_facts(source)
         self.preprocessing = preprocessing_facts(source)
         self.data = named.Data()
         self.claims = named.Claims()
@@ -79,7 +85,6 @@ class Contents:
         self._given: Given | None = None
         self._asked = Wanted()
         self._chosen: Chosen | None = None
-        self._code = sources(source) if code or (trust and self.model.needs_code) else Sources()
         self._is_code_wanted = code
         self._network = Network(source, instance, self._code, trust=trust)
 
@@ -245,8 +250,10 @@ class Contents:
             self.missing.append(f"a graph, which opens without the model's class: {why}")
         if why and (self.model.document is None):
             raise BundleError(
-                f"nobody could open this bundle: there is no recipe of the model ({self.model.why_no_document}), and no graph "
-                f"({why}). From Python, relume.pack(..., model=model, data=...) takes the model itself and makes its graph."
+                f"nobody could open this bundle: there is no recipe of the model, and no graph. The run does not know how it "
+                f"was built ({self._why_no_recipe}). Pack it where the model is, at the end of its script: "
+                "relume.pack(result), or relume.pack(..., model=model, data=...). Next time build it by relume.build(Net, ...) "
+                f"in place of Net(...). No graph: {why}."
             )
 
     def _add_graph(self) -> str:

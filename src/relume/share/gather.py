@@ -38,6 +38,7 @@ class Source:
         state: its tensors, mapped from the store, each verified.
         meta: of the checkpoint.
         odd: entries of the state_dict that are no tensors, and are not packed.
+        found: how the model is built, where the run did not know it and its code tells it.
     """
 
     store: Store
@@ -47,6 +48,7 @@ class Source:
     state: Mapping[str, torch.Tensor]
     meta: Mapping[str, Any]
     odd: tuple[str, ...] = ()
+    found: Mapping[str, Any] | None = None
 
     @classmethod
     def find(cls, run: Any, root: str | os.PathLike[str] = "runs", model: str | None = None) -> Source:
@@ -136,7 +138,17 @@ class Source:
     def document(self) -> dict[str, Any] | None:
         """How the model is built, as `relume.models.whole.model_document` has it."""
         text = model_metadata(self.meta, self.model).get(RECIPE)
+        if text is None and self.found is not None:
+            return dict(self.found)
         return None if text is None else json.loads(text)
+
+    @property
+    def trainable(self) -> dict[str, bool]:
+        """Which parameters were trained when the checkpoint was made, by name; empty where it does not say."""
+        tree = self.store.manifest(self.checkpoint).tree
+        known: Any = tree.get("trainable", {}) if isinstance(tree, dict) else {}
+        names = known.get(self.model, {}).get("now", {}) if isinstance(known, dict) else {}
+        return {str(name): value is not False for name, value in names.items()} if isinstance(names, dict) else {}
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -151,7 +163,8 @@ class Source:
 
     def metadata(self) -> dict[str, str]:
         """Of the file of weights: it can be used by itself."""
-        found = checkpoint_metadata(self.checkpoint, self.meta) | model_metadata(self.meta, self.model)
+        found = checkpoint_metadata(self.checkpoint, self.meta)
+        found |= {} if self.document is None else {RECIPE: json.dumps(self.document, default=str)}
         return {key: value for key, value in found.items() if key != "checkpoint"}
 
 
@@ -223,10 +236,7 @@ def named_builders(recipe: Any) -> Iterator[str]:
 
 def _parameters(source: Source, document: Mapping[str, Any] | None) -> int:
     """How many numbers are trained or could be: buffers are told by the optimizer's side of the checkpoint, where it has one."""
-    trainable = source.store.manifest(source.checkpoint).tree
-    known: Any = trainable.get("trainable", {}) if isinstance(trainable, dict) else {}
-    names = known.get(source.model, {}).get("now", {}) if isinstance(known, dict) else {}
-    chosen = [name for name in source.state if name in names] or [
+    chosen = [name for name in source.state if name in source.trainable] or [
         name for name, value in source.state.items() if value.is_floating_point() and "running_" not in name
     ]
     counted = {source.state[name].data_ptr(): source.state[name].numel() for name in chosen}

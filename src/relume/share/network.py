@@ -17,6 +17,7 @@ from relume.share.archive import Parts, write_archive
 from relume.share.bundle import Bundle
 from relume.share.gather import Source, model_facts
 from relume.share.sources import Sources
+from relume.share.trust import Code, trusted_code
 
 
 class Network:
@@ -59,24 +60,24 @@ class Network:
             return None
         where = f"{self._source.checkpoint.folder}/{self._source.checkpoint.name}"
         if self._trust and model_facts(self._source).needs_code and self._code.files:
-            document = {**document, "recipe": self._own_recipe(document)}
+            document = {**document, "recipe": own_code(self._code).with_own_names(document["recipe"])}
         built = rebuilt(document, self._source.state, where)
         take_into_memory(built)
         return built
 
-    def _own_recipe(self, document: Mapping[str, object]) -> object:
-        """The recipe with the classes of the run's own code, of which the definitions are run."""
-        from relume.share.contents import held, text
-        from relume.share.trust import trusted_code
-        from relume.version import __version__
 
-        assert self._code.facts is not None
-        files: dict[str, Parts] = {path: held(content) for path, content in self._code.files.items()}
-        files[named.CODE] = held(text(self._code.facts))
-        with tempfile.TemporaryDirectory(prefix="relume-code-") as scratch:
-            path = Path(scratch) / "code.relume"
-            write_archive(path, "code", files, __version__)
-            return trusted_code(Bundle.open(path)).with_own_names(document["recipe"])
+def own_code(code: Sources) -> Code:
+    """The run's own code, of which definitions are run: the caller has the user's word for it."""
+    from relume.share.contents import held, text
+    from relume.version import __version__
+
+    assert code.facts is not None
+    files: dict[str, Parts] = {path: held(content) for path, content in code.files.items()}
+    files[named.CODE] = held(text(code.facts))
+    with tempfile.TemporaryDirectory(prefix="relume-code-") as scratch:
+        path = Path(scratch) / "code.relume"
+        write_archive(path, "code", files, __version__)
+        return trusted_code(Bundle.open(path))
 
 
 def model_facts_problem(source: Source) -> str:

@@ -94,9 +94,11 @@ def pack(
         sample: how many samples of the data, with numbers measured on them.
         title, authors, licence, citation: for the model card; ``licence`` as SPDX has it (``"MIT"``).
         intended_use, limitations, ethics: what only the author knows, for sections of the model card.
-        model: which of several models; or a module of the right class where how it is built is not known.
+        model: which of several models; or a module of the right class where how it is built is not known. A Run or a Result
+            has its own.
         force: overwrite ``out``.
-        trust: where the model's class is not imported, run its definition out of the code that the run kept.
+        trust: where the model's class is not imported, run its definition out of the code that the run kept. It also finds
+            how a model was built without `relume.build`, where the code calls its class with plain arguments, as ``Net(32)``.
         progress: called while numbers are measured, with the samples done and all of them.
 
     Packing the same twice gives the same bytes. Nothing in it tells paths, host or user of this machine, but for what stands
@@ -117,6 +119,8 @@ def pack(
     _check_numbers(examples=examples, sample=sample)
     instance = model if isinstance(model, nn.Module) else None
     source = Source.find(run_or_checkpoint, root, None if instance is not None else model)
+    if instance is None and source.document is None:
+        instance = _held(run_or_checkpoint, source.model)
     words = {"intended_use": intended_use, "limitations": limitations, "ethics": ethics}
     _check_words(title=title, licence=licence, citation=citation, **words)
     facts = run_facts(source, title=title, authors=_texts(authors), licence=licence, citation=citation)
@@ -149,6 +153,13 @@ def pack(
         whole.missing,
         whole.notes,
     )
+
+
+def _held(run: Any, name: str) -> nn.Module | None:
+    """The model itself, where a Run or a Result that was given has it."""
+    held = getattr(run, "models", None)
+    found = held.get(name) if isinstance(held, Mapping) else None
+    return found if isinstance(found, nn.Module) else None
 
 
 def _check_numbers(**numbers: Any) -> None:

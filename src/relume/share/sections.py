@@ -39,7 +39,7 @@ def use(documents: Documents, beside: Beside) -> str:
     model, file = documents.model, file_name(documents)
     kind = code(kind_of(documents), 80) or "the model"
     lines = [
-        "## Use it",
+        f"## Use it\n\nThe file is called {code(file, 120)} here; where yours has another name, say that one.",
         block(f"import relume\n\nmodel = relume.load_model({file!r})  # every byte is verified first"),
     ]
     lines[1] = lines[1].replace("```\n", "```python\n", 1)

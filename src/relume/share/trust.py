@@ -193,7 +193,7 @@ class Code:
         for module, name in builders_in(recipe):
             wanted.setdefault(module, []).append(name)
         found = {module: self.find(module, names).__name__ for module, names in wanted.items()}
-        return _renamed(recipe, found)
+        return renamed(recipe, found)
 
     def spec(self, inner: str, fullname: str) -> importlib.machinery.ModuleSpec | None:
         """For the import system."""
@@ -323,9 +323,10 @@ def builders_in(recipe: Any) -> Iterator[tuple[str, str]]:
                 yield from builders_in(one)
 
 
-def _renamed(recipe: Any, modules: Mapping[str, str]) -> Any:
+def renamed(recipe: Any, modules: Mapping[str, str]) -> Any:
+    """A recipe whose builders are in other modules: ``modules`` says in which, by where they were."""
     if isinstance(recipe, list):
-        return [_renamed(one, modules) for one in recipe]
+        return [renamed(one, modules) for one in recipe]
     if not isinstance(recipe, dict):
         return recipe
     made = {}
@@ -334,7 +335,7 @@ def _renamed(recipe: Any, modules: Mapping[str, str]) -> Any:
             module, colon, name = one.partition(":")
             made[key] = modules.get(module, module) + colon + name
         else:
-            made[key] = _renamed(one, modules)
+            made[key] = renamed(one, modules)
     return made
 
 

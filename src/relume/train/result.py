@@ -27,6 +27,7 @@ class Result(Shown):
         last, best: newest and best value of each metric; ``best_epoch`` says when (counted from 1).
         seconds: how long it took.
         folder: where the run is stored.
+        models: what was trained, by name; a pickle of the result is without them.
     """
 
     status: str
@@ -38,6 +39,12 @@ class Result(Shown):
     last: dict[str, float] = field(default_factory=dict)
     best: dict[str, float] = field(default_factory=dict)
     best_epoch: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.models: dict[str, Any] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "models": {}}
 
     @property
     def history(self) -> dict[str, np.ndarray[Any, Any]]:

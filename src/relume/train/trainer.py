@@ -499,7 +499,7 @@ class Trainer:
             method(self)
 
     def _result(self, run: Run) -> Result:
-        return Result(
+        result = Result(
             status=run.status,
             reason=run.reason,
             epochs=run.cursor.epoch,
@@ -510,6 +510,8 @@ class Trainer:
             best=dict(run.best),
             best_epoch=dict(run.best_epoch),
         )
+        result.models = dict(run.models)
+        return result
 
 
 def _name_of(model: nn.Module) -> str:
