@@ -265,6 +265,16 @@ def _planted(target: str) -> Callable[[Any], Any]:
 BROKEN: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "operator": (_planted("torch.hub.load"), UnsafeFileError, "it is no operator that computes with tensors. Nothing of"),
     "file": (_planted("torch.ops.aten.from_file.default"), UnsafeFileError, "does more than to compute"),
+    "alias": (_planted("torch.ops.aten._reshape_alias.default"), UnsafeFileError, "does more than to compute"),
+    "sparse": (_planted("torch.ops.aten.to_sparse.default"), UnsafeFileError, "does not check where its tensors end"),
+    "segments": (_planted("torch.ops.aten.segment_reduce.default"), UnsafeFileError, "does more than to compute"),
+    "gradient": (
+        _planted("torch.ops.aten.max_pool2d_with_indices_backward.default"), UnsafeFileError, "does not check where its tensors end",
+    ),
+    "layout": (
+        lambda program: _graph(program)["nodes"][0]["inputs"].append({"name": "layout", "arg": {"as_layout": 1}, "kind": 2}),
+        UnsafeFileError, "Argument.as_layout is 1, which it cannot be",
+    ),
     "missing": (_planted("torch.ops.aten.relu.twice"), ModelFileError, "has no such operator as its graph needs: aten.relu.twice"),
     "value": (
         lambda program: _graph(program)["outputs"][0].update(as_tensor={"name": "nowhere"}), ModelFileError, "'nowhere', which nothing gives",
@@ -287,6 +297,23 @@ def test_a_graph_that_is_not_as_it_was_written(name: str, small: tuple[Folder, n
     change, error, message = BROKEN[name]
     with pytest.raises(error, match=message):
         load_graph(changed(folder, change), model.state_dict())
+
+
+def test_a_batch_norm_does_not_read_beyond_its_statistics(tmp_path: Path) -> None:
+    """Only torch's layer compares their lengths; the operator below it takes what lies behind them in memory."""
+    model = nn.Sequential(nn.BatchNorm2d(4)).eval()
+    folder = Folder(tmp_path, graph_files(model, torch.rand(2, 4, 3, 3)))
+
+    def lower(program: Any) -> None:
+        [node] = _graph(program)["nodes"]
+        node["target"] = "torch.ops.aten._native_batch_norm_legit_no_training.default"
+        node["inputs"] = [one for one in node["inputs"] if one["name"] not in ("training", "cudnn_enabled")]
+
+    short = {**model.state_dict(), "0.running_mean": torch.zeros(1)}
+    with pytest.raises(
+        RuntimeError, match=r"a batch norm of the graph takes 1 numbers for an input of shape \(2, 4, 3, 3\)"
+    ):
+        load_graph(changed(folder, lower), short)(torch.rand(2, 4, 3, 3))
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"format": 2}', b'{"format": 1, "format": 1}'])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_bundles import packed, recipe
 from torch import nn
 
 import relume
 from relume.errors import ConfigurationError, MissingPackageError, ModelFileError
 from relume.models.contents import CLASSES, INPUT, RECIPE
+from relume.models.exported import graph_files
 from relume.models.whole import model_document, save_model
 from relume.share import onnxfile
 from relume.share.export import export
@@ -203,3 +206,49 @@ def test_the_command_says_what_it_wrote(tmp_path: Path) -> None:
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "a.pt2 exists. Choose another name, or overwrite it with --force" in " ".join(again.stderr.split())
+
+
+def test_a_bundle_is_exported_by_its_recipe_and_by_its_graph_alone(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)).eval()
+    files = graph_files(model, torch.rand(2, 4))
+    both = packed(tmp_path / "both.relume", model, files=files)
+    alone = packed(tmp_path / "alone.relume", document=recipe("elsewhere:Net"), state=model.state_dict(), files=files)
+    with pytest.raises(ConfigurationError, match="does not say what its model is called with"):
+        export(both, tmp_path / "both.pt2")
+    for source, options in ((both, {"input_shape": (4,)}), (alone, {})):
+        done = export(source, tmp_path / f"{source.stem}.pt2", **options)
+        assert done.difference == 0 and done.inputs in ({"input": "batch x 4 float32"}, {"x": "batch x 4 float32"})
+        x = torch.rand(7, 4)
+        assert torch.equal(relume.load_model(done.path)(x), model(x))
+
+
+def test_what_killed_exports_left_behind_is_swept(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left, busy = (tmp_path / f".small.pt2.{pid}-0123abcd.exporting" for pid in (gone.pid, os.getpid()))
+    left.mkdir(), busy.mkdir()
+    (left / "small.pt2").write_bytes(b"half")
+    export(nn.Linear(4, 3), tmp_path / "small.pt2", input_shape=(4,))
+    assert sorted(one.name for one in tmp_path.iterdir()) == [busy.name, "small.pt2"]
+
+
+def test_a_bundle_as_a_classic_file_is_refused_with_the_command_that_works(tmp_path: Path) -> None:
+    path = packed(tmp_path / "small.relume", nn.Linear(2, 3))
+    done = subprocess.run(
+        [sys.executable, "-m", "relume", "export", str(path), str(tmp_path / "small.pt")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "is a bundle, and has no checkpoint" in " ".join((done.stdout + done.stderr).split())
+
+
+class Choosing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if x.sum() > 0 else x
+
+
+def test_why_there_is_no_graph_is_said_without_how_to_debug_torch(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="graph of Choosing for any batch size: .*data-dependent") as caught:
+        export(Choosing(), tmp_path / "a.pt2", input_shape=(4,))
+    assert not any(word in str(caught.value) for word in ("run with", "TORCH_LOGS", "Caused by", "_export/"))

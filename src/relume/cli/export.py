@@ -76,11 +76,18 @@ def _export_graph(source: str, out: Path, **options: Any) -> None:
 
 
 def _export_state(source: str, out: Path, root: Path, model: str | None, monitor: str | None, force: bool) -> None:
+    from relume.errors import ConfigurationError
+    from relume.models.bundled import is_bundle
     from relume.run.export import check_target
     from relume.run.export import export as write
     from relume.saved import find_checkpoint
 
     check_target(out, force=force)
+    if is_bundle(source):
+        raise ConfigurationError(
+            f"{source} is a bundle, and has no checkpoint to write as {out.suffix}. Its weights: relume convert {source} "
+            f"{out.with_suffix('.safetensors').name}; what it computes: relume export {source} {out.with_suffix('.onnx').name}."
+        )
     store, found = find_checkpoint(source, root, monitor=monitor)
     written = write(store, found, out, model=model, force=force)
     lines = console()

@@ -21,6 +21,7 @@ from relume.errors import ConfigurationError, ModelFileError
 from relume.models.contents import CLASSES, INPUT, RECIPE
 from relume.names import unwrap
 from relume.share import onnxfile
+from relume.share.staging import abandoned, staged_name
 
 ENDINGS = (".onnx", ".pt2")
 BATCHES = (1, 2, 5)
@@ -198,7 +199,10 @@ def _found(source: Any, root: Any, model: str | None, monitor: str | None, trust
     place = name if Path(name).exists() else _checkpoint(name, root, monitor)
     file = open_model_file(place, model=model)
     if file.format == "bundle":
-        return _Found(load_model(place, trust=trust), name, file.metadata, _stored(file.bundle))
+        from relume.share.opening import open_model
+
+        bundle: Any = file.bundle
+        return _Found(open_model(bundle, trust=trust), name, file.metadata, _stored(bundle))
     if file.format != "pt2" and RECIPE not in file.metadata:
         raise ConfigurationError(
             f"{name} does not say how its model is built. Build it, and give that: "
@@ -230,7 +234,7 @@ def _examples(found: _Found, example_inputs: Any, input_shape: Any) -> Any:
         raise ConfigurationError("give example_inputs or input_shape, not both.")
     if example_inputs is not None:
         return example_inputs if isinstance(example_inputs, Mapping) else _tupled(example_inputs)
-    shape = input_shape if input_shape is not None else _known_shape(found.metadata)
+    shape = input_shape if input_shape is not None else _known_shape(found.metadata) or _shape_of_graph(found.model)
     if found.examples is not None and input_shape is None:
         return found.examples
     if shape is None:
@@ -258,6 +262,13 @@ def _known_shape(metadata: Mapping[str, str]) -> tuple[int, ...] | None:
         return (channels, size, size) if type(size) is int and type(channels) is int else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def _shape_of_graph(model: nn.Module) -> tuple[int, ...] | None:
+    """Of the one input that a graph was made for, where only the batch is open."""
+    program = getattr(model, "_relume_program", None)
+    sizes = program.inputs[0].sizes if program is not None and len(program.inputs) == 1 else None
+    return tuple(sizes[1:]) if sizes and all(type(one) is int for one in sizes[1:]) else None
 
 
 # ------------------------------------------------------------------------------------------------------------- the examples
@@ -455,8 +466,11 @@ def _apart(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @contextmanager
 def _staging(path: Path) -> Iterator[Path]:
-    """A folder beside ``path`` that is gone afterwards."""
-    folder = path.absolute().with_name(f".{path.name[:40]}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    """A folder beside ``path`` that is gone afterwards; so are those of exports to it that were killed."""
+    name, beside = path.name[:40], path.absolute().parent
+    for left, _ in abandoned(beside, name, "exporting"):
+        shutil.rmtree(left, ignore_errors=True)
+    folder = beside / staged_name(name, "exporting")
     folder.mkdir()
     try:
         yield folder

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-
-import psutil
 
 from relume.checkpoint import files
 from relume.errors import BundleError, ConfigurationError
 from relume.models.bundled import ENDING, is_bundle
 from relume.share.bundle import Bundle
 from relume.share.manifest import MANIFEST
+from relume.share.staging import abandoned, staged_name
 
 _MAX_NAME_BYTES = 150
 
@@ -99,7 +97,7 @@ def _check(target: Path, force: bool) -> None:
 
 @contextlib.contextmanager
 def _staged(target: Path) -> Iterator[Path]:
-    beside = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}.unpacking")
+    beside = target.with_name(staged_name(target.name, "unpacking"))
     beside.mkdir()
     try:
         yield beside
@@ -128,12 +126,8 @@ def _sweep(target: Path) -> None:
 
     Where it was killed between taking the old folder away and giving the new one its name, the old one gets its name back.
     """
-    pattern = re.compile(re.escape(f".{target.name}.") + r"(\d+)-[0-9a-f]{8}\.(unpacking|replaced)\Z")
-    for place in list(target.parent.iterdir()):
-        found = pattern.match(place.name)
-        if found is None or place.is_symlink() or psutil.pid_exists(int(found[1])):
-            continue
-        if found[2] == "replaced" and not target.exists():
+    for place, ending in abandoned(target.parent, target.name, "unpacking", "replaced"):
+        if ending == "replaced" and not target.exists():
             place.rename(target)
         else:
             shutil.rmtree(place, ignore_errors=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from relume.models.exported import schema
-from relume.models.exported.running import DEVICE, Graph, Part, Step, graph_runner
+from relume.models.exported.running import DEVICE, Graph, Part, Step, graph_runner, of_channels
 from relume.models.exported.sizes import ARITHMETIC
 
 _SYMBOL = re.compile(r"(?:Symbol\(')?([a-z]{1,3}[0-9]{1,5})(?:'[^()]*\))?\Z")
@@ -236,7 +236,7 @@ def _function(target: str) -> tuple[Callable[..., Any], list[Any] | None]:
         return graph_runner(target.rpartition(".")[2]), None
     _, _, namespace, name, overload = target.split(".")
     found = getattr(getattr(getattr(torch.ops, namespace), name), overload)
-    return found, list(found._schema.arguments)
+    return of_channels(found) if "batch_norm" in name else found, list(found._schema.arguments)
 
 
 def _in_order(inputs: Sequence[Mapping[str, Any]], schema_arguments: list[Any] | None) -> tuple[list[Any], list[str]]:

@@ -129,6 +129,20 @@ def graph_runner(name: str) -> Callable[..., Any]:
     return found
 
 
+def of_channels(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A batch norm whose statistics and weights are as many as the channels: torch does not look beyond its own layers."""
+
+    def call(images: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:
+        for one in (*arguments, *keywords.values()):
+            if isinstance(one, torch.Tensor) and (images.ndim < 2 or one.numel() != images.shape[1]):
+                raise RuntimeError(
+                    f"a batch norm of the graph takes {one.numel()} numbers for an input of shape {tuple(images.shape)}"
+                )
+        return function(images, *arguments, **keywords)
+
+    return call
+
+
 def _cond(predicate: Any, if_true: Part, if_false: Part, operands: Sequence[Any]) -> Any:
     return if_true(*operands) if predicate else if_false(*operands)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,11 +125,17 @@ def _exported(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             warnings.simplefilter("ignore")
             return torch.export.export(model, args, kwargs, dynamic_shapes=_shapes(model, *dynamic), strict=False)
     except Exception as error:  # torch.export has no error of its own
-        text = " ".join(str(error).split())
         raise ModelFileError(
             f"torch.export cannot make a graph of {type(model).__name__} for any batch size: {type(error).__name__} "
-            f"{text[:400]}. Save it with its recipe as .safetensors (build it by relume.build), or change what is named here."
+            f"{_reason(error)}. Save it with its recipe as .safetensors (build it by relume.build), or change what is named here."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What torch says, without its advice on how to debug its own code."""
+    text = str(error).strip().partition("\n\n")[0].partition("Caused by:")[0]
+    text = re.sub(r"For more information, run with TORCH_LOGS\S*|\(Size-like symbols: none\)", "", text)
+    return " ".join(text.split())[:300].rstrip(" .")
 
 
 def _shapes(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -112,13 +112,13 @@ DTYPES = {
     34: "uint32", 35: "uint64",
 }  # fmt: skip
 STRIDED = 7
-LAYOUTS = {1: torch.sparse_coo, 2: torch.sparse_csr, 3: torch.sparse_csc, 4: torch.sparse_bsr, 5: torch.sparse_bsc,
-           STRIDED: torch.strided}  # fmt: skip
+LAYOUTS = {STRIDED: torch.strided}
+"""The indices of sparse tensors can be changed in place, and are not checked when they are used."""
 MEMORY_FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d,
                   4: torch.preserve_format}  # fmt: skip
 ENUMS = {
     "ScalarType": {0, *DTYPES},
-    "Layout": {0, 6, *LAYOUTS},
+    "Layout": {0, *LAYOUTS},
     "MemoryFormat": {0, *MEMORY_FORMATS},
     "ArgumentKind": {0, 1, 2},
 }
