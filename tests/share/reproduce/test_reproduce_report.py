@@ -13,7 +13,7 @@ import torch
 from relume.errors import ConfigurationError, StoreWriteError
 from relume.share.documents import Environment
 from relume.share.reproduce import Reproduction, Row, Stage, Verdict
-from relume.share.reproduce.numbers import compare, compare_value, metric_tolerance
+from relume.share.reproduce.numbers import MOST_STATED, compare, compare_value, metric_tolerance
 from relume.share.reproduce.verdicts import exit_status, first_difference
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)> | `x` [a](javascript:x) \x1b[31m\u202e ![i](http://e.org/x.png)\n# H"
@@ -104,7 +104,8 @@ def test_the_exit_status_and_the_first_difference(verdicts: dict[str, Verdict], 
         ({"a": torch.ones(1)}, {"b": torch.ones(1)}, Verdict.DIFFERENT),
         ([torch.ones(1), 3], [torch.ones(1), 4], Verdict.DIFFERENT),
         ([], [], Verdict.UNCHECKED),
-        (torch.zeros(0), torch.zeros(0), Verdict.EXACT),
+        (torch.zeros(0), torch.zeros(0), Verdict.UNCHECKED),
+        ([torch.zeros(0), torch.ones(1)], [torch.zeros(0), torch.ones(1)], Verdict.EXACT),
     ],
 )
 def test_tensors_are_compared_bit_by_bit_first(claimed: object, found: object, verdict: Verdict) -> None:
@@ -117,7 +118,20 @@ def test_tolerances_are_not_wider_than_they_say() -> None:
     assert compare("x", claimed, claimed + torch.tensor([0.0, 0.0099])).verdict is Verdict.WITHIN
     assert compare("x", claimed, claimed + torch.tensor([0.0, 0.0101])).verdict is Verdict.DIFFERENT
     assert metric_tolerance("accuracy", 0.9, 0.0) == 0.0 == metric_tolerance("top-5", 0.9, float("nan"))
-    assert metric_tolerance("cross entropy", 2.0, -1.0) == 2e-5 and metric_tolerance("accuracy", 0.9, 0.1) == 0.1
+    assert metric_tolerance("cross entropy", 2.0, -1.0) == 2e-5 and metric_tolerance("accuracy", 0.9, 1e-3) == 1e-3
+
+
+def test_a_claim_cannot_state_that_anything_is_near_enough() -> None:
+    assert metric_tolerance("accuracy", 0.9, 1.0) == MOST_STATED == metric_tolerance("mse", 0.9, 1e9)
+    assert metric_tolerance("perplexity", 200.0, 1e9) == 200 * MOST_STATED
+
+
+def test_a_share_averaged_over_batches_is_compared_by_its_count() -> None:
+    row = compare_value("accuracy", 0.8461999952793121, 0.8462, 1e-5, answers=10_000)
+    assert row.verdict is Verdict.EXACT and row.why.startswith("8,462 of 10,000 answers")
+    assert compare_value("accuracy", 0.8461999952793121, 0.8463, 0.0, answers=10_000).verdict is Verdict.DIFFERENT
+    assert compare_value("accuracy", 0.84621, 0.8462, 1e-4, answers=10_000).verdict is Verdict.WITHIN
+    assert compare_value("accuracy", 0.50000001, 0.5, 1e-5, answers=50_000_000).verdict is Verdict.WITHIN
 
 
 def test_a_number_recorded_in_float32_is_compared_in_float32() -> None:

@@ -152,7 +152,7 @@ def test_an_edited_metric_is_found(alter: Alter, images: Path, name: str) -> Non
         for claim in document["claims"]:
             claim["value"] += (claim["name"] == name) * 1 / 120
 
-    found = reproduce(alter({documents.CLAIMS: edit}), images)
+    found = reproduce(alter({documents.CLAIMS: edit, documents.CARD: None}), images)
     assert (found.first_difference, found.exit_status) == ("metrics", 1)
     rows = {row.claim: row.verdict for row in found.stage("metrics").rows}  # type: ignore[union-attr]
     assert {v for claim, v in rows.items() if claim.startswith(name)} == {DIFFERENT}

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from relume.errors import RelumeError
+from relume.errors import ConfigurationError, RelumeError
 from relume.share import documents
 from relume.share.documents import Claim, Claims, DataSet, Evaluation
 from relume.share.reproduce.environment import threads_of
-from relume.share.reproduce.numbers import METRIC_TOLERANCE, compare_value, metric_tolerance
+from relume.share.reproduce.numbers import METRIC_TOLERANCE, MOST_STATED, compare_value, is_counted, metric_tolerance
 from relume.share.reproduce.subject import Subject, reason, unchecked
+from relume.share.reproduce.told import card_numbers, class_names
 from relume.share.reproduce.verdicts import Row, Stage, Verdict
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def data(subject: Subject) -> Stage:
             continue
         row, dataset = _compared(subject, sets[number])
         rows.append(row)
+        rows += _names_of_classes(subject, sets[number], dataset)
         if dataset is not None and row.verdict is not Verdict.DIFFERENT:
             subject.datasets[number] = dataset
         else:
@@ -56,8 +59,23 @@ def _needed(subject: Subject) -> list[int]:
 
 
 def name_of(facts: DataSet) -> str:
-    """A data set in a few words: ``fashion-mnist (test)``."""
-    return f"{facts.name or facts.kind} ({facts.split or facts.role})"
+    """A data set in a few words: ``fashion-mnist (test)``. A sample in the bundle is called that, whatever it calls itself."""
+    from relume.share.sampling import ROLE
+
+    if facts.role == ROLE:
+        return f"{documents.SAMPLE_FOLDER} (sample)"
+    chosen = ", chosen samples" if "indices" in facts.options else ""
+    return f"{facts.name or facts.kind} ({facts.split or facts.role}{chosen})"
+
+
+def _names_of_classes(subject: Subject, facts: DataSet, dataset: Any) -> list[Row]:
+    from relume.share.rows import base_of
+
+    rows = list(class_names(subject, facts.classes, documents.DATA))
+    known = getattr(base_of(dataset)[0], "classes", None) if dataset is not None else None
+    if not rows and isinstance(known, (list, tuple)):
+        rows += class_names(subject, [str(one) for one in known], "the data")
+    return rows[:1]
 
 
 def _compared(subject: Subject, facts: DataSet) -> tuple[Row, Any]:
@@ -76,6 +94,9 @@ def _compared(subject: Subject, facts: DataSet) -> tuple[Row, Any]:
     if not facts.fingerprint:
         why = f"the bundle has no fingerprint of these data: they are taken as they are ({covers})"
         return unchecked(claim, why, claimed=claimed, found=here), dataset
+    if facts.fingerprint == found and facts.samples is not None and length not in (None, facts.samples):
+        why = f"the fingerprint is that of {length:,} samples, and the bundle speaks of {facts.samples:,}"
+        return Row(claim=claim, claimed=claimed, found=here, verdict=Verdict.DIFFERENT, why=why), dataset
     if facts.fingerprint == found:
         text = f"{claimed}, {facts.fingerprint[:16]}".lstrip(", ")
         return Row(claim=claim, claimed=text, found="the same fingerprint", verdict=Verdict.EXACT), dataset
@@ -174,7 +195,7 @@ def metrics(subject: Subject) -> Stage:
     """The claimed numbers, measured again."""
     why = (
         f"Accuracy: none, an answer is right or wrong. Averages of floats such as losses: {METRIC_TOLERANCE:g} of the "
-        "claimed value, for sums in another order. More only where the claim itself states it."
+        f"claimed value, for sums in another order. More only where the claim itself states it, and at most {MOST_STATED:g}."
     )
     try:
         claims = subject.claims()
@@ -183,18 +204,26 @@ def metrics(subject: Subject) -> Stage:
     if not claims.claims:
         return Stage(name="metrics", rows=[unchecked("metrics", "the bundle claims no numbers")], tolerance=why)
     rows = [_claim(subject, claims, claim) for claim in claims.claims]
-    rows = [row.model_copy(update={"claim": name}) for row, name in zip(rows, names_of(claims), strict=True)]
-    return Stage(name="metrics", rows=[*rows, *_confusion(subject, claims)], tolerance=why)
+    names = names_of(claims, subject.samples())
+    rows = [row.model_copy(update={"claim": name}) for row, name in zip(rows, names, strict=True)]
+    rows += [*_confusion(subject, claims), *card_numbers(subject, claims)]
+    return Stage(name="metrics", rows=rows, tolerance=why)
 
 
-def names_of(claims: Claims) -> list[str]:
-    """What each claim is called; where a number was measured more than once, by when that was."""
+def names_of(claims: Claims, samples: Set[int] = frozenset()) -> list[str]:
+    """What each claim is called; where a number was measured more than once, by when that was.
+
+    Args:
+        samples: data sets that are samples in the bundle: a number measured on one says so.
+    """
     often = Counter(claim.name for claim in claims.claims)
     made = []
     for claim in claims.claims:
         is_known = 0 <= claim.evaluation < len(claims.evaluations)
         where = f" ({claims.evaluations[claim.evaluation].where})" if is_known and often[claim.name] > 1 else ""
-        made.append(f"{claim.name}{where}")
+        is_of_sample = is_known and claims.evaluations[claim.evaluation].data in samples
+        of = " on a sample" if is_of_sample and not claim.name.startswith(documents.SAMPLE_FOLDER) else ""
+        made.append(f"{claim.name}{of}{where}")
     return made
 
 
@@ -214,10 +243,15 @@ def _claim(subject: Subject, claims: Claims, claim: Claim) -> Row:
     measured = measured_by(subject, claim.evaluation, evaluation)
     if isinstance(measured, str):
         return unchecked(claim.name, measured, claimed=claimed)
+    if why := subject.failed.get((claim.evaluation, claim.name), ""):
+        return unchecked(claim.name, why, claimed=claimed)
     if claim.name not in measured:
         return unchecked(claim.name, _unknown(subject, computed_by), claimed=claimed)
     allowed = metric_tolerance(computed_by, claim.value, claim.tolerance)
-    return compare_value(claim.name, claim.value, measured[claim.name], allowed)
+    answers = None
+    if evaluation.where == "training" and is_counted(computed_by):
+        answers = subject.measured[claim.evaluation].samples
+    return compare_value(claim.name, claim.value, measured[claim.name], allowed, answers)
 
 
 def measured_by(subject: Subject, number: int, evaluation: Evaluation) -> Mapping[str, float] | str:
@@ -227,11 +261,28 @@ def measured_by(subject: Subject, number: int, evaluation: Evaluation) -> Mappin
         if model is None or evaluation.data is None:
             return "the model could not be opened"
         try:
-            subject.measured[number] = measured(subject, model, evaluation)
+            subject.measured[number] = _each_measured(subject, model, number, evaluation)
         except Exception as error:
             subject.measured[number] = reason(error)
     found = subject.measured[number]
     return found if isinstance(found, str) else found.values
+
+
+def _each_measured(subject: Subject, model: nn.Module, number: int, evaluation: Evaluation) -> Measured:
+    """All metrics at once; each for itself where one of them cannot be computed, which says nothing of the others."""
+    try:
+        return measured(subject, model, evaluation)
+    except ConfigurationError:
+        found: list[Measured] = []
+        for name, kind in evaluation.metrics.items():
+            try:
+                found.append(measured(subject, model, evaluation.model_copy(update={"metrics": {name: kind}})))
+            except ConfigurationError as error:
+                subject.failed[number, name] = reason(error)
+        if not found:
+            raise
+        values = {name: value for one in found for name, value in one.values.items()}
+        return replace(found[0], values=values)
 
 
 def measured(subject: Subject, model: nn.Module, evaluation: Evaluation) -> Measured:

@@ -25,6 +25,13 @@ METRIC_TOLERANCE = 1e-5
 """Of the claimed value, for averages of floats such as losses. An answer that is right or wrong counts as a whole, so
 that what counts answers (accuracy) has no tolerance."""
 
+MOST_STATED = 1e-3
+"""Of the claimed value, or of 1: as far as a tolerance that a claim states itself is believed. A number measured in bfloat16
+or on a GPU states so much; more would make a claim of anything."""
+
+_COUNT_ROUNDING = 1e-7
+"""How far a share that was averaged over batches in float32 is from the fraction that it stands for."""
+
 _COUNTED = re.compile(r"accuracy|error rate|\btop[\W_]?\d")
 """Metrics that count answers have one of these words in the name of what computes them."""
 
@@ -66,15 +73,19 @@ def compare(claim: str, claimed: Any, found: Any, tolerance: float | None = None
     if list(expected) != list(got):
         text = f"other parts: {_named(got)} where {_named(expected)} were stored"
         return Row(claim=claim, claimed=_named(expected), found=_named(got), verdict=Verdict.DIFFERENT, why=text)
-    if not expected:
+    if not any(value.numel() if isinstance(value, torch.Tensor) else True for value in expected.values()):
         return Row(claim=claim, verdict=Verdict.UNCHECKED, why="nothing is stored to compare with")
     rows = [_compared(claim, place, expected[place], got[place], tolerance) for place in expected]
     order = (Verdict.DIFFERENT, Verdict.WITHIN, Verdict.UNCHECKED, Verdict.EXACT)
     return min(rows, key=lambda row: (order.index(row.verdict), -(row.difference or 0.0)))
 
 
-def compare_value(claim: str, claimed: float, found: float, tolerance: float) -> Row:
+def compare_value(claim: str, claimed: float, found: float, tolerance: float, answers: int | None = None) -> Row:
     """The verdict on one number. A claim that float32 holds exactly was recorded in float32, and is compared so.
+
+    Args:
+        answers: of how many answers it is the right share, for what was averaged batch by batch in float32: the same count
+            is the same number.
 
     Example:
         >>> compare_value("accuracy", 0.9, 0.9, 0.0).verdict.value, compare_value("loss", 0.5, 0.500001, 1e-5).verdict.value
@@ -91,22 +102,40 @@ def compare_value(claim: str, claimed: float, found: float, tolerance: float) ->
     if float(np.float32(claimed)) == claimed == float(np.float32(found)):
         why = f"{found!r} here: the same number in float32, in which it was recorded"
         return Row(**(fields | {"found": repr(claimed)}), verdict=Verdict.EXACT, difference=apart, why=why)
+    if answers is not None and (count := _count(claimed, answers)) is not None and count == _count(found, answers):
+        why = f"{count:,} of {answers:,} answers in both; the claim was averaged in float32"
+        return Row(**fields, verdict=Verdict.EXACT, difference=apart, why=why)
     text = f"differs by {apart:.3g}" + (f"; the tolerance is {tolerance:.3g}" if tolerance else "; none is allowed")
     verdict = Verdict.WITHIN if apart <= tolerance else Verdict.DIFFERENT
     return Row(**fields, verdict=verdict, difference=apart, why=text)
 
 
+def _count(share: float, answers: int) -> int | None:
+    """How many of the answers a share stands for; None where its digits do not tell."""
+    count = round(share * answers)
+    is_told = 0 <= count <= answers and _COUNT_ROUNDING * answers < 0.1
+    return count if is_told and abs(share - count / answers) <= _COUNT_ROUNDING else None
+
+
+def is_counted(computed_by: str) -> bool:
+    """Whether a metric counts answers, each of which is right or wrong."""
+    return _COUNTED.search(computed_by.lower()) is not None
+
+
 def metric_tolerance(computed_by: str, claimed: float, stated: float) -> float:
     """How far a metric may be off: what the claim states; for averages of floats at least `METRIC_TOLERANCE` of it.
 
-    A stated tolerance that is no finite number of at least 0 counts as 0.
+    A stated tolerance that is no finite number of at least 0 counts as 0, and none for more than `MOST_STATED`.
 
     Example:
         >>> metric_tolerance("accuracy", 0.9, 0.0), metric_tolerance("cross entropy", 0.5, 0.0)
         (0.0, 5e-06)
     """
     stated = stated if math.isfinite(stated) and stated > 0 else 0.0
-    if not math.isfinite(claimed) or _COUNTED.search(computed_by.lower()):
+    if not math.isfinite(claimed):
+        return stated
+    stated = min(stated, MOST_STATED * max(1.0, abs(claimed)))
+    if is_counted(computed_by):
         return stated
     return max(stated, METRIC_TOLERANCE * abs(claimed))
 

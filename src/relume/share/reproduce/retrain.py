@@ -262,7 +262,7 @@ def _compared(subject: Subject, found: Retrained, elsewhere: str) -> list[Row]:
     rows = [_weights_row(claimed, found.state, elsewhere)]
     claims = subject.claims() if documents.CLAIMS in subject.bundle else Claims()
     model = _model_with(subject, found.state)
-    for claim, label in zip(claims.claims, names_of(claims), strict=True):
+    for claim, label in zip(claims.claims, names_of(claims, subject.samples()), strict=True):
         if not 0 <= claim.evaluation < len(claims.evaluations):
             continue
         evaluation = claims.evaluations[claim.evaluation]

@@ -16,6 +16,7 @@ from relume.share.documents import Environment, Preprocessing
 from relume.share.reproduce.environment import environment_stage, threads_of
 from relume.share.reproduce.numbers import INPUT_TOLERANCE, compare, same_bits
 from relume.share.reproduce.subject import Subject, reason, unchecked
+from relume.share.reproduce.told import class_names, names_in_config
 from relume.share.reproduce.verdicts import Row, Stage, Verdict
 from relume.share.weights import weights_digest
 from relume.text import counted, size
@@ -135,6 +136,7 @@ def preprocessing(subject: Subject) -> Stage:
     try:
         settings = subject.preprocessing()
         rows += _own_words(settings)
+        rows += class_names(subject, names_in_config(subject), documents.MODEL)
         rows.append(_prepared(subject.bundle))
     except Exception as error:
         rows.append(unchecked("inputs of the examples", error))
@@ -203,6 +205,8 @@ def _classes(claim: str, expected: Any, found: Any) -> Iterator[Row]:
     if not (isinstance(expected, torch.Tensor) and isinstance(found, torch.Tensor)) or expected.shape != found.shape:
         return
     if expected.dim() != 2 or expected.shape[1] < 2 or not torch.isfinite(expected).all():
+        return
+    if not len(expected):
         return
     a, b = expected.argmax(1).tolist(), found.argmax(1).tolist()
     is_same = a == b

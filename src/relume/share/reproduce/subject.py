@@ -32,6 +32,7 @@ class Subject:
         datasets: what was opened and is the author's data, by its number in ``data.json``. Filled by the stage of the data.
         problems: why a data set is not among them.
         measured: what the stage of the metrics measured, by the number of the evaluation.
+        failed: why one of its metrics could not be computed, by that number and the metric's name.
     """
 
     bundle: Bundle
@@ -42,6 +43,7 @@ class Subject:
     datasets: dict[int, Any] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     measured: dict[int, Any] = field(default_factory=dict)
+    failed: dict[tuple[int, str], str] = field(default_factory=dict)
 
     @property
     def model(self) -> nn.Module | None:
@@ -72,6 +74,15 @@ class Subject:
 
     def data_sets(self) -> Data:
         return self.document(documents.DATA, Data)
+
+    def samples(self) -> set[int]:
+        """Which data sets are samples in the bundle itself, whatever they are called."""
+        from relume.share.sampling import ROLE
+
+        try:
+            return {number for number, one in enumerate(self.data_sets().sets) if one.role == ROLE}
+        except RelumeError:
+            return set()
 
     def examples(self) -> Examples:
         return self.document(documents.EXAMPLES, Examples)

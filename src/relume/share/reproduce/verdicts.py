@@ -139,7 +139,8 @@ class Reproduction(_Part):
 
     def to_json(self) -> str:
         """For programs. The same bytes for the same finding at the same time."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")  # half characters, which JSON can name
 
     def to_markdown(self) -> str:
         """For issues and mails."""
