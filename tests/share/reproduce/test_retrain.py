@@ -101,10 +101,7 @@ def test_elsewhere_other_weights_are_no_failure_but_other_metrics_are(
     found = reproduce(altered(bundle, tmp_path / "a.relume", changes), images, retrain=True)
     weights = row_of(found, "training", "weights")
     assert weights.verdict is Verdict.UNCHECKED and "another processor (Another; here is" in weights.why
-    assert (
-        found.first_difference == "training"
-        and row_of(found, "training", "val/loss").verdict is Verdict.DIFFERENT
-    )
+    assert found.first_difference == "training" and row_of(found, "training", "val/loss").verdict is Verdict.DIFFERENT
 
 
 def test_a_script_runs_only_when_it_is_trusted(

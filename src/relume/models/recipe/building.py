@@ -105,13 +105,14 @@ def recipe_of(module: nn.Module, path: str = "") -> Recipe:
     Raises:
         RecipeError: that is not known; says what to do.
     """
+    from relume.models.exported.model import ExportedModel
     from relume.models.recipe.describe import described
 
     recipe = recipe_kept(module) or described(module, path)
     if recipe is not None:
         facts = noted(module)
         return {**recipe, "facts": json.dumps(facts)} if facts else recipe
-    if recipe is None and (isinstance(module, torch.fx.GraphModule) or type(module).__name__ == "ExportedModel"):
+    if recipe is None and isinstance(module, (torch.fx.GraphModule, ExportedModel)):
         raise RecipeError(
             "the model is a graph and has no recipe, only what its class did is left. Save it as a graph again: "
             "save_model(model, 'model.pt2', example_inputs=...); save_weights writes its weights alone."
