@@ -61,7 +61,7 @@ def test_a_class_that_is_called_plainly_is_found_in_the_code_that_was_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_script(tmp_path, monkeypatch, "power=3")
-    with pytest.raises(BundleError, match=r"has Net\(power=3\) of code/train.py\. --trust"):
+    with pytest.raises(BundleError, match=r"has Net\(power=3\) in code/train.py: add --trust"):
         pack("own", tmp_path / "one.relume", root=tmp_path / "runs")
     assert not list(tmp_path.glob("*.relume"))
     inputs, outputs = torch.load(tmp_path / "outputs.pt")
@@ -90,7 +90,7 @@ def test_a_call_that_does_not_tell_how_is_not_guessed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     run_script(tmp_path, monkeypatch, call)
-    with pytest.raises(BundleError, match=r"relume\.pack\(result\).*relume\.build\(Net"):
+    with pytest.raises(BundleError, match=r"relume\.pack\(result, data.*relume\.build\(Net"):
         pack("own", tmp_path / "one.relume", root=tmp_path / "runs", trust=True)
 
 

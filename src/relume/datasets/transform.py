@@ -15,6 +15,10 @@ from relume.errors import ConfigurationError, MissingPackageError
 Transform = Literal["tensor"] | Callable[[Any], Any] | None
 
 
+_LARGEST_SIDE = 16_384
+"""That settings from a file may ask for."""
+
+
 @dataclass(frozen=True)
 class ToTensor:
     """Turn a PIL image into a float tensor, if asked as a square of a given size, and normalised.
@@ -95,6 +99,8 @@ class ToTensor:
         whole = [value for value in (size, channels) if value is not None]
         if any(isinstance(value, bool) or not isinstance(value, int) for value in whole):
             raise ConfigurationError(f"{fields!r:.200}: size and channels are whole numbers.")
+        if size is not None and size > _LARGEST_SIDE:
+            raise ConfigurationError(f"{fields!r:.200}: sides of {_LARGEST_SIDE:,} pixels are the most.")
         return cls(size, channels, *(_numbers(fields.get(name)) for name in ("mean", "std")))
 
 

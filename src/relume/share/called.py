@@ -55,11 +55,12 @@ def with_recipe(source: Source, instance: nn.Module | None, code: Sources, *, tr
             calls = [call for call in calls if call.name == type(instance).__qualname__]
         calls = _of_kind(calls, source)
         if not calls:
-            raise NotToldError("its code has no class of modules that is called with plain arguments, as Net(32)")
+            raise NotToldError("Its code has no class of modules that is called with plain arguments, as Net(32)")
         if instance is None and not trust:
             first = calls[0]
             raise NotToldError(
-                f"its code has {first.text} of {CODE_FOLDER}{first.file}. --trust (trust=True) runs the definition of that class"
+                f"Its code has {first.text} in {CODE_FOLDER}{first.file}: add --trust (trust=True), which runs the definition of "
+                "that class to build it"
             )
         return replace(source, found=_only(source, instance, code, calls)), ""
     except NotToldError as error:
@@ -131,7 +132,9 @@ def _only(source: Source, instance: nn.Module | None, code: Sources, calls: list
     if len(made) != 1:
         several = " and ".join(call.text for call, _ in made)
         raise NotToldError(
-            f"both {several} have such weights" if made else source.portable.text("; ".join(problems))[:400]
+            f"Both {several} have such weights"
+            if made
+            else "Its code does not build it: " + source.portable.text("; ".join(problems))[:400]
         )
     return made[0][1]
 

@@ -250,10 +250,10 @@ class Contents:
             self.missing.append(f"a graph, which opens without the model's class: {why}")
         if why and (self.model.document is None):
             raise BundleError(
-                f"nobody could open this bundle: there is no recipe of the model, and no graph. The run does not know how it "
-                f"was built ({self._why_no_recipe}). Pack it where the model is, at the end of its script: "
-                "relume.pack(result), or relume.pack(..., model=model, data=...). Next time build it by relume.build(Net, ...) "
-                f"in place of Net(...). No graph: {why}."
+                "nobody could open this bundle: how its model was built is not known, and there is no graph. "
+                f"{self._why_no_recipe}. Or pack it where the model is, at the end of its script: relume.pack(result, data=...), "
+                "relume.pack(..., model=model, data=...). Next time build it by relume.build(Net, ...) in place of Net(...)."
+                + ("" if self._network.problem else f" No graph: {why}.")
             )
 
     def _add_graph(self) -> str:

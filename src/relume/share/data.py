@@ -15,7 +15,7 @@ from relume.datasets import DataSplit, FolderImages, IdxImages, ToTensor, load
 from relume.errors import ConfigurationError, DataError, RelumeError, UnknownNameError, closest
 from relume.share.documents import DataSet, Preprocessing
 from relume.share.gather import Source
-from relume.share.rows import base_of, fingerprint, labels, labels_fingerprint, length
+from relume.share.rows import base_of, fingerprint, have_same_rows, labels, labels_fingerprint, length
 from relume.share.transforms import known_transform
 
 __all__ = ["Given", "fingerprint", "given_data", "open_data"]
@@ -323,6 +323,7 @@ def _tensors_in(path: Path) -> TensorDataset:
     if not all(names):
         held = ", ".join(list(state)[:8]) or "nothing"
         raise DataError(f"{path} holds {held}: the data has the tensors 'input' and 'target'.")
-    if len(state[names[0]]) != len(state[names[1]]):
-        raise DataError(f"{path} has {len(state[names[0]]):,} inputs and {len(state[names[1]]):,} targets.")
+    if not have_same_rows(state[names[0]], state[names[1]]):
+        shapes = " and targets of ".join(str(tuple(state[name].shape)) for name in names)
+        raise DataError(f"{path} has inputs of the shape {shapes}: both have one row a sample.")
     return TensorDataset(state[names[0]], state[names[1]])

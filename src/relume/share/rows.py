@@ -56,6 +56,11 @@ def fingerprint(dataset: Any) -> tuple[str, str]:
     return hasher.hexdigest(), f"all {count:,} samples: {covers}"
 
 
+def have_same_rows(inputs: torch.Tensor, targets: torch.Tensor) -> bool:
+    """Whether both have one row a sample."""
+    return inputs.dim() > 0 and targets.dim() > 0 and len(inputs) == len(targets)
+
+
 def length(dataset: Any) -> int:
     """How many samples there are; raises DataError where that is not known."""
     try:

@@ -16,7 +16,7 @@ from relume.share.bundle import Bundle
 from relume.share.data import Given
 from relume.share.documents import INPUT, SAMPLE_FOLDER, DataSet, Preprocessing
 from relume.share.examples import opened, png
-from relume.share.rows import fingerprint, length, raw_image
+from relume.share.rows import fingerprint, have_same_rows, length, raw_image
 
 LABELS = f"{SAMPLE_FOLDER}sample.safetensors"
 ROLE = "sample"
@@ -83,12 +83,17 @@ def open_sample(bundle: Bundle) -> Dataset[Any]:
     if not isinstance(target, torch.Tensor) or not target.dim():
         raise BundleError(f"{bundle.path}: {LABELS} has no targets.")
     if isinstance(inputs := state.get("input"), torch.Tensor):
-        if len(inputs) != len(target):
-            raise BundleError(f"{bundle.path}: {LABELS} has {len(inputs)} inputs and {len(target)} targets.")
+        if not have_same_rows(inputs, target):
+            shapes = f"{tuple(inputs.shape)} and targets of {tuple(target.shape)}"
+            raise BundleError(f"{bundle.path}: {LABELS} has inputs of the shape {shapes}: both have one row a sample.")
         return TensorDataset(inputs.clone(), target.clone())
     paths = sorted(path for path in bundle.members(SAMPLE_FOLDER) if path.endswith(".png"))
     if len(paths) != len(target):
         raise BundleError(f"{bundle.path}: {SAMPLE_FOLDER} has {len(paths)} pictures and {len(target)} targets.")
+    if not _is_classes(target):
+        raise BundleError(
+            f"{bundle.path}: {LABELS} has no class for each picture, but {target.dtype} {tuple(target.shape)}."
+        )
     preprocessing = bundle.document(INPUT, Preprocessing)
     if preprocessing.kind != "image":
         raise BundleError(f"{bundle.path}: it has pictures, and {INPUT} does not say how they become inputs.")
