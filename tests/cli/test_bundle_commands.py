@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner
 
 import relume
 from relume.cli.app import app
 from relume.errors import BundleError, ConfigurationError, RecipeError
+from relume.models.exported import graph_files
 from relume.models.tensorfile import tensorfile_parts
 from relume.models.whole import model_document
 from relume.share.archive import write_archive
@@ -82,3 +85,22 @@ def test_predict_just_works_and_code_needs_trust(pets: Path) -> None:
     assert isinstance(with_trust.exception, ConfigurationError) and "trust=True is for bundles" in str(
         with_trust.exception
     )
+
+
+def test_summary_shows_the_authors_class_where_its_code_is_trusted_and_a_graph_where_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = b"from torch import nn\nclass Own(nn.Linear):\n    pass\n"
+    texts = {
+        MODEL: json.dumps({"document": {"format": 1, "recipe": {"builder": "owned:Own", "args": [4, 3], "kwargs": {}}}}).encode(),
+        "code/owned.py": code, **graph_files(nn.Linear(4, 3), torch.rand(2, 4)),
+    }  # fmt: skip
+    files = {member: (lambda text=text: [text]) for member, text in texts.items()}
+    state = nn.Linear(4, 3).state_dict()
+    files[WEIGHTS] = lambda: list(tensorfile_parts(state))
+    write_archive(Path("own.relume"), "own", files, "0.1.0")
+    plain = run(app, ["summary", "own.relume"])
+    assert plain.exit_code == 0 and "ExportedModel" in plain.stdout and "_Holder" not in plain.stdout
+    trusted = run(app, ["summary", "own.relume", "--trust"])
+    assert trusted.exit_code == 0 and "Own" in trusted.stdout and "ExportedModel" not in trusted.stdout

@@ -252,3 +252,13 @@ def test_why_there_is_no_graph_is_said_without_how_to_debug_torch(tmp_path: Path
     with pytest.raises(ModelFileError, match="graph of Choosing for any batch size: .*data-dependent") as caught:
         export(Choosing(), tmp_path / "a.pt2", input_shape=(4,))
     assert not any(word in str(caught.value) for word in ("run with", "TORCH_LOGS", "Caused by", "_export/"))
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path) -> None:
+    script = (
+        "import resource, signal, torch\nfrom relume.share.export import export\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        f"export(torch.nn.Linear(400, 400), {str(tmp_path / 'a.pt2')!r}, input_shape=(400,))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "StoreWriteError: " in done.stderr and not list(tmp_path.iterdir())

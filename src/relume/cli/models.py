@@ -147,7 +147,8 @@ def diff(
 
 def summary(
     model: Annotated[
-        str, typer.Argument(help="torchvision/NAME, timm/NAME, mlp, cnn, or a model file.", show_default=False)
+        str,
+        typer.Argument(help="torchvision/NAME, timm/NAME, mlp, cnn, a model file, or a bundle.", show_default=False),
     ],
     input_shape: Annotated[
         list[str] | None,
@@ -167,6 +168,7 @@ def summary(
         typer.Option(min=1, help="Outputs of a named model; 1000 for a library's, else 10.", show_default=False),
     ] = None,
     depth: Annotated[int, typer.Option("--depth", "-d", min=0, help="How far inside layers are shown.")] = 3,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code in a bundle to build its model.")] = False,
     as_json: Json = False,
 ) -> None:
     """Sum up a model: layers, parameters, operations, and the memory that training it takes. It needs no weights."""
@@ -175,7 +177,7 @@ def summary(
     from relume.page import print_page
 
     shapes = [shape_of(text) for text in input_shape or ()]
-    network, shapes = _network(model, shapes, classes)
+    network, shapes = _network(model, shapes, classes, trust)
     shape: Any = None if not shapes else shapes[0] if len(shapes) == 1 else shapes
     dtypes: Any = dtype[0] if dtype and len(dtype) == 1 else dtype
     found = sum_up(network, shape, batch_size=batch_size, dtypes=dtypes, optimizer=optimizer)
@@ -256,7 +258,9 @@ def _trouble_is(status: int) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------------------- summing up
 
 
-def _network(name: str, shapes: list[tuple[int, ...]], classes: int | None) -> tuple[nn.Module, list[tuple[int, ...]]]:
+def _network(
+    name: str, shapes: list[tuple[int, ...]], classes: int | None, trust: bool
+) -> tuple[nn.Module, list[tuple[int, ...]]]:
     """The model, without weights where it is made by name, and the shapes of its inputs."""
     source = name.partition("/")[0]
     if source not in _IMAGES or (source == name and Path(name).exists()):
@@ -266,7 +270,7 @@ def _network(name: str, shapes: list[tuple[int, ...]], classes: int | None) -> t
         from relume.models.whole import load_model
 
         try:
-            return load_model(name), shapes
+            return load_model(name, trust=trust), shapes
         except ModelFileError as error:
             if Path(name).exists() or not re.fullmatch(r"\w+", name):
                 raise

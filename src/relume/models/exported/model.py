@@ -141,7 +141,7 @@ def _place(root: nn.Module, name: str, value: torch.Tensor, *, is_persistent: bo
     try:
         for part in path:
             if part not in module._modules:
-                module.add_module(part, _Holder())
+                module.add_module(part, Tensors())
             inner = module._modules[part]
             assert inner is not None
             module = inner
@@ -153,7 +153,7 @@ def _place(root: nn.Module, name: str, value: torch.Tensor, *, is_persistent: bo
         raise DamagedError(f"{name!r:.100} is no name that a tensor of a module can have ({error!s:.100})") from None
 
 
-class _Holder(nn.Module):
+class Tensors(nn.Module):
     """Has tensors, and no code."""
 
     def __init__(self) -> None:

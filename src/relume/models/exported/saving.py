@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import os
 import re
 import warnings
@@ -162,8 +163,12 @@ def _forget(program: Any) -> None:
 
 
 def _write(program: Any, staged: Path) -> None:
-    with warnings.catch_warnings(), staged.open("xb") as file:
+    """By way of memory: where a disk is full, what torch writes to a file with ends the whole process."""
+    made = io.BytesIO()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program, file)
+        torch.export.save(program, made)
+    with staged.open("xb") as file:
+        file.write(made.getbuffer())
         file.flush()
         os.fsync(file.fileno())

@@ -118,6 +118,11 @@ def find(name: str) -> Builder:
         if is_library or found.__module__ == place or place == "__main__":
             return cast(Builder, found)
         raise RecipeError(f"{name} is a class of {found.__module__}, and is named by another module.")
+    if found is None and place == "__main__":
+        raise RecipeError(
+            f"there is no {attribute} in __main__, the script that runs here; the script that made the file had it. Define or "
+            "import it there first."
+        )
     if found is None:
         raise RecipeError(
             f"there is no {attribute} in {place}: `import` the version of it that the model was saved with."
