@@ -72,10 +72,23 @@ VARIABLE = "note: variables of the environment are read that a run does not keep
         ("np.random.seed(0)\nx = np.random.rand(3)", []),
         ("state = random.getstate(), np.random.get_state()", []),
         ("relume.seed_everything(0)\nx = np.random.rand(3)", []),
+        ("import lightning.pytorch as pl\npl.seed_everything(0)\nx = np.random.rand(3)\nloss.backward()", []),
+        ("import timm as t\nt.utils.set_seed(0)\nloss.backward()", []),
+        ("g = torch.Generator()\ng.manual_seed(0)\nloss.backward()", [NO_SEED]),
     ],
 )
 def test_seeds(tmp_path: Path, text: str, whats: list[str]) -> None:
     assert found(tmp_path, text) == whats
+
+
+def test_a_seed_set_by_a_file_beside_it_counts(tmp_path: Path) -> None:
+    (tmp_path / "utils.py").write_text("import torch\n\ndef fix(n):\n    torch.manual_seed(n)\n")
+    assert found(tmp_path, "import utils\nutils.fix(0)\nloss.backward()") == []
+
+
+def test_random_numbers_of_numpy_are_seeded_by_transformers_too(tmp_path: Path) -> None:
+    text = "from transformers import set_seed\nset_seed(0)\nx = np.random.rand(3)"
+    assert GLOBAL not in found(tmp_path, text)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 Scope = ast.Module | Function
 
 SEEDING = {"manual_seed", "seed_everything", "set_seed", "fix_seed", "fix_seeds"}
+_ONLY_GLOBAL = SEEDING - {"manual_seed"}
 _OF_TORCH = {"torch.manual_seed", "torch.random.manual_seed", "torch.cuda.manual_seed_all", "torch.cuda.manual_seed"}
 TRAINING = {"Run", "Trainer", "fit_heads"}
 
@@ -95,8 +96,12 @@ class Project:
         """Whether a call seeds torch at once."""
         if call.name in _OF_TORCH:
             return True
+        if call.short in _ONLY_GLOBAL:  # pl.seed_everything, accelerate.utils.set_seed
+            return True
         is_plain = isinstance(call.node.func, ast.Name)  # and not generator.manual_seed(0)
-        return (is_plain or call.name.startswith(("relume.", "lightning."))) and call.short in self.seeding_functions
+        module = call.name.rpartition(".")[0].rpartition(".")[2]
+        is_own = module in {source.path.stem for source in self.sources}  # utils.fix(0)
+        return (is_plain or is_own or call.name.startswith("relume.")) and call.short in self.seeding_functions
 
     @cached_property
     def explicit_seeds(self) -> list[Call]:

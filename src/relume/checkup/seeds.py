@@ -100,8 +100,13 @@ def _key(source: Source, node: ast.AST) -> tuple[Path, int]:
     return source.path, getattr(node, "lineno", -1) if isinstance(node, ast.Call) else -1
 
 
+def _seeds_all(call: Call) -> bool:
+    """Whether it seeds numpy and Python's random too."""
+    return call.short == "seed_everything" or call.name.startswith(("transformers.", "accelerate."))
+
+
 def unseeded_generators(project: Project) -> Iterator[Finding]:
-    seeds_all = project.run_seeds or any(call.short == "seed_everything" for call in project.explicit_seeds)
+    seeds_all = project.run_seeds or any(_seeds_all(call) for call in project.explicit_seeds)
     seeded = {call.name for call in project.calls if call.node.args}
     own = [hint for hint in project.hints if hint.kind == "unseeded"]
     if own:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -222,6 +223,13 @@ def test_places_that_are_none(bundle: Path, place: str, message: str) -> None:
 def test_names_that_no_place_has(bundle: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="name="):
         push(bundle, tmp_path / "shared", name=name)
+
+
+def test_a_file_name_that_no_place_has_needs_another(bundle: Path, tmp_path: Path) -> None:
+    odd = shutil.copy(bundle, tmp_path / "100% done.relume")
+    with pytest.raises(ConfigurationError, match="Give another one with --name"):
+        push(odd, tmp_path / "shelf")
+    assert push(odd, tmp_path / "shelf", name="done").sent_bytes
 
 
 def test_what_is_not_there_is_said_with_what_is(bundle: Path, tmp_path: Path) -> None:

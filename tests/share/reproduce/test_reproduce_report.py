@@ -75,6 +75,7 @@ def test_reports_are_written_by_their_ending(tmp_path: Path) -> None:
     [
         ({"outputs": Verdict.EXACT}, 0, ""),
         ({"metrics": Verdict.WITHIN}, 0, ""),
+        ({"outputs": Verdict.UNCHECKED, "training": Verdict.EXACT}, 0, ""),
         ({"digests": Verdict.EXACT, "weights": Verdict.EXACT}, 3, ""),
         ({"outputs": Verdict.UNCHECKED, "metrics": Verdict.UNCHECKED}, 3, ""),
         ({"environment": Verdict.DIFFERENT, "outputs": Verdict.EXACT}, 0, ""),

@@ -20,9 +20,9 @@ from altered_bundles import altered, images_of, row_of, run_relume, verdicts, wr
 from relume.errors import BundleError
 from relume.share import documents
 from relume.share.pack import pack
-from relume.share.reproduce import Verdict, reproduce
-from relume.share.reproduce.fresh import fresh_environment
-from relume.share.reproduce.retrain import variables
+from relume.share.reproduce import Row, Verdict, reproduce
+from relume.share.reproduce.fresh import Fresh, fresh_environment
+from relume.share.reproduce.retrain import _in_fresh, variables
 
 SCRIPT = Path(__file__).parent / "script_for_retrain.py"
 
@@ -114,6 +114,7 @@ def test_a_script_runs_only_when_it_is_trusted(
     found = reproduce(own, retrain=True, trust=True)
     assert row_of(found, "training", "weights").verdict is Verdict.EXACT, found.stage("training")
     assert row_of(found, "training", "val/accuracy").verdict is Verdict.EXACT
+    assert found.exit_status == 0 and "training" in found.conclusion  # the bundle has neither examples nor a graph
     assert not left(temporary) and not (tmp_path / "runs").exists()
 
 
@@ -210,6 +211,15 @@ def test_a_fresh_environment_has_the_exact_versions(tmp_path: Path, monkeypatch:
     said = subprocess.run([str(made.python), "-I", "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.split() == ["1.0", "False"] and made.left_out == ["mine 1 (file:///x)"] and made.installed == 1
     assert list(tmp_path.glob("environment/lib/*/site-packages/relume/share/reproduce/fresh.py"))
+
+
+def test_a_fresh_environment_alone_proves_nothing() -> None:
+    """The row of the weights says where it was trained, and keeps its verdict."""
+    row = Row(claim="weights", verdict=Verdict.UNCHECKED, why="another processor")
+    found = _in_fresh(Fresh(Path("python"), 3, ["mine 1"]), row)
+    assert found.verdict is Verdict.UNCHECKED and found.why.startswith(
+        "another processor; in a fresh environment with 3"
+    )
 
 
 @pytest.mark.long

@@ -99,7 +99,9 @@ def check_name(name: str) -> None:
     except OSError:
         raise ConfigurationError(f"name={name!r:.100}: a bundle cannot be called this at every place.") from None
     if "/" in name or name.startswith(".") or not name.isprintable() or set(name) & set('?#%*<>|"'):
-        raise ConfigurationError(f"name={name!r:.100}: letters, digits, spaces, '-', '_' and '.' make a name.")
+        raise ConfigurationError(
+            f"name={name!r:.100}: letters, digits, spaces, '-', '_' and '.' make a name. Give another one with --name (name=)."
+        )
 
 
 def _only_one(remote: Remote, above: Remote) -> Found:

@@ -48,8 +48,8 @@ def reproduce(
         progress: is told of each stage when it is done, with its seconds.
 
     Returns:
-        The claims with a verdict each. ``exit_status`` is 0 where nothing differs and outputs or metrics were checked, 1
-        where something differs, 3 where neither could be checked.
+        The claims with a verdict each. ``exit_status`` is 0 where nothing differs and outputs, metrics or the training
+        were checked, 1 where something differs, 3 where none could be checked.
 
     Raises:
         BundleError: there is no such file. A damaged one is no error: its digests differ.

@@ -79,13 +79,13 @@ def training(subject: Subject, author: Environment | None, fresh: bool, timeout_
             )
         with ended_by_signals(), workspace() as folder:
             made = fresh_environment(folder, author.packages) if fresh else None
-            if made is not None:
-                rows.append(_fresh_row(made))
             found = retrained(
                 subject.bundle, code, command, subject.run(), author, folder, made, timeout_seconds, subject.path
             )
             here = subject.here.model_copy(update={"packages": author.packages}) if fresh else subject.here
-            rows += _compared(subject, found, same_arithmetic(author, here))
+            rows = _compared(subject, found, same_arithmetic(author, here))
+            if made is not None:
+                rows[0] = _in_fresh(made, rows[0])
     except _OtherPathError as error:
         rows.append(Row(claim="checkpoint", verdict=Verdict.DIFFERENT, why=str(error)))
     except (RelumeError, OSError) as error:
@@ -331,10 +331,11 @@ def _measured(subject: Subject, model: Any, number: int, name: str) -> float | N
     return None if value is None else float(value)
 
 
-def _fresh_row(made: Fresh) -> Row:
-    left = f"not from an index: {', '.join(made.left_out[:6])}" if made.left_out else ""
-    found = f"{made.installed} packages installed"
-    return Row(claim="fresh environment", claimed="exact versions", found=found, verdict=Verdict.EXACT, why=left)
+def _in_fresh(made: Fresh, row: Row) -> Row:
+    """Where it was trained is said with the weights: packages that could be installed prove nothing by themselves."""
+    left = f", without {', '.join(made.left_out[:6])}, which no index has" if made.left_out else ""
+    text = f"in a fresh environment with {made.installed} packages of the exact versions{left}"
+    return row.model_copy(update={"why": f"{row.why}; {text}" if row.why else text})
 
 
 def _tail(log: Path) -> str:

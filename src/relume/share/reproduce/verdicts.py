@@ -20,7 +20,7 @@ REPRODUCED, DIFFERS, WRONG_USE, NOTHING_CHECKED = 0, 1, 2, 3
 STAGES = ("digests", "environment", "weights", "preprocessing", "outputs", "data", "metrics", "training")
 """All stages, in their order: what a later one shows rests on those before it."""
 
-_PROOFS = ("outputs", "metrics")
+_PROOFS = ("outputs", "metrics", "training")
 _INFORMS = ("environment",)
 
 
@@ -183,7 +183,7 @@ def first_difference(stages: Iterable[Stage]) -> str:
 
 
 def exit_status(stages: Sequence[Stage]) -> int:
-    """0: nothing differs, and outputs or metrics were checked; 1: something differs; 3: neither was checked."""
+    """0: nothing differs, and outputs, metrics or the training were checked; 1: something differs; 3: none was checked."""
     if first_difference(stages):
         return DIFFERS
     checked = {stage.name for stage in stages if stage.verdict in (Verdict.EXACT, Verdict.WITHIN)}
