@@ -249,7 +249,7 @@ def test_places_that_hold_nothing_but_secrets(text: str, secret: str) -> None:
     "text",
     [
         "curl -u $USER:$PASSWORD https://x", "auth = (user, password)", 'fit(auth=("a", "$b"))', "sshpass -e ssh host",
-        '{"name": "dropout", "value": "0.5"}', "- name: lr\n  value: 0.001\n", "mkdir -p runs/login", "model.login(user, name)",
+        '"token": "InputTokenSpec"', "https://USER:PASSWORD@host/x", '{"name": "dropout", "value": "0.5"}', "- name: lr\n  value: 0.001\n", "mkdir -p runs/login", "model.login(user, name)",
     ],
 )  # fmt: skip
 def test_places_without_a_secret_stay(text: str) -> None:

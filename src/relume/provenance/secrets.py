@@ -271,6 +271,8 @@ class Redactor:
 
     def _url(self, match: re.Match[str]) -> str:
         scheme, user = match[1], match[2]
+        if re.fullmatch(r"<?(?:USER|USERNAME|NAME)>?:<?(?:PASSWORD|TOKEN)>?", user):  # what a manual shows
+            return match[0]
         if ":" not in user and not scheme.lower().startswith(("http", "ftp")):  # ssh://git@host names no secret
             return match[0]
         return f"{scheme}{self._hide(user)}@"
@@ -325,9 +327,9 @@ class Redactor:
             if re.search(r"\s", value) and not re.search(r"\d", value):  # a sentence, as in prompts and help
                 return False
             is_word = _words(name)[-1] in ("token", "bearer", "authorization")
-            return not (is_word and re.fullmatch(r"[\[<|].*[\]>|]|\W+", value)) and not re.fullmatch(
-                r"[$%{<].*[}%>]|\*+|\$\w+", value
-            )
+            return not (
+                is_word and re.fullmatch(r"[\[<|].*[\]>|]|\W+|(?:[A-Z][a-z]+){2,6}", value)
+            ) and not re.fullmatch(r"[$%{<].*[}%>]|\*+|\$\w+", value)
         return _may_be_key(name) and looks_random(value)
 
     def arguments(self, arguments: Iterable[Any]) -> list[str]:
