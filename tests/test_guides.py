@@ -24,6 +24,8 @@ from relume.models.tensorfile import tensorfile_parts
 from relume.share.archive import write_archive
 
 PROJECT = Path(__file__).parent.parent
+_SLOW = pytest.mark.long  # what they show runs in other tests, too
+_SLOW_PAGES = ("checkpoints", "transfer")
 PAGES = sorted((PROJECT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+(?:[.,]\d+)*(?:e-?\d+)?")
@@ -58,7 +60,11 @@ def run(command: list[str] | str, folder: Path) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=_SLOW if page.stem in _SLOW_PAGES else ()) for page in PAGES],
+    ids=lambda page: page.stem,
+)
 def test_a_page_runs_and_prints_what_it_shows(page: Path, tmp_path: Path) -> None:
     program, printed = [], ""
     for block in blocks(page, "python"):

@@ -252,7 +252,7 @@ def test_libraries_are_imported_only_where_they_are_used() -> None:
     code = (
         "import sys; from relume.transfer import backbones, heads, inputs; from torch import nn\n"
         "model = nn.Sequential(nn.Linear(4, 3)); heads.replace_head(model, 2); backbones.backbone(model, classes=5)\n"
-        "print([m for m in ('torchvision', 'timm', 'rich') if m in sys.modules], model[0].out_features)"
+        "print([m for m in ('torchvision', 'timm', 'matplotlib') if m in sys.modules], model[0].out_features)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(relume.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
