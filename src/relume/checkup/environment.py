@@ -98,7 +98,7 @@ def _vision(torch_version: str, vision_version: str | None) -> Iterator[Finding]
             "environment",
             f"torchvision {vision_version} and torch {torch_version} are builds for different devices",
             "Operations such as non-maximum suppression are missing, or fail on the GPU.",
-            f"pip install --force-reinstall torchvision --index-url https://download.pytorch.org/whl/{build}",
+            f"pip install --force-reinstall torchvision, the build for {build}: https://pytorch.org/get-started/locally",
         )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,19 +35,29 @@ class Export:
     contents: list[str]
 
 
-def check_target(out: str | Path, *, force: bool = False) -> Path:
+_SAID = (
+    ".pt or .pth, a dictionary for torch.load; .safetensors, the weights of one model; .onnx and .pt2, what the model "
+    "computes, for other runtimes."
+)
+
+
+def check_target(
+    out: str | os.PathLike[str], *, force: bool = False, endings: Sequence[str] = ENDINGS, said: str = _SAID
+) -> Path:
     """The path, if an export can be written there.
+
+    Args:
+        endings: those that are allowed; ``said`` is what each of them stands for, in words.
 
     Raises:
         ConfigurationError: the ending is not known, the folder is missing, or the file exists and ``force`` is not given.
     """
     out = Path(out)
-    if out.suffix.lower() not in ENDINGS:
+    if out.suffix.lower() not in endings:
         raise ConfigurationError(
-            f"{str(out)!r} ends in {out.suffix or 'nothing'!r}. The ending says what is written: .pt or .pth, a dictionary "
-            "for torch.load; .safetensors, the weights of one model; .onnx and .pt2, what the model computes, for other runtimes."
+            f"{str(out)!r} ends in {out.suffix or 'nothing'!r}. The ending says what is written: {said}"
         )
-    if not out.parent.is_dir():
+    if not out.absolute().parent.is_dir():
         raise ConfigurationError(f"there is no folder {out.parent} to write {out.name} to.")
     if out.is_dir() or (out.exists() and not force):
         raise ConfigurationError(f"{out} exists. Choose another name, or overwrite it with --force (force=True).")

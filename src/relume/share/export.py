@@ -20,10 +20,13 @@ from relume.checkpoint import files
 from relume.errors import ConfigurationError, ModelFileError
 from relume.models.contents import CLASSES, INPUT, RECIPE
 from relume.names import unwrap
+from relume.run.export import check_target
 from relume.share import onnxfile
 from relume.share.staging import abandoned, staged_name
+from relume.text import size
 
 ENDINGS = (".onnx", ".pt2")
+_SAID = ".onnx for ONNX Runtime and others; .pt2 for torch.export.load, also from C++."
 BATCHES = (1, 2, 5)
 TOLERANCE = 1e-4
 _KEPT = (CLASSES, INPUT, "run", "checkpoint", "epoch", "step")
@@ -60,7 +63,7 @@ class Exported:
             else f"the largest difference is {self.difference:.2g} ({self.tolerance:.2g} are allowed)"
         )
         lines = [
-            f"{self.path}  {_size(self.size_bytes)}, from {self.source}",
+            f"{self.path}  {size(self.size_bytes)}, from {self.source}",
             *(f"  input   {name}: {shape}" for name, shape in self.inputs.items()),
             *(f"  output  {name}: {shape}" for name, shape in self.outputs.items()),
             f"  {checked}: {found}",
@@ -119,7 +122,7 @@ def export(
         >>> done.difference, dict(done.outputs)
         (0.0, {'output': 'batch x 3 float32'})
     """
-    path = check_target(out, force=force)
+    path = check_target(out, force=force, endings=ENDINGS, said=_SAID)
     _check_numbers(tolerance, opset, weights_apart, path)
     if path.suffix.lower() == ".onnx":
         onnxfile.check_packages()
@@ -144,25 +147,6 @@ def export(
         _shapes(names[1], *(expected[size] for size in BATCHES[1:])),
     )
     return Exported(path, data, size_bytes, *shapes, BATCHES, difference, tolerance, found.name)
-
-
-def check_target(out: str | os.PathLike[str], *, force: bool = False) -> Path:
-    """The path, if an export can be written there.
-
-    Raises:
-        ConfigurationError: the ending is not known, the folder is missing, or the file exists and ``force`` is not given.
-    """
-    path = Path(out)
-    if path.suffix.lower() not in ENDINGS:
-        raise ConfigurationError(
-            f"{str(path)!r} ends in {path.suffix or 'nothing'!r}. The ending says what is written: .onnx for ONNX Runtime and "
-            "others; .pt2 for torch.export.load, also from C++."
-        )
-    if not path.absolute().parent.is_dir():
-        raise ConfigurationError(f"there is no folder {path.parent} to write {path.name} to.")
-    if path.is_dir() or (path.exists() and not force):
-        raise ConfigurationError(f"{path} exists. Choose another name, or overwrite it with --force (force=True).")
-    return path
 
 
 def _check_numbers(tolerance: Any, opset: Any, weights_apart: Any, path: Path) -> None:
@@ -481,7 +465,3 @@ def _staging(path: Path) -> Iterator[Path]:
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e6 else f"{size_bytes / 1e3:.1f} kB"

@@ -18,7 +18,6 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _OWN = {"relume", "pip", "setuptools", "wheel"}
 _TORCH_BUILD = re.compile(r"\+(cpu|cu\d+|rocm[\d.]+|xpu)$")
-_TORCH_INDEX = "https://download.pytorch.org/whl/"
 _TAIL_LINES = 4
 
 
@@ -53,7 +52,7 @@ def fresh_environment(folder: Path, packages: Mapping[str, str]) -> Fresh:
     listed = folder / "requirements.txt"
     listed.write_text("".join(f"{name}=={version}\n" for name, version in wanted.items()), encoding="utf-8")
     pip = [str(python), "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--progress-bar=off"]
-    _run([*pip, *_indexes(wanted), "-r", str(listed)], log, "pip install")
+    _run([*pip, "-r", str(listed)], log, "pip install", _of_its_own_index(wanted))
     _place_relume(python)
     return Fresh(python, len(wanted), left_out)
 
@@ -76,20 +75,21 @@ def requirements(packages: Mapping[str, str]) -> tuple[dict[str, str], list[str]
     return wanted, left
 
 
-def _indexes(wanted: Mapping[str, str]) -> list[str]:
-    """PyTorch's builds for one kind of machine are on an index of its own."""
+def _of_its_own_index(wanted: Mapping[str, str]) -> str:
+    """PyTorch's builds for one kind of machine are on an index of its own, which pip must be told of."""
     build = _TORCH_BUILD.search(wanted.get("torch", ""))
-    return [f"--extra-index-url={_TORCH_INDEX}{build[1]}"] if build else []
+    where = "(https://pytorch.org/get-started/locally): set PIP_EXTRA_INDEX_URL"
+    return f". torch {wanted['torch']} is on an index of its own {where}" if build else ""
 
 
-def _run(arguments: Sequence[str], log: Path, name: str) -> None:
+def _run(arguments: Sequence[str], log: Path, name: str, advice: str = "") -> None:
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     with log.open("wb") as file, child(arguments, environment, file.fileno()) as process:
         status = process.wait()
     if status:
         lines = [line.strip() for line in log.read_text("utf-8", "replace").splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR")] or lines
-        raise BundleError(f"{name} failed with status {status}: {' / '.join(errors[-_TAIL_LINES:])[:300]}")
+        raise BundleError(f"{name} failed with status {status}: {' / '.join(errors[-_TAIL_LINES:])[:300]}{advice}")
 
 
 def _place_relume(python: Path) -> None:
