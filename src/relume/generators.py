@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import _random
 import ctypes
+import os
 import random
 import sys
+import threading
 from array import array
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 _numpy_random: Any = np.random  # its stubs lack get_bit_generator and set_bit_generator
+_turn = threading.RLock()  # held while the process's generators are another's: one thread at a time
+_spare: list[Any] = []  # generators whose scopes are gone, for the next ones
+_kept: list[Any] = []  # generators that numpy no longer uses
 _STATE_BYTES = 2500  # of a Mersenne Twister: 624 words and the place in them
 _MAGIC_GAUSS = 0.7071067811865476
 
@@ -24,7 +29,28 @@ _QUIET_BATCHES = 4
 
 def own_numpy_generator() -> None:
     """Give numpy's global functions a fresh MT19937, whatever generator they had: the only kind that can be seeded."""
-    _numpy_random.set_bit_generator(np.random.MT19937(0))
+    replace_numpy_generator(np.random.MT19937(0))
+
+
+def replace_numpy_generator(generator: Any) -> None:
+    """Give numpy's global functions ``generator``. The one before is kept: see :class:`RandomScope` on threads."""
+    with _turn:
+        _kept.append(_numpy_random.get_bit_generator())
+        _numpy_random.set_bit_generator(generator)
+
+
+def turn() -> AbstractContextManager[Any]:
+    """Wait until no other thread has the process's generators exchanged, and keep it so while the block runs."""
+    return _turn
+
+
+def _renew_turn() -> None:
+    """In a forked process: whoever held the lock is not there."""
+    global _turn
+    _turn = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_turn)
 
 
 def seed_cpu(seed: int) -> None:
@@ -75,6 +101,34 @@ class _PythonRandom:
         self._instance.gauss_next = state[1]
 
 
+class _WatchedTwister:
+    """The memory of one MT19937: a look at a few of its words, and its state saved and put back as bytes.
+
+    It holds its generator, so that the memory stays where it is: two trainings in two threads exchange numpy's global
+    generator under each other, and an address that outlived its generator would be someone else's memory.
+    """
+
+    def __init__(self, generator: Any, has_gauss: Any) -> None:
+        self._generator = generator
+        self._address = generator.ctypes.state_address
+        self._words = (ctypes.c_uint32 * 3).from_address(self._address)
+        self._place = ctypes.c_int32.from_address(self._address + _STATE_BYTES - 4)
+        self._has_gauss = has_gauss
+
+    def is_of(self, generator: Any) -> bool:
+        return self._generator is generator
+
+    def mark(self) -> Any:
+        """Differs after a draw, and with near certainty after a seeding, as for ``random``."""
+        return self._place.value, self._words[:], self._has_gauss.value
+
+    def save(self) -> bytes:
+        return ctypes.string_at(self._address, _STATE_BYTES)
+
+    def restore(self, state: bytes) -> None:
+        ctypes.memmove(self._address, state, _STATE_BYTES)
+
+
 class _NumpyRandom:
     """numpy's global generator. Its state is exchanged or copied as memory: getting and setting it takes 67 microseconds.
 
@@ -84,10 +138,10 @@ class _NumpyRandom:
 
     def __init__(self) -> None:
         self._gauss_offset = self._find_gauss()
-        self._global: Any = np.random.mtrand._rand
+        self._global: Any = np.random.mtrand._rand  # held: the address below is in it
         self._gauss_address = id(self._global) + (self._gauss_offset or 0)
-        self._generator: Any = None
-        self._is_watchable = False
+        self._has_gauss = ctypes.c_int32.from_address(self._gauss_address)
+        self._watched: _WatchedTwister | None = None
 
     def _find_gauss(self) -> int | None:
         """Where a RandomState object keeps its waiting number (a flag, 4 bytes of padding, a double), or ``None``."""
@@ -103,18 +157,21 @@ class _NumpyRandom:
         one.set_state(state | {"has_gauss": 0, "gauss": 0.0})
         return place - 8 if ctypes.c_int32.from_address(id(one) + place - 8).value == 0 else None
 
-    def can_watch(self) -> bool:
-        """Whether :meth:`mark` can be used with the generator that numpy has now."""
+    def watched(self) -> _WatchedTwister | None:
+        """The generator that numpy has now, to be watched; ``None`` where its layout is not known."""
         generator = _numpy_random.get_bit_generator()
-        if generator is not self._generator:
-            self._generator = generator
-            self._is_watchable = self._gauss_offset is not None and self._knows_layout(generator)
-            if self._is_watchable:
-                self._address = generator.ctypes.state_address
-                self._words = (ctypes.c_uint32 * 3).from_address(self._address)
-                self._place = ctypes.c_int32.from_address(self._address + _STATE_BYTES - 4)
-                self._has_gauss = ctypes.c_int32.from_address(self._gauss_address)
-        return self._is_watchable
+        watched = self._watched
+        if watched is not None and watched.is_of(generator):
+            return watched
+        if self._gauss_offset is None or not self._knows_layout(generator):
+            return None
+        watched = self._watched = _WatchedTwister(generator, self._has_gauss)
+        return watched
+
+    def mark(self) -> Any:
+        """The watched generator's mark; ``None`` where it cannot be watched."""
+        watched = self.watched()
+        return None if watched is None else watched.mark()
 
     def _knows_layout(self, generator: Any) -> bool:
         if type(generator) is not np.random.MT19937:
@@ -123,34 +180,23 @@ class _NumpyRandom:
         state: Any = generator.state["state"]
         return bool(np.array_equal(words[:-1], state["key"]) and words[-1] == state["pos"])
 
-    def mark(self) -> Any:
-        """As for ``random``."""
-        return self._place.value, self._words[:], self._has_gauss.value
-
-    def save(self) -> Any:
-        return ctypes.string_at(self._address, _STATE_BYTES), self._waiting()
-
-    def restore(self, state: Any) -> None:
-        ctypes.memmove(self._address, state[0], _STATE_BYTES)
-        self._set_waiting(state[1])
-
     def exchange(self, generator: Any) -> Any:
         """Put ``generator`` in place; returns what :meth:`put_back` needs."""
-        before = _numpy_random.get_bit_generator(), self._waiting()
+        before = _numpy_random.get_bit_generator(), self.waiting()
         _numpy_random.set_bit_generator(generator)
         return before
 
     def put_back(self, before: Any) -> None:
         _numpy_random.set_bit_generator(before[0])
-        self._set_waiting(before[1])
+        self.set_waiting(before[1])
 
-    def _waiting(self) -> Any:
+    def waiting(self) -> Any:
         if self._gauss_offset is not None:
             return ctypes.string_at(self._gauss_address, 16)
         state: Any = np.random.get_state(legacy=False)
         return state.get("has_gauss", 0), state.get("gauss", 0.0)
 
-    def _set_waiting(self, waiting: Any) -> None:
+    def set_waiting(self, waiting: Any) -> None:
         if self._gauss_offset is not None:
             ctypes.memmove(self._gauss_address, waiting, 16)
         elif waiting[0]:
@@ -178,10 +224,16 @@ class RandomScope:
 
     What runs between :meth:`enter` and :meth:`exit` draws from the scope's own generators, and the state they have at
     the exit is where the next entry goes on. The process's own generators do not notice.
+
+    Threads take turns: who enters waits until the thread that is inside has left. numpy's functions go on using a generator
+    that was exchanged under them by another thread, and crash when it is gone; so none is ever freed, they are used again.
     """
 
     def __init__(self, seed: int) -> None:
-        self._numpy = np.random.MT19937(seed & 0xFFFFFFFF)
+        try:
+            self._numpy = _spare.pop()
+        except IndexError:
+            self._numpy = np.random.MT19937(0)
         self._inner: tuple[torch.Tensor, Any] | None = None
         self._seed = seed
 
@@ -193,8 +245,13 @@ class RandomScope:
             torch.default_generator.set_state(self._inner[0])
             _python.restore(self._inner[1])
 
+    def __del__(self, spare: list[Any] = _spare) -> None:
+        if "_numpy" in self.__dict__:
+            spare.append(self._numpy)
+
     def enter_to_seed(self) -> None:
         """Enter without setting a state: for a block that seeds the generators first of all."""
+        _turn.acquire()
         self._outer = torch.default_generator.get_state(), _python.save(), _numpy.exchange(self._numpy)
 
     def exit(self) -> None:
@@ -206,6 +263,7 @@ class RandomScope:
         torch.default_generator.set_state(self._outer[0])
         _python.restore(self._outer[1])
         _numpy.put_back(self._outer[2])
+        _turn.release()
 
 
 class FetchScope:
@@ -225,8 +283,12 @@ class FetchScope:
         self._saved: Any = None
 
     def fetch(self, seed: int, function: Callable[[Any], Any], argument: Any) -> Any:
-        if self._quiet_until == 0 and _numpy.can_watch():
-            data, is_good = self._watched(seed, function, argument)
+        with _turn:
+            return self._fetch(seed, function, argument)
+
+    def _fetch(self, seed: int, function: Callable[[Any], Any], argument: Any) -> Any:
+        if self._quiet_until == 0 and (watched := _numpy.watched()) is not None:
+            data, is_good = self._watched(watched, seed, function, argument)
             if is_good:
                 return data
             del data
@@ -241,16 +303,18 @@ class FetchScope:
             self._scope.leave()
 
     def _on_probation(self, function: Callable[[Any], Any], argument: Any) -> Any:
-        before = _python.mark(), _numpy.can_watch() and _numpy.mark()
+        before = _python.mark(), _numpy.mark()
         data = function(argument)
-        is_quiet = before[1] is not False and before == (_python.mark(), _numpy.can_watch() and _numpy.mark())
+        is_quiet = before[1] is not None and before == (_python.mark(), _numpy.mark())
         self._quiet_until = self._quiet_until - 1 if is_quiet else -1
         return data
 
-    def _watched(self, seed: int, function: Callable[[Any], Any], argument: Any) -> tuple[Any, bool]:
-        marks = _python.mark(), _numpy.mark()
+    def _watched(
+        self, watched: _WatchedTwister, seed: int, function: Callable[[Any], Any], argument: Any
+    ) -> tuple[Any, bool]:
+        marks = watched, _python.mark(), watched.mark()
         if marks != self._marks:
-            self._marks, self._saved = marks, (_python.save(), _numpy.save())
+            self._marks, self._saved = marks, (_python.save(), watched.save(), _numpy.waiting())
         generator = torch.default_generator
         outer = generator.get_state()
         generator.manual_seed(seed)
@@ -258,10 +322,11 @@ class FetchScope:
             data = function(argument)
         finally:
             generator.set_state(outer)
-        if _numpy.can_watch() and marks == (_python.mark(), _numpy.mark()):
+        if _numpy.watched() is watched and marks == (watched, _python.mark(), watched.mark()):
             return data, True
         _python.restore(self._saved[0])
-        _numpy.restore(self._saved[1])
+        watched.restore(self._saved[1])
+        _numpy.set_waiting(self._saved[2])
         return None, False
 
 
@@ -287,7 +352,8 @@ def isolated(seed: int) -> Iterator[None]:
 
 def fingerprint() -> tuple[bytes, Any, str]:
     """The present state of the CPU generators, to compare: equal before and after means that nothing was drawn."""
-    state: Any = np.random.get_state(legacy=False)
+    with _turn:
+        state: Any = np.random.get_state(legacy=False)
     inner = {name: getattr(value, "tolist", lambda v=value: v)() for name, value in state["state"].items()}
     numpy_part = repr((inner, state.get("has_gauss"), state.get("gauss")))
     return torch.default_generator.get_state().numpy().tobytes(), random.getstate(), numpy_part

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from relume.generators import replace_numpy_generator, turn
 from relume.run.state.values import counted
 
-_numpy_random: Any = np.random  # its stubs lack get_bit_generator and set_bit_generator
+_numpy_random: Any = np.random  # its stubs lack get_bit_generator
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64")
 _DEVICES = {"cuda": "CUDA", "xpu": "XPU"}
 
@@ -23,7 +24,8 @@ def random_state() -> dict[str, Any]:
 
     Cost: 0.2 ms.
     """
-    state: dict[str, Any] = {"torch": torch.get_rng_state(), "numpy": numpy_state(), "python": python_state(random)}
+    with turn():
+        state: dict[str, Any] = {"torch": torch.get_rng_state(), "numpy": numpy_state(), "python": python_state(random)}
     for kind in _DEVICES:
         if _is_used(kind):
             state[kind] = getattr(torch, kind).get_rng_state_all()
@@ -34,9 +36,10 @@ def random_state() -> dict[str, Any]:
 
 def load_random_state(state: Mapping[str, Any]) -> list[str]:
     """Put the global generators where they were; returns notes on devices and generators that are not the same."""
-    torch.set_rng_state(_bytes(state["torch"]))
-    notes = load_numpy_state(None, state["numpy"])
-    load_python_state(random, state["python"])
+    with turn():
+        torch.set_rng_state(_bytes(state["torch"]))
+        notes = load_numpy_state(None, state["numpy"])
+        load_python_state(random, state["python"])
     for kind in _DEVICES:
         notes += _load_devices(kind, state.get(kind, []))
     if "mps" in state and torch.backends.mps.is_available():
@@ -89,7 +92,7 @@ def load_numpy_state(generator: np.random.RandomState | None, state: Mapping[str
     if type(_numpy_random.get_bit_generator()).__name__ != name:
         if name not in _BIT_GENERATORS:
             return [f"random numbers: the checkpoint has numpy's global generator on {name}, which is not numpy's own"]
-        _numpy_random.set_bit_generator(getattr(np.random, name)())
+        replace_numpy_generator(getattr(np.random, name)())
     np.random.set_state(dict(state))
     return []
 
