@@ -82,11 +82,11 @@ def buckets_of(series: points.Points, count: int = 1000, axis: Axis = "step") ->
     if axis != "step" and np.any(x[1:] < x[:-1]):
         order = np.argsort(x, kind="stable")
         x, values = x[order], values[order]
-    starts = _starts(x, count)
-    return _reduced(x, values, starts)
+    starts = starts_of(x, count)
+    return reduced(x, values, starts)
 
 
-def _starts(x: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
+def starts_of(x: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
     """The position of the first point of each bucket that has one."""
     if not len(x):
         return np.zeros(0, np.int64)
@@ -96,7 +96,8 @@ def _starts(x: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
     return np.unique(edges[edges < len(x)])
 
 
-def _reduced(x: np.ndarray[Any, Any], values: np.ndarray[Any, Any], starts: np.ndarray[Any, Any]) -> Buckets:
+def reduced(x: np.ndarray[Any, Any], values: np.ndarray[Any, Any], starts: np.ndarray[Any, Any]) -> Buckets:
+    """What the buckets hold that begin at the positions ``starts``."""
     if not len(starts):
         nothing = np.zeros(0)
         return Buckets(x[:0], x[:0], *(nothing,) * 5, nothing.astype(np.int64), nothing.astype(np.int64))

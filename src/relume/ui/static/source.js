@@ -1,0 +1,169 @@
+// Where the views get what they show: from the server, or out of the file that they are in. Both answer alike.
+
+import { decode } from "relume/frames.js";
+
+export class SourceError extends Error {}
+
+class Live {
+  isLive = true;
+  #listeners = new Set();
+  #events = null;
+  #timer = null;
+  #lost = false;
+
+  constructor() {
+    document.addEventListener("visibilitychange", () => this.#listen());
+  }
+
+  runs() { return this.#json("api/runs"); }
+  choose(where, sort, descending) { return this.#json("api/choose", { where, sort, descending: descending ? 1 : "" }); }
+  async series(asked) { return decode(await (await this.#fetch("api/series", asked)).arrayBuffer()).series; }
+  marks(runs) { return this.#json("api/marks", { run: runs }); }
+  run(name) { return this.#json(`api/run/${encodeURIComponent(name)}`); }
+  console(name) { return this.#json(`api/run/${encodeURIComponent(name)}/console`); }
+  media(name) { return this.#json(`api/run/${encodeURIComponent(name)}/media`); }
+  item(name, id) { return this.#json(`api/run/${encodeURIComponent(name)}/media/${id}`); }
+  file(name, id, file) { return `api/run/${encodeURIComponent(name)}/media/${id}/${file}`; }
+  compare(runs) { return this.#json("api/compare", { run: runs }); }
+
+  async edit(name, changes) {
+    const response = await fetch(`api/run/${encodeURIComponent(name)}/edit`, {
+      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(changes),
+    });
+    if (!response.ok) throw new SourceError(await problem(response));
+    return response.json();
+  }
+
+  // Calls listener({runs: [names whose files grew], list: whether the table changed, lost: whether the server is gone}).
+  // The server is asked only while somebody looks.
+  onChange(listener) {
+    this.#listeners.add(listener);
+    this.#listen();
+    return () => { this.#listeners.delete(listener); this.#listen(); };
+  }
+
+  #listen() {
+    const wanted = this.#listeners.size > 0 && document.visibilityState !== "hidden";
+    if (!wanted) {
+      this.#events?.close();
+      this.#events = null;
+      clearTimeout(this.#timer);
+    } else if (!this.#events) {
+      this.#events = new EventSource("api/events");
+      this.#events.onopen = () => this.#tell({ runs: [], list: true, lost: false });
+      this.#events.addEventListener("change", (event) => this.#tell({ lost: false, ...JSON.parse(event.data) }));
+      this.#events.onerror = () => {
+        if (!this.#lost) this.#tell({ runs: [], list: false, lost: true });
+        if (this.#events?.readyState === EventSource.CLOSED) {
+          this.#events = null;
+          this.#timer = setTimeout(() => this.#listen(), 2000);
+        }
+      };
+    }
+  }
+
+  #tell(change) {
+    this.#lost = change.lost;
+    for (const listener of [...this.#listeners]) listener(change);
+  }
+
+  async #json(path, query) { return (await this.#fetch(path, query)).json(); }
+
+  async #fetch(path, query = {}) {
+    const wanted = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) {
+      if (value === null || value === undefined || value === "") continue;
+      for (const one of [value].flat()) wanted.append(name, one);
+    }
+    let response;
+    try {
+      response = await fetch(wanted.size ? `${path}?${wanted}` : path);
+    } catch {
+      throw new SourceError("The server does not answer. Is `relume ui` still running?");
+    }
+    if (!response.ok) throw new SourceError(await problem(response));
+    return response;
+  }
+}
+
+async function problem(response) {
+  try {
+    return (await response.json()).error;
+  } catch {
+    return `the server answered ${response.status}`;
+  }
+}
+
+// A report: everything was put into the file when it was written. `data` holds the answers by what was asked, see ui/report.py.
+class Inlined {
+  isLive = false;
+  #answers;
+  #series;
+
+  constructor(answers, frame, files) {
+    this.#answers = answers;
+    this.#series = new Map();
+    for (const one of decode(frame).series) {
+      const key = JSON.stringify([one.run, one.metric]);
+      this.#series.set(key, [...(this.#series.get(key) ?? []), one]);
+    }
+    this.files = files;
+  }
+
+  get report() { return this.#answers.report; }
+  async runs() { return this.#answers.runs; }
+  async choose() { throw new SourceError("A report has no server that could choose."); }
+  async marks(runs) { return { runs: Object.fromEntries(runs.map((name) => [name, this.#answers.marks.runs[name]])) }; }
+  async run(name) { return this.#of("run", name); }
+  async console(name) { return this.#of("console", name); }
+  async media(name) { return this.#of("media", name); }
+  async item(name, id) { return this.#of("item", `${name}/${id}`); }
+  file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
+  async compare() { return this.#answers.compare; }
+  async edit() { throw new SourceError("A report cannot be changed."); }
+  onChange() { return () => {}; }
+
+  async series({ run, metric, low, high, axis = "step", branches }) {
+    const found = [];
+    for (const name of [run].flat()) {
+      for (const one of this.#series.get(JSON.stringify([name, metric])) ?? []) {
+        if (one.branch === 0 || branches) found.push(within(one, axis, low, high));
+      }
+    }
+    return found;
+  }
+
+  #of(kind, key) {
+    const found = this.#answers[kind]?.[key];
+    if (found === undefined) throw new SourceError("This is not in the report.");
+    return found;
+  }
+}
+
+function within(one, axis, low, high) {
+  if (low === undefined && high === undefined) return one;
+  const x = one.columns[axis];
+  let first = 0;
+  let last = x.length;
+  while (first < x.length && low !== undefined && x[first] < low) first += 1;
+  while (last > first && high !== undefined && x[last - 1] > high) last -= 1;
+  first = Math.max(0, first - 1);
+  last = Math.min(x.length, last + 1);
+  const columns = Object.fromEntries(Object.entries(one.columns).map(([name, column]) => [name, column.subarray(first, last)]));
+  return { ...one, columns, length: last - first };
+}
+
+async function unpacked(element) {
+  const packed = Uint8Array.from(atob(element.textContent.trim()), (sign) => sign.charCodeAt(0));
+  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).arrayBuffer();
+}
+
+export async function open() {
+  const answers = document.getElementById("answers");
+  if (!answers) return new Live();
+  const [json, frame, files] = await Promise.all(
+    ["answers", "numbers", "files"].map((id) => unpacked(document.getElementById(id))));
+  const parse = (buffer) => JSON.parse(new TextDecoder().decode(buffer));
+  return new Inlined(parse(json), frame, parse(files));
+}
