@@ -251,7 +251,8 @@ class RandomScope:
 
     def enter_to_seed(self) -> None:
         """Enter without setting a state: for a block that seeds the generators first of all."""
-        _turn.acquire()
+        self._lock = _turn  # a process forked in the block has another
+        self._lock.acquire()
         self._outer = torch.default_generator.get_state(), _python.save(), _numpy.exchange(self._numpy)
 
     def exit(self) -> None:
@@ -263,7 +264,7 @@ class RandomScope:
         torch.default_generator.set_state(self._outer[0])
         _python.restore(self._outer[1])
         _numpy.put_back(self._outer[2])
-        _turn.release()
+        self._lock.release()
 
 
 class FetchScope:
