@@ -21,6 +21,8 @@ Points = np.ndarray[Any, Any]
 """An array of `POINT`."""
 
 PIECE = 1024
+_TOGETHER_BYTES = 1 << 22
+"""Of points that are summed up at a time."""
 
 SCHEMA = """
 CREATE TABLE metric (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
@@ -144,26 +146,59 @@ def summary(connection: sqlite3.Connection, metric: int) -> dict[str, float]:
 
 
 def summaries(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
-    """The `summary` of each metric (10,000 of some points each: 0.5 s)."""
+    """The `summary` of each metric (10,000 of some points each: 0.3 s; 50 of 200 points: 1 ms)."""
     rows = connection.execute("SELECT metric, points, crc FROM piece GROUP BY metric HAVING count(*) = 1")
-    short = {metric: _summary_of(np.frombuffer(_whole(content, crc), POINT)) for metric, content, crc in rows}
+    short: dict[int, dict[str, float]] = {}
+    keys, pieces, size = [], [], 0
+    for key, content, crc in rows:
+        keys.append(key)
+        pieces.append(_whole(content, crc))
+        size += len(content)
+        if size >= _TOGETHER_BYTES:
+            short.update(zip(keys, _summaries_of(pieces), strict=True))
+            keys, pieces, size = [], [], 0
+    short.update(zip(keys, _summaries_of(pieces), strict=True))
     return {name: short.get(key) or summary(connection, key) for name, key in metrics(connection).items()}
 
 
-def _summary_of(points: Points) -> dict[str, float]:
-    """The summary of a metric all of whose points are at hand."""
-    steps, epochs, values = points["step"], points["epoch"], points["value"]
-    newest = len(steps) - 1 - int(steps[::-1].argmax())
-    nan = int(np.isnan(values).sum())
-    found: dict[str, float] = {"count": len(points), "nan": nan, "last": float(values[newest])}
-    found |= {"step": int(steps[newest]), "epoch": int(epochs[newest])}
+def _summaries_of(pieces: list[bytes]) -> list[dict[str, float]]:
+    """The summaries of metrics all of whose points are at hand, all at once: numpy's calls cost more than its sums."""
+    if not all(pieces):
+        raise sqlite3.DatabaseError("a piece of the index has no points")
+    if not pieces:
+        return []
+    points = _joined(pieces)
+    steps, values = points["step"], points["value"]
+    counts = np.array([len(piece) // POINT.itemsize for piece in pieces])
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    at_newest = np.flatnonzero(steps == np.repeat(np.maximum.reduceat(steps, starts), counts))
+    newest = points[at_newest[np.searchsorted(at_newest, ends) - 1]]
+    columns: dict[str, list[Any]] = {
+        "count": counts.tolist(),
+        "nan": np.add.reduceat(np.isnan(values).astype(np.int64), starts).tolist(),
+        "last": newest["value"].tolist(),
+        "step": newest["step"].tolist(),
+        "epoch": newest["epoch"].tolist(),
+    }
     for label, extreme in (("min", np.fmin), ("max", np.fmax)):
-        value = float(extreme.reduce(values))
-        at = np.flatnonzero(values == value)
-        first = int(at[steps[at].argmin()]) if len(at) else -1
-        found[label] = value
-        found[f"{label}_step"] = int(steps[first]) if len(at) else -1
-        found[f"{label}_epoch"] = int(epochs[first]) if len(at) else -1
+        found = extreme.reduceat(values, starts)
+        at = _earliest(np.flatnonzero(values == np.repeat(found, counts)), steps, starts, ends)
+        columns[label] = found.tolist()
+        columns[f"{label}_step"] = np.where(at < 0, -1, steps[at]).tolist()
+        columns[f"{label}_epoch"] = np.where(at < 0, -1, points["epoch"][at]).tolist()
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _earliest(
+    chosen: np.ndarray[Any, Any], steps: np.ndarray[Any, Any], starts: np.ndarray[Any, Any], ends: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Of the ``chosen`` positions between each start and end the one with the smallest step; -1 where there is none."""
+    owners = np.searchsorted(ends, chosen, "right")
+    ordered = chosen[np.lexsort((steps[chosen], owners))]
+    first, behind = np.searchsorted(chosen, starts), np.searchsorted(chosen, ends)
+    found = np.full(len(starts), -1)
+    found[first < behind] = ordered[first[first < behind]]
     return found
 
 
