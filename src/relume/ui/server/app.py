@@ -25,6 +25,8 @@ from relume.monitor.record import jsonable
 from relume.recorded.facts import facts_of
 from relume.ui import assets
 from relume.ui.answers import frames
+from relume.ui.answers.console import console
+from relume.ui.answers.run import run
 from relume.ui.answers.runs import all_runs
 from relume.ui.answers.series import BUCKETS, series
 from relume.ui.server.asked import BODY_LIMIT_BYTES, Asked
@@ -58,6 +60,8 @@ def application(root: Path, *, hosts: Iterable[str] = (), token: str | None = No
             Route("/api/events", events),
             get("/api/runs", _runs),
             get("/api/series", _series),
+            get("/api/run/{run}", _run),
+            get("/api/run/{run}/console", _console),
             Route("/api/run/{run}/edit", _answered(root, _edit), methods=["POST"]),
         ],
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
@@ -87,6 +91,14 @@ def _series(asked: Asked) -> Response:
     }
     shown = [one for folder in asked.runs() for one in series(folder, metric, **options)]
     return Response(frames.encode(shown), media_type="application/octet-stream")
+
+
+def _run(asked: Asked) -> Response:
+    return _json(run(asked.run(), asked.root))
+
+
+def _console(asked: Asked) -> Response:
+    return _json(console(asked.run()))
 
 
 def _edit(asked: Asked) -> Response:
