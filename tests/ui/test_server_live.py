@@ -48,12 +48,16 @@ def next_change(stream: HTTPResponse) -> dict[str, Any]:
 
 
 def test_points_of_a_run_are_told_to_all_pages(root: Path) -> None:
-    with relume.Run("live", root=root, quiet=True) as run, running(root) as address:
-        with listening(address) as one, listening(address) as other:
-            run.log({"train/loss": 0.5}, step=1)
-            assert next_change(one) == next_change(other) == {"runs": ["live"], "list": False}
-            run.log({"train/loss": 0.4}, step=2)
-            assert next_change(one)["runs"] == ["live"]
+    with (
+        relume.Run("live", root=root, quiet=True) as run,
+        running(root) as address,
+        listening(address) as one,
+        listening(address) as other,
+    ):
+        run.log({"train/loss": 0.5}, step=1)
+        assert next_change(one) == next_change(other) == {"runs": ["live"], "list": False}
+        run.log({"train/loss": 0.4}, step=2)
+        assert next_change(one)["runs"] == ["live"]
 
 
 def test_a_run_that_comes_and_one_that_goes_change_the_list(root: Path) -> None:
@@ -81,13 +85,16 @@ def test_notes_are_told_to_the_other_pages(root: Path) -> None:
 
 
 def test_a_run_that_is_carried_on_is_live_again(root: Path) -> None:
-    with running(root) as address, listening(address) as stream:
-        with relume.Run("done", root=root, quiet=True, resume=True) as run:
-            change = next_change(stream)
-            assert change["list"] or change["runs"] == ["done"]
-            run.log({"train/loss": 0.1}, step=2)
-            while "done" not in next_change(stream)["runs"]:
-                pass
+    with (
+        running(root) as address,
+        listening(address) as stream,
+        relume.Run("done", root=root, quiet=True, resume=True) as run,
+    ):
+        change = next_change(stream)
+        assert change["list"] or change["runs"] == ["done"]
+        run.log({"train/loss": 0.1}, step=2)
+        while "done" not in next_change(stream)["runs"]:
+            pass
 
 
 def test_a_process_that_was_killed_is_noticed(root: Path) -> None:
