@@ -18,7 +18,6 @@ from relume.ui.answers.commands import commands
 from relume.ui.answers.freezing import freezing
 from relume.ui.answers.order import order
 
-
 _DAMAGE = (RelumeError, OSError, ValueError, TypeError, KeyError, ArithmeticError)  # what a damaged folder may lead to
 _MOST_LINES = 2000
 
