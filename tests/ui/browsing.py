@@ -80,7 +80,7 @@ class Visit:
         path += f"?{urlencode(query, doseq=True)}" if query else ""
         self.page.goto("about:blank")  # so that each visit loads the page anew
         self.page.goto(f"{self.origin}/{path}")
-        self.page.wait_for_selector(f"main .view-{place} > *")
+        self.page.wait_for_selector(f"main .view-{place}[data-mounted]")
         return self.page
 
     def accessibility(self) -> list[str]:
