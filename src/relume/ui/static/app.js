@@ -1,5 +1,6 @@
 // The frame of the page: heading, navigation, and the view that the link asks for.
 
+import { about } from "relume/about.js";
 import { button, fill, h, said } from "relume/dom.js";
 import { open, SourceError } from "relume/source.js";
 import { State } from "relume/state.js";
@@ -30,7 +31,7 @@ class App {
         this.tabs,
         h("div", { class: "where" }, source.isLive ? null : h("span", { class: "chip" }, "report")),
         themeButton()),
-      this.lost, this.main, this.status);
+      this.lost, this.main, source.isLive ? null : about(source.report, source.count), this.status);
     this.state.on(() => this.#show());
     source.onChange((change) => { this.lost.hidden = !change.lost; });
     this.#show();
