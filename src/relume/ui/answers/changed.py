@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from relume.monitor.edits import FILE as EDITS
 from relume.monitor.record import was_begun
 
 Key = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of change and number of each file that counts."""
 
-_RECORD, _EDITS = "run.json", "edits.json"
+_RECORD = "run.json"
 
 
 def keys_below(root: Path) -> dict[str, Key]:
@@ -37,7 +38,7 @@ def key_of(folder: str | Path, *more: str) -> Key | None:
     journal = sorted(_states(found["journal"])) if "journal" in found else []
     if _RECORD not in found and not (journal and was_begun(Path(folder))):
         return None
-    small = [found[name] for name in (_RECORD, _EDITS, *more) if name in found]
+    small = [found[name] for name in (_RECORD, EDITS, *more) if name in found]
     return (*(_state(entry) for entry in small), *journal)
 
 
