@@ -22,6 +22,7 @@ class Live {
   run(name) { return this.#json(`api/run/${encodeURIComponent(name)}`); }
   console(name) { return this.#json(`api/run/${encodeURIComponent(name)}/console`); }
   media(name) { return this.#json(`api/run/${encodeURIComponent(name)}/media`); }
+  items(name, media) { return this.#json(`api/run/${encodeURIComponent(name)}/items`, { name: media }); }
   item(name, id) { return this.#json(`api/run/${encodeURIComponent(name)}/media/${id}`); }
   file(name, id, file) { return `api/run/${encodeURIComponent(name)}/media/${id}/${file}`; }
   compare(runs) { return this.#json("api/compare", { run: runs }); }
@@ -117,6 +118,7 @@ class Inlined {
   async run(name) { return this.#of("run", name); }
   async console(name) { return this.#of("console", name); }
   async media(name) { return this.#of("media", name); }
+  async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
   async compare() { return this.#answers.compare; }
