@@ -49,7 +49,7 @@ def series(
             if metric in branch:
                 live.append((number, _within(branch[metric], axis, low, high)))
     about = {"run": folder.name, "metric": metric}
-    return [_shown(rows, axis, buckets, {**about, "branch": number}) for number, rows in live]
+    return [shown(rows, axis, buckets, {**about, "branch": number}) for number, rows in live]
 
 
 def _read(
@@ -91,7 +91,8 @@ def _within(rows: points.Points, axis: Axis, low: float | None, high: float | No
     return rows[first:last]
 
 
-def _shown(rows: points.Points, axis: Axis, buckets: int, about: dict[str, Any]) -> Series:
+def shown(rows: points.Points, axis: Axis, buckets: int, about: dict[str, Any]) -> Series:
+    """Points as columns, see `series`; ``about`` goes along."""
     about |= {"total": len(rows), "bucketed": len(rows) > 2 * buckets}
     if not about["bucketed"]:
         return Series({name: rows[name] for name in ("step", "epoch", "time", "value")}, about)
