@@ -37,6 +37,7 @@ from relume.monitor.values import split
 from relume.provenance.secrets import process_redactor
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_notes, check_seed, check_step, check_tags, versions
+from relume.run.blocks import frozen_from_the_start
 from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
 from relume.run.delivering import Wanted, delivering
@@ -652,6 +653,8 @@ class Run(AbstractContextManager["Run"]):
     def _say_change(self, change: Change) -> None:
         if change.text:
             self.note(change.text)
+        if change.blocks is not None:
+            self.journal.write({"event": "freeze", **change.blocks, **self._place()})
         self.log(change.values)
         self.ledger.again(change.values["freeze/phase"])
 
@@ -921,6 +924,9 @@ class Run(AbstractContextManager["Run"]):
             self.console.note(text)
         if lines:
             self.journal.write({"event": "resume" if origin else "note", "text": "\n".join(lines), **self._place()})
+        frozen = None if self._freezing is not None else frozen_from_the_start(self.models, self.optimizers.values())
+        if frozen is not None:
+            self.journal.write({"event": "freeze", "phase": 0, "text": "", **frozen, **self._place()})
 
     def _check_storable(self) -> None:
         """An object that no checkpoint can hold is found now, and not after the first epoch.

@@ -59,11 +59,15 @@ class App {
     try {
       const mounted = await VIEWS[view].mount(content, this);
       if (turn !== this.#turn) mounted?.unmount?.();
-      else this.#mounted = mounted ?? {};
+      else {
+        this.#mounted = mounted ?? {};
+        content.dataset.mounted = "";
+      }
     } catch (error) {
       if (turn !== this.#turn) return;
       if (!(error instanceof SourceError)) console.error(error);
       fill(content, problem(error));
+      content.dataset.mounted = "";
     }
   }
 
