@@ -191,11 +191,10 @@ export class Chart {
 
   #prepare() {
     if (!this.#answer) return;
-    const { runs, axis, smooth, app } = this.options;
+    const { runs, axis, smooth } = this.options;
     const { series, question } = this.#answer;
     const rows = new Map(runs.map((row) => [row.name, row]));
-    const reduced = app.source.isLive ? question.axis : "step";
-    this.#lines = series.filter((one) => rows.has(one.run) && one.length).map((one) => lineOf(one, rows.get(one.run), axis, { reduced }));
+    this.#lines = series.filter((one) => rows.has(one.run) && one.length).map((one) => lineOf(one, rows.get(one.run), axis, { reduced: question.axis }));
     if (question.low === null && question.axis === axis) this.#whole = xExtent(this.#lines);
     const range = this.#range();
     for (const line of this.#lines) {
@@ -230,7 +229,7 @@ export class Chart {
     const reduced = lines.filter((line) => line.bucketed && !line.branch && line.count);
     const points = reduced.reduce((sum, line) => sum + line.total, 0);
     const buckets = reduced.reduce((sum, line) => sum + line.x.length, 0);
-    if (points > buckets) texts.push(`${plural(points, "point")} in ${plural(buckets, "bucket")}: their means, and from smallest to largest as a band`);
+    if (points > buckets) texts.push(`${plural(points, "point")} in ${plural(buckets, "bucket")}: mean, smallest to largest`);
     if (hidden) texts.push(`${plural(hidden, reduced.length ? "place" : "value")} ≤ 0 not shown on a log scale`);
     const nan = lines.reduce((sum, line) => sum + (line.nan ?? line.y.map((y) => (Number.isNaN(y) ? 1 : 0))).reduce((a, b) => a + b, 0), 0);
     if (nan) texts.push(`${number(nan)} × NaN (×)`);

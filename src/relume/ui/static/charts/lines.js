@@ -3,24 +3,20 @@
 // {run, place, branch, x, y, low, high, count, nan, step, epoch, time, bucketed, total}; y is the mean of a bucket, low and
 // high its smallest and largest value, both null where each point stands for itself. Time counts from the run's beginning.
 export function lineOf(series, row, axis, { reduced = axis } = {}) {
-  const { columns, length } = series;
+  const { columns, length, bucketed, total } = series;
   const created = row.created ?? columns.time[0] ?? 0;
-  const time = columns.time.map((one) => one - created);
-  const at = { step: columns.step, epoch: columns.epoch, time }[axis];
-  const about = { run: series.run, place: row.place ?? 0, branch: series.branch ?? 0, bucketed: series.bucketed, total: series.total };
-  const places = { step: columns.step, epoch: columns.epoch, time };
-  if (!series.bucketed) {
-    const line = { ...about, ...places, x: at, y: columns.value, low: null, high: null, count: null, nan: null };
+  const places = { step: columns.step, epoch: columns.epoch, time: columns.time.map((one) => one - created) };
+  const about = { run: series.run, place: row.place ?? 0, branch: series.branch ?? 0, bucketed, total, ...places, x: places[axis] };
+  if (!bucketed) {
+    const line = { ...about, y: columns.value, low: null, high: null, count: null, nan: null };
     return axis === "epoch" ? stacked(line) : line;
   }
   const { min, max, mean, count, nan } = columns;
-  const line = { ...about, ...places, x: at, y: mean, low: min, high: max, count, nan };
-  if (axis === reduced) {
-    const shift = axis === "time" ? created : 0;
-    line.x = Float64Array.from({ length }, (_, place) => (at[place] + columns.last_x[place] - shift) / 2);
-    return line;
-  }
-  return axis === "epoch" ? stacked(line) : line;
+  const line = { ...about, y: mean, low: min, high: max, count, nan };
+  if (axis === "epoch") return stacked(line);
+  if (axis !== reduced) return line;
+  const shift = axis === "time" ? created : 0;
+  return { ...line, x: Float64Array.from({ length }, (_, at) => (places[axis][at] + columns.last_x[at] - shift) / 2) };
 }
 
 // Points at one place of the axis (all steps of an epoch) as one bucket: their mean, and how far they spread.
