@@ -130,7 +130,7 @@ class Inlined {
     const found = [];
     for (const name of [run].flat()) {
       for (const one of this.#series.get(JSON.stringify([name, metric])) ?? []) {
-        if (one.branch === 0 || branches) found.push(within(along(one, axis), axis, low, high));
+        if (one.branch === 0 || branches) found.push(within(one, axis, low, high));
       }
     }
     return found;
@@ -168,14 +168,6 @@ function winner(mode, best) {
   if (!mode || there.length < 2) return null;
   const top = mode === "max" ? Math.max(...there) : Math.min(...there);
   return there.every((value) => value === top) ? null : known.indexOf(top);
-}
-
-// Buckets were made along the steps. Along another axis one ends where the next begins.
-function along(one, axis) {
-  if (!one.bucketed || axis === "step") return one;
-  const x = one.columns[axis];
-  const last_x = Float64Array.from(x, (value, place) => (place + 1 < x.length ? x[place + 1] : value));
-  return { ...one, columns: { ...one.columns, last_x } };
 }
 
 function within(one, axis, low, high) {
