@@ -23,7 +23,9 @@ def order(folder: Path, record: RunRecord | None, saved: Sequence[Mapping[str, A
     """
     line = status_of(folder)[1]
     good = [one for one in saved if not one["problem"] and one["step"] is not None]
-    newest = {"name": good[-1]["name"], **{name: good[-1][name] for name in _PLACE}} if good else None
+    newest: dict[str, Any] | None = (
+        {"name": good[-1]["name"], **{name: good[-1][name] for name in _PLACE}} if good else None
+    )
     found = {"seed": None if record is None else record.seed, **_place(folder, line), "checkpoint": newest}
     if newest is not None and (newest["step"], newest["epoch"]) == (found["step"], found["epoch"]):
         found |= {name: newest[name] for name in ("batch", "samples")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from relume.errors import RelumeError, RunError
 from relume.monitor import RunRecord, jsonable
@@ -18,7 +18,7 @@ from relume.ui.answers.commands import commands
 from relume.ui.answers.freezing import freezing
 from relume.ui.answers.order import order
 
-_Found = TypeVar("_Found")
+
 _DAMAGE = (RelumeError, OSError, ValueError, TypeError, KeyError, ArithmeticError)  # what a damaged folder may lead to
 _MOST_LINES = 2000
 
@@ -34,7 +34,7 @@ def run(folder: Path, root: Path, directory: Path | None = None) -> dict[str, An
     """
     problems: list[str] = []
 
-    def part(question: Callable[[], _Found], otherwise: _Found) -> _Found:
+    def part(question: Callable[[], Any], otherwise: Any) -> Any:
         try:
             return question()
         except _DAMAGE as error:
