@@ -175,14 +175,6 @@ function winner(mode, best) {
   return there.every((value) => value === top) ? null : known.indexOf(top);
 }
 
-// Buckets were made along the steps. Along another axis one ends where the next begins.
-function along(one, axis) {
-  if (!one.bucketed || axis === "step") return one;
-  const x = one.columns[axis];
-  const last_x = Float64Array.from(x, (value, place) => (place + 1 < x.length ? x[place + 1] : value));
-  return { ...one, columns: { ...one.columns, last_x } };
-}
-
 function within(one, axis, low, high) {
   if (isOpen(low) && isOpen(high)) return one;
   const x = one.columns[axis];
