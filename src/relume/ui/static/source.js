@@ -121,7 +121,6 @@ class Inlined {
   async media(name) { return this.#of("media", name); }
   async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
-  async items(name, media) { return this.#of("items", `${name}/${media}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
   async compare(runs) { return narrowed(this.#answers.compare, [runs].flat()); }
   async edit() { throw new SourceError("A report cannot be changed."); }
@@ -173,6 +172,14 @@ function winner(mode, best) {
   if (!mode || there.length < 2) return null;
   const top = mode === "max" ? Math.max(...there) : Math.min(...there);
   return there.every((value) => value === top) ? null : known.indexOf(top);
+}
+
+// Buckets were made along the steps. Along another axis one ends where the next begins.
+function along(one, axis) {
+  if (!one.bucketed || axis === "step") return one;
+  const x = one.columns[axis];
+  const last_x = Float64Array.from(x, (value, place) => (place + 1 < x.length ? x[place + 1] : value));
+  return { ...one, columns: { ...one.columns, last_x } };
 }
 
 function within(one, axis, low, high) {
