@@ -29,6 +29,7 @@ from relume.cli.share import pack
 from relume.cli.sync import sync
 from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
+from relume.cli.ui import ui
 from relume.cli.unpack import unpack
 from relume.errors import RelumeError, RelumeWarning
 from relume.version import __version__
@@ -61,6 +62,7 @@ app.command()(pack)
 app.command()(push)
 app.command()(pull)
 app.command()(sync)
+app.command()(ui)
 app.command()(tensorboard)
 app.command()(unpack)
 app.command()(inspect)

@@ -15,7 +15,7 @@ from relume.monitor import points
 from relume.monitor.journal import live_ranges, numbers, read_lines, storable, when
 
 _Answer = TypeVar("_Answer")
-_VERSION = 4
+_VERSION = 5
 _PART = 50_000
 """Points that are folded at a time: what is held in memory, and how long others wait for their turn."""
 
