@@ -17,7 +17,7 @@ from relume.monitor.index import ask, is_detail
 from relume.monitor.record import goes_on, jsonable
 from relume.recorded import choose
 from relume.recorded.facts import Facts, facts_of, flat
-from relume.ui.answers.changed import Key, key_of, keys_below
+from relume.ui.answers.changed import Key, keys_below
 from relume.ui.answers.progress import Progress, progress_of
 
 Row = dict[str, Any]
@@ -31,8 +31,10 @@ def all_runs(root: Path) -> dict[str, Any]:
 
 
 def row_of(folder: Path) -> Row:
-    """The row of one run, without its place among others and the time left."""
-    return _read(folder, key_of(folder) or ()).row
+    """The row of one run, but for its place among the others."""
+    known = _read(folder, ())
+    known.look(folder, time.time())
+    return known.row
 
 
 def chosen(
