@@ -22,6 +22,7 @@ from relume.cli.output import say
 from relume.cli.predict import predict
 from relume.cli.recorded import compare, history, import_app, plot
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
+from relume.cli.report import report
 from relume.cli.reproduce import reproduce
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
@@ -72,6 +73,7 @@ app.command()(summary)
 app.command()(compare)
 app.command()(plot)
 app.command()(history)
+app.command()(report)
 app.add_typer(import_app, name="import")
 
 

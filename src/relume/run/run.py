@@ -265,6 +265,12 @@ class Run(AbstractContextManager["Run"]):
         """
         open_tensorboard([self.folder], height=height, port=port)
 
+    def report(self, path: str | os.PathLike[str] | None = None, height: int = 800, **options: Any) -> Path | None:
+        """All of the run so far in one HTML file that opens anywhere: see :meth:`relume.StoredRun.report`."""
+        if self.status == "new":
+            raise ConfigurationError(f"run {self.name!r} has not begun: there is nothing to report.")
+        return StoredRun(self.folder).report(path, height, **options)
+
     # ------------------------------------------------------------------------------------------------ start and end
 
     def __enter__(self) -> Run:

@@ -101,6 +101,7 @@ def _series(asked: Asked) -> Response:
         "high": asked.number("high"),
         "since": asked.whole("since", -1, _MOST_STEP),
         "branches": asked.flag("branches"),
+        "relative": asked.flag("relative"),
     }
     shown = [one for folder in asked.runs() for one in series(folder, metric, **options)]
     return Response(frames.encode(shown), media_type="application/octet-stream")

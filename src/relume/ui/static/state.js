@@ -5,6 +5,7 @@ export class State {
 
   constructor() {
     window.addEventListener("hashchange", () => this.#tell());
+    if (location.protocol === "about:") document.addEventListener("click", follow);
   }
 
   get view() {
@@ -80,11 +81,20 @@ export class State {
     const text = [...query].length ? `?${query}` : "";
     const hash = `#/${path.map(encodeURIComponent).join("/")}${text}`;
     if (hash === location.hash) return;
-    history[replace ? "replaceState" : "pushState"](null, "", hash);
+    // The whole address: in a notebook's frame a part of one would be read as a part of the notebook's.
+    history[replace ? "replaceState" : "pushState"](null, "", `${location.href.split("#")[0]}${hash}`);
     this.#tell();
   }
 
   #tell() {
     for (const listener of [...this.#listeners]) listener(this);
   }
+}
+
+// A link within a frame that has no address of its own (a report in a notebook's cell) would lead to the notebook's.
+function follow(event) {
+  const link = event.target instanceof Element ? event.target.closest('a[href^="#"]') : null;
+  if (!link || event.defaultPrevented) return;
+  event.preventDefault();
+  location.hash = link.getAttribute("href");
 }

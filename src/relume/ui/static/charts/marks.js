@@ -1,0 +1,199 @@
+// What happened during a run, on its curves: resumes, checkpoints, freeze phases, where it stopped.
+
+import { colour, ink } from "relume/colors.js";
+
+export const KINDS = [
+  ["checkpoint", "Checkpoints"], ["phase", "Freeze phases"], ["resume", "Resumes"], ["branch", "Dead branches"], ["stop", "Stops and ends"],
+];
+// With more runs the marks would cover the lines: then only those of the run that is pointed at are drawn.
+export const MOST_MARKED = 5;
+// With more runs they are not asked for.
+export const MOST_ASKED = 20;
+
+const GROUP = { best: "checkpoint", end: "stop" };
+
+export function groupOf(kind) {
+  return GROUP[kind] ?? kind;
+}
+
+// One list for a chart: [{run, place, kind, x, until, text}] in the order of x. A phase lasts until the next one.
+export function placed(rows, told, axis, off) {
+  const found = [];
+  for (const row of rows) {
+    const about = told[row.name];
+    if (!about) continue;
+    const created = about.created ?? row.created ?? 0;
+    const own = (about.marks ?? []).filter((mark) => !off.includes(groupOf(mark.kind)))
+      .map((mark) => ({ ...mark, run: row.name, place: row.place ?? 0, x: axis === "time" ? mark.time - created : mark[axis] }))
+      .filter((mark) => Number.isFinite(mark.x));
+    const phases = own.filter((mark) => mark.kind === "phase").sort((a, b) => a.x - b.x);
+    phases.forEach((mark, number) => { mark.until = phases[number + 1]?.x ?? Infinity; mark.number = number; });
+    found.push(...own);
+  }
+  return found.sort((a, b) => a.x - b.x);
+}
+
+// Those that are drawn: of a few runs all, of many only those of the run that is pointed at.
+export function drawn(marks, shown) {
+  const runs = new Set(marks.map((mark) => mark.run));
+  if (runs.size <= MOST_MARKED) return marks;
+  return marks.filter((mark) => mark.run === shown.hovered);
+}
+
+// Freeze phases as bands behind everything, where all runs shown agree on them; otherwise each begins with a short line at the top.
+export function bands(marks) {
+  const byRun = new Map();
+  for (const mark of marks) {
+    if (mark.kind === "phase") byRun.set(mark.run, [...(byRun.get(mark.run) ?? []), mark]);
+  }
+  const all = [...byRun.values()];
+  const key = (phases) => JSON.stringify(phases.map((mark) => [mark.x, mark.text]));
+  return all.length && all.every((phases) => key(phases) === key(all[0])) ? all[0] : [];
+}
+
+export function drawBands(ctx, phases, project, box, ratio, [, end]) {
+  ctx.save();
+  ctx.beginPath();
+  ctx.rect(box.left, box.top, box.width, box.height);
+  ctx.clip();
+  ctx.font = `${10.5 * ratio}px system-ui, sans-serif`;
+  ctx.textBaseline = "top";
+  for (const mark of phases) {
+    const left = Math.max(box.left, project.x(mark.x));
+    const right = Math.min(box.left + box.width, project.x(Math.min(mark.until, end)));
+    if (right <= left) continue;
+    ctx.globalAlpha = mark.number % 2 ? 0.1 : 0.045;
+    ctx.fillStyle = ink("accent");
+    ctx.fillRect(left, box.top, right - left, box.height);
+    ctx.globalAlpha = 0.95;
+    ctx.fillStyle = ink("ink-2");
+    const text = cut(ctx, mark.text, right - left - 8 * ratio);
+    if (text) ctx.fillText(text, left + 4 * ratio, box.top + 3 * ratio);
+  }
+  ctx.restore();
+}
+
+function cut(ctx, text, room) {
+  if (room < 24) return "";
+  let kept = String(text).slice(0, 80);
+  if (ctx.measureText(kept).width <= room) return kept;
+  while (kept.length && ctx.measureText(`${kept}…`).width > room) kept = kept.slice(0, -1);
+  return kept.length > 2 ? `${kept}…` : "";
+}
+
+export function drawMarks(ctx, marks, project, box, ratio, banded) {
+  ctx.save();
+  ctx.lineWidth = 1.2 * ratio;
+  for (const mark of marks) {
+    const x = project.x(mark.x);
+    if (x < box.left - 1 || x > box.left + box.width + 1) continue;
+    ctx.strokeStyle = ctx.fillStyle = colour(mark.place);
+    DRAW[mark.kind]?.(ctx, x, box, ratio, banded);
+  }
+  ctx.restore();
+}
+
+const DRAW = {
+  resume(ctx, x, box, ratio) {
+    upright(ctx, x, box.top, box.top + box.height, [5 * ratio, 4 * ratio], 0.8);
+    ctx.beginPath();
+    ctx.moveTo(x, box.top);
+    ctx.lineTo(x + 6 * ratio, box.top + 4 * ratio);
+    ctx.lineTo(x, box.top + 8 * ratio);
+    ctx.fill();
+  },
+  stop(ctx, x, box, ratio) {
+    upright(ctx, x, box.top, box.top + box.height, [], 0.7);
+    ctx.fillRect(x - 4 * ratio, box.top, 8 * ratio, 8 * ratio);
+  },
+  end(ctx, x, box, ratio) {
+    upright(ctx, x, box.top + box.height - 14 * ratio, box.top + box.height, [], 0.9);
+  },
+  phase(ctx, x, box, ratio, banded) {
+    upright(ctx, x, box.top, banded ? box.top + box.height : box.top + 12 * ratio, [2 * ratio, 2 * ratio], banded ? 0.4 : 1);
+  },
+  checkpoint(ctx, x, box, ratio) { triangle(ctx, x, box.top + box.height, 4 * ratio, false); },
+  best(ctx, x, box, ratio) { triangle(ctx, x, box.top + box.height, 5.5 * ratio, true); },
+};
+
+function upright(ctx, x, top, bottom, pattern, alpha) {
+  ctx.globalAlpha = alpha;
+  ctx.setLineDash(pattern);
+  ctx.beginPath();
+  ctx.moveTo(x, top);
+  ctx.lineTo(x, bottom);
+  ctx.stroke();
+  ctx.setLineDash([]);
+  ctx.globalAlpha = 1;
+}
+
+function triangle(ctx, x, foot, size, filled) {
+  ctx.beginPath();
+  ctx.moveTo(x, foot - size * 1.9);
+  ctx.lineTo(x + size, foot);
+  ctx.lineTo(x - size, foot);
+  ctx.closePath();
+  if (!filled) {
+    ctx.save();
+    ctx.fillStyle = ink("card");
+    ctx.fill();
+    ctx.restore();
+  } else ctx.fill();
+  ctx.stroke();
+}
+
+// The marks of all charts on a page, asked for once: for each app one store.
+class Marks {
+  #told = {};
+  #asking = new Set();
+  #stale = new Set();
+  #listeners = new Set();
+  #timer = null;
+
+  constructor(source) {
+    this.source = source;
+    source.onChange(({ runs }) => {
+      for (const name of runs ?? []) if (this.#told[name]) this.#stale.add(name);
+      // A checkpoint is there a little later than its numbers; nobody waits for its triangle.
+      if (this.#stale.size && this.#timer === null && this.#listeners.size) this.#timer = setTimeout(() => this.#renew(), 3000);
+    });
+  }
+
+  get told() { return this.#told; }
+
+  want(names) {
+    const missing = names.filter((name) => !this.#told[name] && !this.#asking.has(name));
+    if (missing.length) this.#ask(missing);
+  }
+
+  on(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #renew() {
+    this.#timer = null;
+    const names = [...this.#stale];
+    this.#stale.clear();
+    this.#ask(names);
+  }
+
+  async #ask(names) {
+    names.forEach((name) => this.#asking.add(name));
+    try {
+      const { runs } = await this.source.marks(names);
+      for (const name of names) this.#told[name] = runs[name] ?? { marks: [] };
+      for (const listener of [...this.#listeners]) listener();
+    } catch {
+      // A chart without marks is still a chart.
+      for (const name of names) this.#told[name] ??= { marks: [] };
+    }
+    names.forEach((name) => this.#asking.delete(name));
+  }
+}
+
+const stores = new WeakMap();
+export function marksOf(source) {
+  if (!stores.has(source)) stores.set(source, new Marks(source));
+  return stores.get(source);
+}
