@@ -119,8 +119,8 @@ class Inlined {
   async run(name) { return this.#of("run", name); }
   async console(name) { return this.#of("console", name); }
   async media(name) { return this.#of("media", name); }
-  async item(name, id) { return this.#of("item", `${name}/${id}`); }
   async items(name, media) { return this.#of("items", `${name}/${media}`); }
+  async item(name, id) { return this.#of("item", `${name}/${id}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
   async compare(runs) { return narrowed(this.#answers.compare, [runs].flat()); }
   async edit() { throw new SourceError("A report cannot be changed."); }
