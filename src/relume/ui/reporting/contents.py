@@ -12,11 +12,10 @@ from typing import Any
 from relume.errors import RelumeError
 from relume.monitor import status_of
 from relume.provenance.portable import Portable
-from relume.recorded import facts_of
-from relume.recorded.facts import flat
 from relume.text import counted
 from relume.ui.answers.console import console
 from relume.ui.answers.run import run
+from relume.ui.answers.runs import by_interest, row_of
 from relume.ui.reporting import private
 from relume.ui.reporting.numbers import Numbers, numbers
 from relume.ui.reporting.plain import plain
@@ -58,11 +57,11 @@ def contents(folders: Sequence[Path], title: str, images: int, max_bytes: int) -
     rows = _rows(folders, clean)
     curves = numbers(folders, rows, _room_for_numbers(len(folders), max_bytes))
     notes = _said_of(curves)
-    metrics = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
-    settings = list(dict.fromkeys(name for row in rows for name in row.get("config", {})))
-    as_of = max((row.get("created", 0.0) + row.get("seconds", 0.0) for row in rows), default=0.0)
+    metrics = by_interest(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    settings = list(dict.fromkeys(name for row in rows for name in row["config"]))
+    ends = [row["created"] + row["seconds"] for row in rows if row["status"] != "damaged"]
     answers = {
-        "report": {"title": title, "relume": __version__, "as_of": as_of, "notes": notes},
+        "report": {"title": title, "relume": __version__, "as_of": max(ends, default=0.0), "notes": notes},
         "runs": {"root": "", "runs": rows, "metrics": metrics, "settings": settings},
         "run": {row["name"]: _run(folder, row, clean) for folder, row in zip(folders, rows, strict=True)},
         "console": {folder.name: _console(folder, clean) for folder in folders},
@@ -78,14 +77,14 @@ def _room_for_numbers(runs: int, max_bytes: int) -> int:
 def _rows(folders: Sequence[Path], clean: Portable) -> list[Row]:
     rows = []
     for place, folder in enumerate(folders):
-        row = facts_of(folder)
-        row["config"] = flat(row.get("config", {}))
-        rows.append({**private.row(_as_written(folder, row), clean), "place": place})
+        rows.append({**private.row(_as_written(folder, row_of(folder)), clean), "place": place})
     return rows
 
 
 def _as_written(folder: Path, row: Row) -> Row:
     """A run that goes on, as of its newest line: the same journal gives the same report, whenever it is made."""
+    if row["status"] == "damaged":
+        return {**row, "created": None}  # when its folder was changed last
     if row["status"] != "running":
         return row
     newest = _or(lambda: status_of(folder)[1].get("time"), None)

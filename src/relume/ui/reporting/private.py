@@ -57,7 +57,9 @@ def compared(found: Mapping[str, Any], clean: Portable) -> dict[str, Any]:
     """A comparison of runs."""
     made = dict(found)
     for part in ("config", "code", "environment"):
-        rows = [entry for entry in found.get(part) or [] if part != "environment" or entry["name"] not in _OF_THE_MACHINE]
+        rows = [
+            entry for entry in found.get(part) or [] if part != "environment" or entry["name"] not in _OF_THE_MACHINE
+        ]
         made[part] = [{**entry, "values": clean.value(entry["values"])} for entry in rows]
     return made
 

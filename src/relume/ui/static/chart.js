@@ -10,10 +10,11 @@
 
 import { button, copy, fill, h, said } from "relume/dom.js";
 import { number, plural } from "relume/format.js";
+import { dashes } from "relume/charts/dashes.js";
 import { Feed } from "relume/charts/feed.js";
 import { saveCsv, savePng, saveSvg } from "relume/charts/files.js";
 import { HELP, Keys } from "relume/charts/keys.js";
-import { isSparse, lineOf, smoothed, xExtent, yExtent } from "relume/charts/lines.js";
+import { isSparse, lineOf, placeOf, smoothed, xExtent, yExtent } from "relume/charts/lines.js";
 import { marksOf, MOST_ASKED, placed } from "relume/charts/marks.js";
 import { menu } from "relume/charts/menu.js";
 import { Plot } from "relume/charts/plot.js";
@@ -197,7 +198,9 @@ export class Chart {
     this.#lines = series.filter((one) => rows.has(one.run) && one.length).map((one) => lineOf(one, rows.get(one.run), axis, { reduced: question.axis }));
     if (question.low === null && question.axis === axis) this.#whole = xExtent(this.#lines);
     const range = this.#range();
+    const patterns = dashes(runs);
     for (const line of this.#lines) {
+      line.dash = patterns.get(line.run);
       line.smooth = line.branch ? null : smoothed(line.x, line.y, smooth);
       line.sparse = isSparse(line, range, this.#plot.width);
     }
@@ -233,7 +236,9 @@ export class Chart {
     if (hidden) texts.push(`${plural(hidden, reduced.length ? "place" : "value")} ≤ 0 not shown on a log scale`);
     const nan = lines.reduce((sum, line) => sum + (line.nan ?? line.y.map((y) => (Number.isNaN(y) ? 1 : 0))).reduce((a, b) => a + b, 0), 0);
     if (nan) texts.push(`${number(nan)} × NaN (×)`);
-    if (this.#answer && !lines.length && !this.error) texts.push("nothing was logged here");
+    const [low, high] = this.#range();
+    const isEmpty = lines.every((line) => placeOf(line.x, low) === placeOf(line.x, high));
+    if (this.#answer && isEmpty && !this.error) texts.push("nothing was logged here");
     if (this.error) texts.push(this.error.message);
     this.note.classList.toggle("error", Boolean(this.error));
     this.note.textContent = texts.join(" · ");

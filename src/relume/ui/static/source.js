@@ -121,7 +121,6 @@ class Inlined {
   async media(name) { return this.#of("media", name); }
   async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
-  async items(name, media) { return this.#of("items", `${name}/${media}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
   async compare(runs) { return narrowed(this.#answers.compare, [runs].flat()); }
   async edit() { throw new SourceError("A report cannot be changed."); }

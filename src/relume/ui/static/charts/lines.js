@@ -90,7 +90,7 @@ export function nearest(x, wanted) {
   return wanted - x[behind - 1] <= x[behind] - wanted ? behind - 1 : behind;
 }
 
-// From the first to the last point of all lines on the x axis; a single point has a little room.
+// From the first to the last point of all lines on the x axis.
 export function xExtent(lines) {
   let low = Infinity;
   let high = -Infinity;
@@ -100,7 +100,9 @@ export function xExtent(lines) {
     high = Math.max(high, x[x.length - 1]);
   }
   if (low > high) return [0, 1];
-  return low === high ? [low - 1, high + 1] : [low, high];
+  // A little room, so that the first and the last point are whole.
+  const room = low === high ? 1 : (high - low) * 0.01;
+  return [low - room, high + room];
 }
 
 // The range of y that shows all that lies between two places of the x axis, spikes included, and what cannot be shown:
@@ -140,7 +142,7 @@ function padded(low, high, log) {
   return [low - room, high + room];
 }
 
-// The largest of each line's distances of points, in pixels: fewer points than that are seen as dots.
+// Whether each point of a line can be seen as a dot.
 export function isSparse(line, [from, to], width) {
   const count = placeOf(line.x, to) - placeOf(line.x, from);
   return count <= Math.max(1, width / 24);
