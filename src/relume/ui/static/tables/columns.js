@@ -122,10 +122,12 @@ export function mainMetric(answer) {
   return metrics.find((name) => modeOf(name, answer)) ?? metrics[0] ?? null;
 }
 
-// Settings that the runs do not agree on.
+// Settings that the runs that have them do not agree on.
 export function differing(answer, rows = answer.runs) {
-  const known = rows.filter((row) => row.config);
-  return answer.settings.filter((name) => new Set(known.map((row) => setting(row.config[name]))).size > 1);
+  return answer.settings.filter((name) => {
+    const values = rows.map((row) => row.config?.[name]).filter((value) => value !== undefined && value !== null);
+    return new Set(values.map(setting)).size > 1;
+  });
 }
 
 // The whole name; the heading of a setting shows what its name ends with, and the rest below it.
