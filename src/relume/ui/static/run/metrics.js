@@ -4,7 +4,7 @@ import { svg } from "relume/dom.js";
 import { number, toNumber } from "relume/format.js";
 
 const FIRST = [/^val(idation)?[/_]/, /^test[/_]/, /^(?!train[/_])[^/]*(loss|accuracy|score|f1|auc)/, /^train[/_]/];
-const BESIDE = /^(system|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?|activations?|dead_units|update_ratios?)\//;
+const BESIDE = /^(system|freeze|lr|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?|activations?|dead_units|update_ratios?)\//;
 
 // The metrics that a person asks for first: those of validation, and those that have a better and a worse.
 export function mainMetrics(metrics, count) {
