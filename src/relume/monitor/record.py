@@ -241,14 +241,17 @@ def status_of(folder: Path) -> tuple[Status, dict[str, Any]]:
     if line.get("event") == "end":
         status = line.get("status")
         return (status if status in ("finished", "interrupted", "failed") else "failed"), line
-    process = RunRecord.load(folder).process
+    return ("running" if goes_on(folder, RunRecord.load(folder).process) else "killed"), line
+
+
+def goes_on(folder: Path, process: Process) -> bool:
+    """Whether the process of a run that wrote no ending lives, or, on another machine, its heartbeat is younger than a minute."""
     if process.is_here():
-        return ("running" if process.is_alive() else "killed"), line
+        return process.is_alive()
     try:
-        age_seconds = time.time() - (folder / "heartbeat").stat().st_mtime
+        return time.time() - (folder / "heartbeat").stat().st_mtime < _HEARTBEAT_SECONDS
     except OSError:
-        age_seconds = float("inf")
-    return ("running" if age_seconds < _HEARTBEAT_SECONDS else "killed"), line
+        return False
 
 
 def jsonable(value: Any) -> Any:

@@ -15,16 +15,17 @@ from relume.monitor.edits import edits_of
 Facts = dict[str, Any]
 
 
-def facts_of(folder: Path) -> Facts:
+def facts_of(folder: Path, summary: Mapping[str, Mapping[str, float]] | None = None) -> Facts:
     """How a run stands: name, id, status, reason, created, seconds, epoch, step, seed, tags, notes, archived, config, metrics.
 
     A metric has ``last``, ``best``, ``min`` and ``max`` with their places; the best is the largest of what is known to be
     better when it is larger (accuracy, F1, …), and else the smallest. A run that cannot be read has the status "damaged".
+    ``summary`` is that of its metrics, where it is at hand.
     """
     try:
         record = RunRecord.load(folder)
         status, line = status_of(folder)
-        summary = metric_summary(folder)
+        summary = metric_summary(folder) if summary is None else summary
     except (RelumeError, OSError, ValueError, ArithmeticError) as error:  # one run must not hide the others
         return {"name": folder.name, "status": "damaged", "reason": str(error), "folder": str(folder), "metrics": {}}
     now = time.time() if status == "running" else _number(line.get("time"), record.created)

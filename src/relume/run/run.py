@@ -50,6 +50,7 @@ from relume.run.logged import LoggedMedia
 from relume.run.objects import Objects
 from relume.run.opening import choose_folder, chosen_of, new_record, small_files, stored_record
 from relume.run.passes import Passes
+from relume.run.planned import Planned
 from relume.run.provenance import CapturedProvenance
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
@@ -228,6 +229,7 @@ class Run(AbstractContextManager["Run"]):
         self._opened: set[str] = set()
         self._seconds_before = 0.0
         self._passes = Passes()
+        self._planned = Planned()
         self._stops_now = False
         self._stopped_early = False
         self._mirroring: Mirror | None = None
@@ -441,6 +443,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
         self._companions.close()
+        self._planned.end()
         self.status = status
         seconds = time.perf_counter() - self.started
         total = round(seconds + self._seconds_before, 3)
@@ -479,6 +482,8 @@ class Run(AbstractContextManager["Run"]):
         self._epochs_total = count
         self._in_epochs = self._has_looped = True
         self._loops += 1
+        if self.cursor.epoch < count and self._stop_reason is None:
+            self._planned.epochs(self.journal, count, self._place(), self.cursor.batch)
         try:
             while self.cursor.epoch < count and self._stop_reason is None:
                 if not self._passes.progress:
@@ -492,6 +497,7 @@ class Run(AbstractContextManager["Run"]):
         finally:
             self._in_epochs = False
             self._loops -= 1
+            self._planned.end()
         self._end_replay()
         if self._origin is not None and not self._origin.is_own and self.cursor.step == self._origin.cursor["step"]:
             self.note(f"nothing was trained: {self._origin.name} has {self.cursor.epoch} epochs behind it already")
@@ -580,6 +586,7 @@ class Run(AbstractContextManager["Run"]):
                 for text in self._loaders.decisions(stream):
                     self.note(text)
                 if leads:
+                    self._planned.batches = stream.length
                     console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length, done)
                 batches = itertools.chain((batch,), batches)
                 self._end_replay()
@@ -725,6 +732,7 @@ class Run(AbstractContextManager["Run"]):
     def _on_time(self) -> None:
         """Called by the keeper every now and then."""
         self._companions.look()
+        self._planned.look(self.journal, self._place(), self.cursor.batch)
         if self.cursor.step > 0 and not self._has_looped and "unlooped" not in self._said:
             self._said.add("unlooped")
             self.note(

@@ -245,12 +245,12 @@ def sheet(tiles: Sequence[tuple[Any, Guess]], headline: str, columns: int | None
 
 
 def _line() -> int:
-    return sum(canvas.font(14).getmetrics()) + 2
+    return int(sum(canvas.font(14).getmetrics())) + 2
 
 
 def _top() -> int:
     """Where the tiles of a sheet begin, below its headline."""
-    return sum(canvas.font(15, bold=True).getmetrics()) + 2 * _GAP
+    return int(sum(canvas.font(15, bold=True).getmetrics())) + 2 * _GAP
 
 
 def _tile_size() -> tuple[int, int]:

@@ -36,7 +36,7 @@ def _place(folder: Path, line: Mapping[str, Any]) -> dict[str, Any]:
     """Of the newest line; a line of values counts the epoch that goes on, events those that are done."""
     query = "SELECT content FROM event ORDER BY segment DESC, line DESC LIMIT 20"
     events = [json.loads(content) for (content,) in ask(folder, lambda one: one.execute(query).fetchall())]
-    newest = next((event for event in events if type(event.get("samples")) is int), {})
+    newest: dict[str, Any] = next((event for event in events if type(event.get("samples")) is int), {})
     step = max((one["step"] for one in (line, newest) if type(one.get("step")) is int), default=0)
     samples = newest.get("samples") if newest.get("step") == step else None
     return {"epoch": newest.get("epoch", 0), "batch": None, "step": step, "samples": samples}

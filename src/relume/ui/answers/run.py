@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,26 @@ from relume.monitor import RunRecord, jsonable
 from relume.monitor.index import SYSTEM
 from relume.provenance.record import Machine, Provenance, Segment
 from relume.provenance.words import code_line, code_lines, data_lines
-from relume.recorded.facts import facts_of, flat
 from relume.recorded.reading import dead_branches, resumes
 from relume.ui.answers.checkpoints import checkpoints
 from relume.ui.answers.commands import commands
 from relume.ui.answers.freezing import freezing
 from relume.ui.answers.order import order
-
+from relume.ui.answers.runs import row_of
 
 _DAMAGE = (RelumeError, OSError, ValueError, TypeError, KeyError, ArithmeticError)  # what a damaged folder may lead to
 _MOST_LINES = 2000
 
 
-def run(folder: Path, root: Path, directory: Path | None = None) -> dict[str, Any]:
+def run(
+    folder: Path, root: Path, directory: Path | None = None, row: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """All that the page of one run shows, but for its curves, its console and its media.
 
     Args:
         root: the folder that holds the runs.
         directory: from which its commands are to be right; by default where this process is.
+        row: its row among all runs, where that is known (see `runs.Listing`); it alone knows its ``place`` among them.
 
     What cannot be read is empty, and ``"problems"`` says why.
     """
@@ -41,7 +43,7 @@ def run(folder: Path, root: Path, directory: Path | None = None) -> dict[str, An
             problems.append(str(error))
             return otherwise
 
-    row = _row(folder)
+    row = row_of(folder) if row is None else row
     record = part(lambda: RunRecord.load(folder), None)
     saved = part(lambda: checkpoints(folder), {"rows": [], "disk_bytes": 0, "apart_bytes": 0, "metric": None})
     provenance = part(lambda: _provenance(folder), {})
@@ -68,12 +70,6 @@ def run(folder: Path, root: Path, directory: Path | None = None) -> dict[str, An
     }
     found: dict[str, Any] = jsonable(answer)
     return found
-
-
-def _row(folder: Path) -> dict[str, Any]:
-    row = facts_of(folder)
-    row["config"] = flat(row.get("config", {}))
-    return row
 
 
 def _resumes(folder: Path) -> list[dict[str, Any]]:

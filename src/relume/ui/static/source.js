@@ -121,21 +121,24 @@ class Inlined {
   async media(name) { return this.#of("media", name); }
   async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
-  async items(name, media) { return this.#of("items", `${name}/${media}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
   async compare(runs) { return narrowed(this.#answers.compare, [runs].flat()); }
   async edit() { throw new SourceError("A report cannot be changed."); }
   onChange() { return () => {}; }
 
-  async series({ run, metric, low, high, axis = "step", branches }) {
+  async series({ run, metric, low, high, axis = "step", branches, relative }) {
     const found = [];
     for (const name of [run].flat()) {
+      const begin = relative && axis === "time" ? this.#created(name) : 0;
+      const [first, last] = [low, high].map((bound) => (isOpen(bound) ? bound : bound + begin));
       for (const one of this.#series.get(JSON.stringify([name, metric])) ?? []) {
-        if (one.branch === 0 || branches) found.push(within(along(one, axis), axis, low, high));
+        if (one.branch === 0 || branches) found.push(within(along(one, axis), axis, first, last));
       }
     }
     return found;
   }
+
+  #created(name) { return this.#answers.runs.runs.find((row) => row.name === name)?.created ?? 0; }
 
   #of(kind, key) {
     const found = this.#answers[kind]?.[key];

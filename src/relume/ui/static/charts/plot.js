@@ -118,7 +118,7 @@ export class Plot {
     const options = () => ({ time: this.#shown.axis === "time", whole: this.#shown.axis !== "time" });
     return {
       ...axisStyle(), size: 28, gap: 3,
-      splits: (u) => ticks(...this.#shown.x, Math.max(2, Math.floor(this.width / 85)), options()),
+      splits: (u) => ticks(...this.#shown.x, Math.max(2, Math.floor(this.width / 70)), options()),
       values: (u, places) => texts(places, options()),
     };
   }
@@ -126,7 +126,7 @@ export class Plot {
   #yAxis() {
     return {
       ...axisStyle(), size: 56, gap: 3, filter: (u, places) => places,
-      splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor(u.bbox.height / uPlot.pxRatio / 38)), { log: this.#shown.log }),
+      splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor(u.bbox.height / uPlot.pxRatio / 28)), { log: this.#shown.log }),
       values: (u, places) => texts(places),
     };
   }
