@@ -13,7 +13,7 @@ export async function mount(place, page) {
   const { state, source } = page.app;
   const others = (await source.runs()).runs.map((row) => row.name).filter((name) => name !== page.name);
   const against = h("div");
-  const own = h("div", { class: "columns wide" });
+  const own = h("div", { class: "masonry" });
   const picked = choice("Compare with", [["", "— no other run —"], ...others.map((name) => [name, name])], "",
     (name) => state.set({ with: name || null }));
   const select = picked.querySelector("select");
@@ -57,7 +57,7 @@ function packagesOf(packages) {
 
 function lines(texts) {
   if (!texts.length) return null;
-  return h("ul", { class: "lines" }, texts.map((text) => h("li", {}, said(text))));
+  return h("pre", { class: "wrapped", tabindex: "0", "aria-label": "In detail" }, texts.map((text) => [said(text), "\n"]));
 }
 
 function settings(config) {
