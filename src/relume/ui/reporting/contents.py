@@ -18,7 +18,7 @@ from relume.ui.answers.console import console
 from relume.ui.answers.run import run
 from relume.ui.answers.runs import by_interest, row_of
 from relume.ui.reporting import private
-from relume.ui.reporting.media import media, texts_cleaned
+from relume.ui.reporting.media import media, words_cleaned
 from relume.ui.reporting.numbers import Numbers, numbers
 from relume.ui.reporting.page import own_bytes
 from relume.ui.reporting.plain import plain
@@ -73,7 +73,7 @@ def contents(folders: Sequence[Path], title: str, images: int, max_bytes: int, *
         "console": {folder.name: _console(folder, clean) for folder in folders},
     }
     room = max_bytes - _taken(answers, curves.frame)
-    kept = media(folders, images, room, texts_cleaned(clean.text), as_json)
+    kept = media(folders, images, room, words_cleaned(clean.value), as_json)
     notes += kept.notes
     return Contents({**answers, **kept.answers}, curves.frame, kept.files, notes, plain(title, rows, notes))
 

@@ -170,7 +170,9 @@ def _notes(kept: Sequence[Thing], dropped: Sequence[Thing], files: int) -> list[
     if files or missing:
         which = f", {missing:,} more are in the run" if missing else ""
         notes.append(f"{counted(files, 'picture')} of the newest step of each name{which}.")
-    thinned = [thing for thing in kept if len(thing.listed["items"]) < thing.listed.get("total", 0)]
+    thinned = [
+        one for one in kept if one.listed["kind"] != "hparams" and len(one.listed["items"]) < one.listed["total"]
+    ]
     if thinned:
         notes.append(
             "Of what was logged at many steps the report holds the newest; of histograms, steps evenly chosen."
@@ -182,13 +184,17 @@ def _notes(kept: Sequence[Thing], dropped: Sequence[Thing], files: int) -> list[
     return notes
 
 
-def texts_cleaned(clean: Callable[[str], str]) -> Callable[[Any], Any]:
-    """``clean`` for the words in an item; its name and its pictures' files stay what they are."""
+_WORDS = ("text", "problem", "caption", "title", "values", "rows")
+
+
+def words_cleaned(clean: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """``clean`` for the words in an item; its name, its pictures' files and the names of settings stay what they are."""
 
     def cleaned(item: Mapping[str, Any]) -> Json:
-        words = ("text", "problem", "caption", "title")
-        return {
-            name: clean(value) if name in words and isinstance(value, str) else value for name, value in item.items()
-        }
+        return {name: _cleaned(value, clean) if name in _WORDS else value for name, value in item.items()}
 
     return cleaned
+
+
+def _cleaned(value: Any, clean: Callable[[Any], Any]) -> Any:
+    return {name: clean(one) for name, one in value.items()} if isinstance(value, dict) else clean(value)
