@@ -8,12 +8,13 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from relume.direction import mode_of
 from relume.monitor import RunRecord, points
-from relume.monitor.index import ask, is_detail
+from relume.monitor.index import SYSTEM, ask, is_detail
 from relume.monitor.record import goes_on, jsonable
 from relume.recorded import choose
 from relume.recorded.facts import Facts, facts_of, flat
@@ -52,6 +53,12 @@ def chosen(
     """
     facts = [{**row, "seed": _seed(row.get("seed")), "metrics": _numbers(row.get("metrics", {}))} for row in rows]
     return [found["name"] for found in choose(facts, where or None, sort or None, descending=descending)]
+
+
+@lru_cache(8)
+def listing(root: Path) -> Listing:
+    """The one of a root that a server keeps."""
+    return Listing(root)
 
 
 class Listing:
@@ -154,7 +161,7 @@ def _read(folder: Path, key: Key) -> _Known:
         facts = facts_of(folder, summary)
         if facts["status"] == "damaged":
             return _Known(key, _damaged(folder, facts["reason"]), None, Progress(), 0.0)
-        return _Known(key, _row(facts, config, progress), record, progress, _last_moment(facts))
+        return _Known(key, _row(facts, summary, config, progress), record, progress, _last_moment(facts))
     except Exception as error:  # whatever a damaged folder leads to: one run must not hide the others
         return _Known(key, _damaged(folder, f"{error}" or type(error).__name__), None, Progress(), 0.0)
 
@@ -164,7 +171,7 @@ def _last_moment(facts: Facts) -> float:
     return _finite(facts["created"]) + _finite(facts["seconds"])
 
 
-def _row(facts: Facts, config: Mapping[str, Any], progress: Progress) -> Row:
+def _row(facts: Facts, summary: Mapping[str, Mapping[str, Any]], config: Mapping[str, Any], progress: Progress) -> Row:
     return {
         "name": jsonable(facts["name"]),
         "id": facts["id"],
@@ -173,7 +180,7 @@ def _row(facts: Facts, config: Mapping[str, Any], progress: Progress) -> Row:
         "created": _finite(facts["created"]),
         "seconds": _finite(facts["seconds"]),
         "epoch": _whole(facts["epoch"]),
-        "step": _whole(facts["step"]),
+        "step": _whole(facts["step"]) or _logged(summary),
         "epochs": progress.epochs,
         "left_seconds": None,
         "seed": _exact(facts["seed"]),
@@ -181,9 +188,14 @@ def _row(facts: Facts, config: Mapping[str, Any], progress: Progress) -> Row:
         "notes": jsonable(facts["notes"]),
         "archived": bool(facts.get("archived", False)),
         "place": 0,
-        "config": {name: _cut(value) for name, value in config.items()},
+        "config": {name: cut(value) for name, value in config.items()},
         "metrics": {name: _metric(name, entry) for name, entry in facts["metrics"].items()},
     }
+
+
+def _logged(summary: Mapping[str, Mapping[str, Any]]) -> int:
+    """The newest step that was logged, of a run that counts no updates: it has no optimizer."""
+    return max((_whole(entry["step"]) for name, entry in summary.items() if not name.startswith(SYSTEM)), default=0)
 
 
 def _damaged(folder: Path, reason: str) -> Row:
@@ -234,7 +246,7 @@ def _exact(value: Any) -> Any:
     return str(value) if isinstance(value, int) and abs(value) > 2**53 else value
 
 
-def _cut(value: Any) -> Any:
+def cut(value: Any) -> Any:
     """A setting as a table shows it."""
     if value is None or isinstance(value, (bool, int, float)):
         return _exact(value)

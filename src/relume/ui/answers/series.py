@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from relume.errors import RelumeError
 from relume.monitor import points
 from relume.monitor.buckets import Axis, reduced, starts_of
 from relume.monitor.index import ask
+from relume.monitor.record import RunRecord
 from relume.recorded.reading import dead_branches
 from relume.ui.answers.frames import Series
 
@@ -28,12 +30,14 @@ def series(
     high: float | None = None,
     since: int | None = None,
     branches: bool = False,
+    relative: bool = False,
 ) -> list[Series]:
     """What counts of a metric, and then, with ``branches``, what was logged and done again after a resume.
 
     Args:
         low, high: only points whose ``axis`` lies between, both included, and one neighbour on each side, so that lines
             go on to the edge. The time axis is in Unix seconds.
+        relative: on the time axis ``low`` and ``high`` are seconds since the run began: one question for many runs.
         since: only points of later steps; they are what is new in a chart that is up to date.
 
     Returns:
@@ -42,6 +46,8 @@ def series(
         on the axis, ``min``, ``max``, ``mean``, ``last``, ``count``, ``nan``. Each says its ``run``, ``metric``,
         ``branch``, ``bucketed``, and ``total``: the points within the bounds. None where the run has no such metric.
     """
+    if relative and axis == "time":
+        low, high = _since_begin(folder, low, high)
     found = ask(folder, lambda connection: _read(connection, metric, axis, low, high, since))
     live = [] if found is None else [(0, found)]
     if branches:
@@ -50,6 +56,15 @@ def series(
                 live.append((number, _within(branch[metric], axis, low, high)))
     about = {"run": folder.name, "metric": metric}
     return [shown(rows, axis, buckets, {**about, "branch": number}) for number, rows in live]
+
+
+def _since_begin(folder: Path, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """Seconds of a run's own clock as Unix seconds."""
+    try:
+        begin = RunRecord.load(folder).created
+    except RelumeError:
+        begin = 0.0
+    return (None if low is None else low + begin), (None if high is None else high + begin)
 
 
 def _read(

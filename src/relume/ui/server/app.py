@@ -22,10 +22,11 @@ from starlette.routing import Route
 from relume.errors import RelumeError, UnknownNameError
 from relume.monitor.edits import edit
 from relume.monitor.record import jsonable
-from relume.recorded.facts import facts_of
 from relume.ui import assets
 from relume.ui.answers import frames
-from relume.ui.answers.runs import all_runs
+from relume.ui.answers.comparing import compared
+from relume.ui.answers.marks import marks
+from relume.ui.answers.runs import chosen, listing
 from relume.ui.answers.series import BUCKETS, series
 from relume.ui.server.asked import BODY_LIMIT_BYTES, Asked
 from relume.ui.server.guard import Guard
@@ -57,6 +58,9 @@ def application(root: Path, *, hosts: Iterable[str] = (), token: str | None = No
             Route("/static/{path:path}", _file),
             Route("/api/events", events),
             get("/api/runs", _runs),
+            get("/api/choose", _choose),
+            get("/api/marks", _marks),
+            get("/api/compare", _compare),
             get("/api/series", _series),
             Route("/api/run/{run}/edit", _answered(root, _edit), methods=["POST"]),
         ],
@@ -72,7 +76,20 @@ def application(root: Path, *, hosts: Iterable[str] = (), token: str | None = No
 
 
 def _runs(asked: Asked) -> Response:
-    return _json(all_runs(asked.root))
+    return Response(listing(asked.root).encoded(), media_type="application/json")
+
+
+def _choose(asked: Asked) -> Response:
+    rows, descending = listing(asked.root).rows(), asked.flag("descending")
+    return _json({"names": chosen(rows, asked.text("where"), asked.text("sort"), descending=descending)})
+
+
+def _marks(asked: Asked) -> Response:
+    return _json(marks(asked.runs()))
+
+
+def _compare(asked: Asked) -> Response:
+    return _json(compared(asked.runs()))
 
 
 def _series(asked: Asked) -> Response:
@@ -84,6 +101,7 @@ def _series(asked: Asked) -> Response:
         "high": asked.number("high"),
         "since": asked.whole("since", -1, _MOST_STEP),
         "branches": asked.flag("branches"),
+        "relative": asked.flag("relative"),
     }
     shown = [one for folder in asked.runs() for one in series(folder, metric, **options)]
     return Response(frames.encode(shown), media_type="application/octet-stream")
@@ -92,7 +110,7 @@ def _series(asked: Asked) -> Response:
 def _edit(asked: Asked) -> Response:
     folder = asked.run()
     edit(folder, **asked.sent())
-    return _json(facts_of(folder))
+    return _json(listing(asked.root).row(folder.name))
 
 
 # ------------------------------------------------------------------------------------------------------------ the page

@@ -10,10 +10,11 @@
 
 import { button, copy, fill, h, said } from "relume/dom.js";
 import { number, plural } from "relume/format.js";
+import { dashes } from "relume/charts/dashes.js";
 import { Feed } from "relume/charts/feed.js";
 import { saveCsv, savePng, saveSvg } from "relume/charts/files.js";
 import { HELP, Keys } from "relume/charts/keys.js";
-import { isSparse, lineOf, smoothed, xExtent, yExtent } from "relume/charts/lines.js";
+import { isSparse, lineOf, placeOf, smoothed, xExtent, yExtent } from "relume/charts/lines.js";
 import { marksOf, MOST_ASKED, placed } from "relume/charts/marks.js";
 import { menu } from "relume/charts/menu.js";
 import { Plot } from "relume/charts/plot.js";
@@ -191,14 +192,15 @@ export class Chart {
 
   #prepare() {
     if (!this.#answer) return;
-    const { runs, axis, smooth, app } = this.options;
+    const { runs, axis, smooth } = this.options;
     const { series, question } = this.#answer;
     const rows = new Map(runs.map((row) => [row.name, row]));
-    const reduced = app.source.isLive ? question.axis : "step";
-    this.#lines = series.filter((one) => rows.has(one.run) && one.length).map((one) => lineOf(one, rows.get(one.run), axis, { reduced }));
+    this.#lines = series.filter((one) => rows.has(one.run) && one.length).map((one) => lineOf(one, rows.get(one.run), axis, { reduced: question.axis }));
     if (question.low === null && question.axis === axis) this.#whole = xExtent(this.#lines);
     const range = this.#range();
+    const patterns = dashes(runs);
     for (const line of this.#lines) {
+      line.dash = patterns.get(line.run);
       line.smooth = line.branch ? null : smoothed(line.x, line.y, smooth);
       line.sparse = isSparse(line, range, this.#plot.width);
     }
@@ -230,11 +232,13 @@ export class Chart {
     const reduced = lines.filter((line) => line.bucketed && !line.branch && line.count);
     const points = reduced.reduce((sum, line) => sum + line.total, 0);
     const buckets = reduced.reduce((sum, line) => sum + line.x.length, 0);
-    if (points > buckets) texts.push(`${plural(points, "point")} in ${plural(buckets, "bucket")}: their means, and from smallest to largest as a band`);
+    if (points > buckets) texts.push(`${plural(points, "point")} in ${plural(buckets, "bucket")}: mean, smallest to largest`);
     if (hidden) texts.push(`${plural(hidden, reduced.length ? "place" : "value")} ≤ 0 not shown on a log scale`);
     const nan = lines.reduce((sum, line) => sum + (line.nan ?? line.y.map((y) => (Number.isNaN(y) ? 1 : 0))).reduce((a, b) => a + b, 0), 0);
     if (nan) texts.push(`${number(nan)} × NaN (×)`);
-    if (this.#answer && !lines.length && !this.error) texts.push("nothing was logged here");
+    const [low, high] = this.#range();
+    const isEmpty = lines.every((line) => placeOf(line.x, low) === placeOf(line.x, high));
+    if (this.#answer && isEmpty && !this.error) texts.push("nothing was logged here");
     if (this.error) texts.push(this.error.message);
     this.note.classList.toggle("error", Boolean(this.error));
     this.note.textContent = texts.join(" · ");

@@ -125,21 +125,24 @@ class Inlined {
   async media(name) { return this.#of("media", name); }
   async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
-  async items(name, media) { return this.#of("items", `${name}/${media}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
   async compare(runs) { return narrowed(this.#answers.compare, [runs].flat()); }
   async edit() { throw new SourceError("A report cannot be changed."); }
   onChange() { return () => {}; }
 
-  async series({ run, metric, low, high, axis = "step", branches }) {
+  async series({ run, metric, low, high, axis = "step", branches, relative }) {
     const found = [];
     for (const name of [run].flat()) {
+      const begin = relative && axis === "time" ? this.#created(name) : 0;
+      const [first, last] = [low, high].map((bound) => (isOpen(bound) ? bound : bound + begin));
       for (const one of this.#series.get(JSON.stringify([name, metric])) ?? []) {
-        if (one.branch === 0 || branches) found.push(within(one, axis, low, high));
+        if (one.branch === 0 || branches) found.push(within(along(one, axis), axis, first, last));
       }
     }
     return found;
   }
+
+  #created(name) { return this.#answers.runs.runs.find((row) => row.name === name)?.created ?? 0; }
 
   #of(kind, key) {
     const found = this.#answers[kind]?.[key];
@@ -173,6 +176,14 @@ function winner(mode, best) {
   if (!mode || there.length < 2) return null;
   const top = mode === "max" ? Math.max(...there) : Math.min(...there);
   return there.every((value) => value === top) ? null : known.indexOf(top);
+}
+
+// Buckets were made along the steps. Along another axis one ends where the next begins.
+function along(one, axis) {
+  if (!one.bucketed || axis === "step") return one;
+  const x = one.columns[axis];
+  const last_x = Float64Array.from(x, (value, place) => (place + 1 < x.length ? x[place + 1] : value));
+  return { ...one, columns: { ...one.columns, last_x } };
 }
 
 function within(one, axis, low, high) {

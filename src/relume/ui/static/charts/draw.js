@@ -1,7 +1,7 @@
 // Lines on the canvas: a faint band from the smallest to the largest value of each bucket, the line of the means, the
 // smoothed line above the raw one, and signs at the edge for what has no place on it.
 
-import { colour, dash, ink } from "relume/colors.js";
+import { colour, ink } from "relume/colors.js";
 import { placeOf } from "relume/charts/lines.js";
 
 // From values to pixels of a box {left, top, width, height}.
@@ -36,7 +36,9 @@ export function trace(x, y, [first, last], project, log, move, line) {
   }
 }
 
-export function drawLines(ctx, lines, shown, box, ratio) {
+export function drawLines(ctx, lines, told, box, ratio) {
+  // A run that is not here does not put the others into the shade.
+  const shown = lines.some((line) => line.run === told.hovered) ? told : { ...told, hovered: null };
   const project = projection(shown.x, shown.y, shown.log, box);
   const width = (lines.length > 20 ? 1 : 1.6) * ratio;
   ctx.save();
@@ -55,7 +57,7 @@ function drawLine(ctx, line, shown, project, box, width, ratio) {
   const faded = shown.hovered !== null && !isHovered ? 0.25 : 1;
   ctx.strokeStyle = ctx.fillStyle = colour(line.place);
   if (line.low && shown.band && !line.branch) drawBand(ctx, line, part, project, shown, faded * (isHovered ? 1.6 : 1), ratio);
-  ctx.setLineDash((line.branch ? [3, 4] : dash(line.place)).map((one) => one * ratio));
+  ctx.setLineDash((line.branch ? [3, 4] : line.dash).map((one) => one * ratio));
   ctx.lineWidth = isHovered ? width * 1.7 : width;
   ctx.globalAlpha = faded * (line.branch ? 0.5 : line.smooth ? 0.28 : 1);
   stroke(ctx, line.x, line.y, part, project, shown.log);
@@ -64,7 +66,7 @@ function drawLine(ctx, line, shown, project, box, width, ratio) {
   if (line.smooth) {
     ctx.globalAlpha = faded;
     ctx.lineWidth = (isHovered ? 2.6 : 2) * ratio;
-    ctx.setLineDash(dash(line.place).map((one) => one * ratio));
+    ctx.setLineDash(line.dash.map((one) => one * ratio));
     stroke(ctx, line.x, line.smooth, part, project, shown.log);
     ctx.setLineDash([]);
   }

@@ -129,7 +129,7 @@ function wording({ rows, metric, axis, low, high, buckets, branches }) {
   return {
     run: rows.map((row) => row.name), metric, axis, buckets, branches: branches ? 1 : undefined,
     low: bounded ? low : undefined, high: bounded ? high : undefined,
-    origin: bounded && axis === "time" ? rows.map((row) => row.created ?? 0) : undefined,
+    relative: bounded && axis === "time" ? 1 : undefined,
   };
 }
 

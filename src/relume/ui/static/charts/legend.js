@@ -1,15 +1,16 @@
 // Which line is whose: a chip for each run; the one pointed at comes to the fore in all charts.
 
-import { colour, dash } from "relume/colors.js";
+import { dashes } from "relume/charts/dashes.js";
+import { colour } from "relume/colors.js";
 import { button, fill, h, said, svg } from "relume/dom.js";
 import { plural } from "relume/format.js";
 
 const MOST = 12;
 
 // A short piece of the run's line, dashes and all.
-export function sample(row) {
+export function sample(row, pattern = []) {
   return svg("svg", { class: "sample", width: 22, height: 8, viewBox: "0 0 22 8", "aria-hidden": "true" },
-    svg("line", { x1: 0, x2: 22, y1: 4, y2: 4, stroke: colour(row.place ?? 0), "stroke-width": 2.5, "stroke-dasharray": dash(row.place ?? 0).join(" ") || null }));
+    svg("line", { x1: 0, x2: 22, y1: 4, y2: 4, stroke: colour(row.place ?? 0), "stroke-width": 2.5, "stroke-dasharray": pattern.join(" ") || null }));
 }
 
 export class Legend {
@@ -25,6 +26,7 @@ export class Legend {
 
   show(rows, { chosen }) {
     this.#rows = rows;
+    this.dashes = dashes(rows);
     this.chosen = chosen;
     const seen = this.#all ? rows : rows.slice(0, MOST);
     const more = rows.length - seen.length;
@@ -48,7 +50,7 @@ export class Legend {
     const point = { onmouseenter: () => this.onPoint(row.name), onmouseleave: () => this.onPoint(null),
       onfocusin: () => this.onPoint(row.name), onfocusout: () => this.onPoint(null) };
     const rest = this.#rows.map((one) => one.name).filter((name) => name !== row.name);
-    return h("span", { class: "chip run-chip", ...point }, sample(row),
+    return h("span", { class: "chip run-chip", ...point }, sample(row, this.dashes.get(row.name)),
       h("a", { href: this.app.state.link("run", row.name), title: row.name }, said(row.name)),
       row.status === "running" ? h("span", { class: "status status-running", title: "running" }, h("span", { class: "announcement" }, "running")) : null,
       rest.length ? button("×", () => this.app.state.set({ runs: rest }), { class: "quiet", "aria-label": `Take ${row.name} out of the charts`, title: "Take out" }) : null);

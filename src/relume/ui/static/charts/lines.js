@@ -3,24 +3,20 @@
 // {run, place, branch, x, y, low, high, count, nan, step, epoch, time, bucketed, total}; y is the mean of a bucket, low and
 // high its smallest and largest value, both null where each point stands for itself. Time counts from the run's beginning.
 export function lineOf(series, row, axis, { reduced = axis } = {}) {
-  const { columns, length } = series;
+  const { columns, length, bucketed, total } = series;
   const created = row.created ?? columns.time[0] ?? 0;
-  const time = columns.time.map((one) => one - created);
-  const at = { step: columns.step, epoch: columns.epoch, time }[axis];
-  const about = { run: series.run, place: row.place ?? 0, branch: series.branch ?? 0, bucketed: series.bucketed, total: series.total };
-  const places = { step: columns.step, epoch: columns.epoch, time };
-  if (!series.bucketed) {
-    const line = { ...about, ...places, x: at, y: columns.value, low: null, high: null, count: null, nan: null };
+  const places = { step: columns.step, epoch: columns.epoch, time: columns.time.map((one) => one - created) };
+  const about = { run: series.run, place: row.place ?? 0, branch: series.branch ?? 0, bucketed, total, ...places, x: places[axis] };
+  if (!bucketed) {
+    const line = { ...about, y: columns.value, low: null, high: null, count: null, nan: null };
     return axis === "epoch" ? stacked(line) : line;
   }
   const { min, max, mean, count, nan } = columns;
-  const line = { ...about, ...places, x: at, y: mean, low: min, high: max, count, nan };
-  if (axis === reduced) {
-    const shift = axis === "time" ? created : 0;
-    line.x = Float64Array.from({ length }, (_, place) => (at[place] + columns.last_x[place] - shift) / 2);
-    return line;
-  }
-  return axis === "epoch" ? stacked(line) : line;
+  const line = { ...about, y: mean, low: min, high: max, count, nan };
+  if (axis === "epoch") return stacked(line);
+  if (axis !== reduced) return line;
+  const shift = axis === "time" ? created : 0;
+  return { ...line, x: Float64Array.from({ length }, (_, at) => (places[axis][at] + columns.last_x[at] - shift) / 2) };
 }
 
 // Points at one place of the axis (all steps of an epoch) as one bucket: their mean, and how far they spread.
@@ -94,7 +90,7 @@ export function nearest(x, wanted) {
   return wanted - x[behind - 1] <= x[behind] - wanted ? behind - 1 : behind;
 }
 
-// From the first to the last point of all lines on the x axis; a single point has a little room.
+// From the first to the last point of all lines on the x axis.
 export function xExtent(lines) {
   let low = Infinity;
   let high = -Infinity;
@@ -104,7 +100,9 @@ export function xExtent(lines) {
     high = Math.max(high, x[x.length - 1]);
   }
   if (low > high) return [0, 1];
-  return low === high ? [low - 1, high + 1] : [low, high];
+  // A little room, so that the first and the last point are whole.
+  const room = low === high ? 1 : (high - low) * 0.01;
+  return [low - room, high + room];
 }
 
 // The range of y that shows all that lies between two places of the x axis, spikes included, and what cannot be shown:
@@ -144,7 +142,7 @@ function padded(low, high, log) {
   return [low - room, high + room];
 }
 
-// The largest of each line's distances of points, in pixels: fewer points than that are seen as dots.
+// Whether each point of a line can be seen as a dot.
 export function isSparse(line, [from, to], width) {
   const count = placeOf(line.x, to) - placeOf(line.x, from);
   return count <= Math.max(1, width / 24);

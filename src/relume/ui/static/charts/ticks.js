@@ -72,7 +72,7 @@ export function clock(seconds) {
   const sign = seconds < 0 ? "−" : "";
   const s = Math.abs(seconds);
   if (s === 0) return "0";
-  if (s < 60) return `${sign}${Number(s.toPrecision(4))}s`;
+  if (s < 60) return `${sign}${Number(s.toPrecision(3))}s`;
   if (s < 3600) return `${sign}${Math.floor(s / 60)}m${s % 60 ? String(Math.floor(s % 60)).padStart(2, "0") : ""}`;
   const minutes = Math.floor((s % 3600) / 60);
   if (s < 86400 * 2) return `${sign}${Math.floor(s / 3600)}h${minutes ? String(minutes).padStart(2, "0") : ""}`;

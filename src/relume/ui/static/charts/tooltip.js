@@ -25,7 +25,7 @@ export function valuesAt(lines, x, project, top) {
 }
 
 export function where(axis, x) {
-  return axis === "time" ? `after ${clock(x)}` : `${axis} ${number(Number(x.toPrecision(12)))}`;
+  return axis === "time" ? `after ${clock(x)}` : `${axis} ${number(Math.round(x))}`;
 }
 
 export function describe({ line, at }) {

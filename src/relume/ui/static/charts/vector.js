@@ -1,6 +1,6 @@
 // A chart as an SVG file: written from the same numbers as the canvas, with axes, legend and marks as true vectors.
 
-import { colour, dash, ink } from "relume/colors.js";
+import { colour, ink } from "relume/colors.js";
 import { visible } from "relume/dom.js";
 import { bandParts, projection, signs, trace, portion } from "relume/charts/draw.js";
 import { bands, drawn } from "relume/charts/marks.js";
@@ -50,8 +50,8 @@ export function toSvg(shown, { title, width = 900, height = 480 }) {
 function grid(shown, box) {
   const project = projection(shown.x, shown.y, shown.log, box);
   const across = { time: shown.axis === "time", whole: shown.axis !== "time" };
-  const xs = ticks(...shown.x, Math.floor(box.width / 85), across);
-  const ys = ticks(...shown.y, Math.floor(box.height / 40), { log: shown.log });
+  const xs = ticks(...shown.x, Math.floor(box.width / 70), across);
+  const ys = ticks(...shown.y, Math.floor(box.height / 30), { log: shown.log });
   const xTexts = texts(xs, across);
   const yTexts = texts(ys);
   const line = (x1, y1, x2, y2) => element("line", { x1, y1, x2, y2, stroke: ink("line"), "stroke-width": 1 });
@@ -80,16 +80,16 @@ function lineParts(line, shown, box) {
     }).join("");
     parts.push(element("path", { d, fill: stroke, "fill-opacity": "0.2", stroke, "stroke-opacity": "0.42", "stroke-width": "0.8" }));
   }
-  const pattern = (line.branch ? [3, 4] : dash(line.place)).join(" ") || null;
+  const pattern = (line.branch ? [3, 4] : line.dash).join(" ") || null;
   const base = { fill: "none", stroke, "stroke-linejoin": "round" };
   const faint = line.branch ? "0.5" : line.smooth ? "0.28" : null;
   parts.push(element("path", { ...base, d: path(line.x, line.y, part, project, shown.log), "stroke-width": "1.6", "stroke-dasharray": pattern, opacity: faint }));
   if (line.smooth) {
-    parts.push(element("path", { ...base, d: path(line.x, line.smooth, part, project, shown.log), "stroke-width": "2", "stroke-dasharray": dash(line.place).join(" ") || null }));
+    parts.push(element("path", { ...base, d: path(line.x, line.smooth, part, project, shown.log), "stroke-width": "2", "stroke-dasharray": line.dash.join(" ") || null }));
   }
   if (line.sparse) {
     for (let place = part[0]; place < part[1]; place += 1) {
-      if (Number.isFinite(line.y[place])) parts.push(element("circle", { cx: project.x(line.x[place]), cy: project.y(line.y[place]), r: "2.2", fill: stroke }));
+      if (Number.isFinite(line.y[place])) parts.push(element("circle", { cx: project.x(line.x[place]), cy: project.y(line.y[place]), r: "2.2", fill: stroke, opacity: faint }));
     }
   }
   for (const sign of signs(line, part, project, box)) {
@@ -144,7 +144,7 @@ function legendOf(runs, width) {
   const more = runs.length - named.length;
   const draw = (top) => rows.map((row, number) => row.map(({ line, label, x }) => {
     const y = top + number * 18;
-    return element("line", { x1: x, x2: x + 16, y1: y, y2: y, stroke: colour(line.place), "stroke-width": "2.5", "stroke-dasharray": dash(line.place).join(" ") || null })
+    return element("line", { x1: x, x2: x + 16, y1: y, y2: y, stroke: colour(line.place), "stroke-width": "2.5", "stroke-dasharray": line.dash.join(" ") || null })
       + text(x + 22, y + 4, label, { fill: ink("ink") });
   }).join("")).join("") + (more > 0 ? text(16, top + rows.length * 18 + 4, `and ${more} more runs`) : "");
   return { height: (rows.length + (more > 0 ? 1 : 0)) * 18 + 4, draw };

@@ -162,8 +162,8 @@ class Charts {
     const go = (by, label, sign) => button(sign, () => state.set({ metric: metrics[at + by] }), { "aria-label": label, title: label, disabled: at < 0 || !metrics[at + by] });
     const chart = h("div", { class: "chart-large" });
     const back = button("← All charts", () => state.set({ metric: null }), { class: "chart-back" });
-    append(this.content, h("div", { class: "bar" }, back, go(-1, "The metric before", "‹"), go(1, "The next metric", "›"),
-      h("span", { class: "dim" }, at < 0 ? "" : `${at + 1} of ${metrics.length}`)), chart);
+    append(this.content, [h("div", { class: "bar" }, back, go(-1, "The metric before", "‹"), go(1, "The next metric", "›"),
+      h("span", { class: "dim" }, at < 0 ? "" : `${at + 1} of ${metrics.length}`)), chart]);
     this.#chart(chart, wishes.metric, wishes, { onEnlarge: null });
     append(this.content, h("div", { class: "card chart-below" }, table(this.runs, wishes.metric)));
   }
