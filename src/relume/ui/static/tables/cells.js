@@ -2,6 +2,7 @@
 
 import { button, h, said, visible } from "relume/dom.js";
 import { duration, moment, number, plural } from "relume/format.js";
+import { trimmed } from "relume/tables/columns.js";
 import { isMissing } from "relume/tables/order.js";
 
 const STATUSES = ["running", "finished", "interrupted", "failed", "killed", "damaged"];
@@ -28,7 +29,12 @@ function status(column, row) {
   const word = h("span", { class: `status status-${known}` }, row.status);
   if (row.status === "running") return [word, ...progress(row)];
   const reason = row.status === "finished" ? null : row.reason;
-  return [word, reason ? h("div", { class: "reason", title: visible(reason) }, said(reason)) : null];
+  return [word, reason ? h("div", { class: "reason", title: visible(reason) }, said(shortened(reason))) : null];
+}
+
+// Of a long path only what it ends with: what went wrong comes after it.
+function shortened(reason) {
+  return reason.replace(/(?:[A-Za-z]:)?(?:[/\\][^\s:/\\]+)+[/\\]([^\s:/\\]+)/g, "…/$1");
 }
 
 function progress(row) {
@@ -56,9 +62,9 @@ function metric(column, row, around) {
     `best ${number(entry.best)}${isMissing(entry.best_epoch) ? "" : `, epoch ${entry.best_epoch}`}${isMissing(entry.best_step) ? "" : `, step ${number(entry.best_step)}`}`,
     `last ${number(entry.last)}`, plural(entry.count ?? 0, "value"),
   ].join(" · ");
-  if (!isBest(column, value, around)) return h("span", { title: about }, number(value));
+  if (!isBest(column, value, around)) return h("span", { title: about }, trimmed(value));
   return h("strong", { class: "best", title: `The best of the runs shown. ${about}` },
-    h("span", { "aria-hidden": "true" }, "★ "), number(value), h("span", { class: "announcement" }, " the best"));
+    h("span", { "aria-hidden": "true" }, "★ "), trimmed(value), h("span", { class: "announcement" }, " the best"));
 }
 
 function curve(column, row, around) {
@@ -66,7 +72,7 @@ function curve(column, row, around) {
 }
 
 function created(column, row) {
-  return isMissing(row.created) ? null : h("time", { class: "dim", datetime: iso(row.created), title: iso(row.created) }, moment(row.created));
+  return isMissing(row.created) ? null : h("time", { class: "dim", datetime: iso(row.created), title: `${moment(row.created)} (${iso(row.created)})` }, column.text(row));
 }
 
 function iso(seconds) {
