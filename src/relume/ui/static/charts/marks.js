@@ -41,14 +41,14 @@ export function drawn(marks, shown) {
 }
 
 // Freeze phases as bands behind everything, where all runs shown agree on them; otherwise each begins with a short line at the top.
-export function bands(marks) {
-  const byRun = new Map();
+export function bands(marks, lines) {
+  const byRun = new Map(lines.map((line) => [line.run, []]));
   for (const mark of marks) {
     if (mark.kind === "phase") byRun.set(mark.run, [...(byRun.get(mark.run) ?? []), mark]);
   }
   const all = [...byRun.values()];
   const key = (phases) => JSON.stringify(phases.map((mark) => [mark.x, mark.text]));
-  return all.length && all.every((phases) => key(phases) === key(all[0])) ? all[0] : [];
+  return all.length && all[0].length && all.every((phases) => key(phases) === key(all[0])) ? all[0] : [];
 }
 
 export function drawBands(ctx, phases, project, box, ratio, [, end]) {
@@ -58,6 +58,7 @@ export function drawBands(ctx, phases, project, box, ratio, [, end]) {
   ctx.clip();
   ctx.font = `${10.5 * ratio}px system-ui, sans-serif`;
   ctx.textBaseline = "top";
+  ctx.textAlign = "left";
   for (const mark of phases) {
     const left = Math.max(box.left, project.x(mark.x));
     const right = Math.min(box.left + box.width, project.x(Math.min(mark.until, end)));
@@ -67,10 +68,16 @@ export function drawBands(ctx, phases, project, box, ratio, [, end]) {
     ctx.fillRect(left, box.top, right - left, box.height);
     ctx.globalAlpha = 0.95;
     ctx.fillStyle = ink("ink-2");
-    const text = cut(ctx, mark.text, right - left - 8 * ratio);
+    const text = cut(ctx, phaseLabel(mark.text), right - left - 8 * ratio);
     if (text) ctx.fillText(text, left + 4 * ratio, box.top + 3 * ratio);
   }
   ctx.restore();
+}
+
+// "phase 2 of 3 (head: 2 epochs, lr 0.001): 3,202 of …" in short: "2 head". The tooltip has the rest.
+export function phaseLabel(text) {
+  const [, number, name] = /^phase (\d+) of \d+ \(([^(:]+)/.exec(text) ?? [];
+  return name ? `${number} ${name.trim()}` : String(text);
 }
 
 function cut(ctx, text, room) {

@@ -118,7 +118,7 @@ export class Plot {
     const options = () => ({ time: this.#shown.axis === "time", whole: this.#shown.axis !== "time" });
     return {
       ...axisStyle(), size: 28, gap: 3,
-      splits: (u) => ticks(...this.#shown.x, Math.max(2, Math.floor(this.width / 70)), options()),
+      splits: (u) => ticks(...this.#shown.x, Math.max(2, Math.floor((u.width - 60) / 65)), options()),
       values: (u, places) => texts(places, options()),
     };
   }
@@ -126,8 +126,8 @@ export class Plot {
   #yAxis() {
     return {
       ...axisStyle(), gap: 3, filter: (u, places) => places,
-      size: (u, labels) => 14 + Math.ceil(Math.max(12, ...(labels ?? []).map((label) => label.length * 6.3))),
-      splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor(u.bbox.height / uPlot.pxRatio / 28)), { log: this.#shown.log }),
+      size: (u, labels) => 14 + Math.ceil(Math.max(this.#shown.axis === "epoch" ? 26 : 20, ...(labels ?? []).map((label) => label.length * 6.3))),
+      splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor((u.height - 36) / 28)), { log: this.#shown.log }),
       values: (u, places) => texts(places),
     };
   }
@@ -174,19 +174,20 @@ export class Plot {
   }
 
   #behind(u) {
-    const phases = bands(drawn(this.#shown.marks, this.#shown));
+    const phases = bands(drawn(this.#shown.marks, this.#shown), this.#shown.lines);
     const project = projection(this.#shown.x, this.#shown.y, this.#shown.log, u.bbox);
     if (phases.length) drawBands(u.ctx, phases, project, u.bbox, uPlot.pxRatio, this.#shown.x);
   }
 
-  // What the x axis counts.
+  // What the x axis counts, in the corner that the labels of both axes leave free.
   #name({ ctx, bbox }) {
     ctx.save();
     ctx.font = `${11 * uPlot.pxRatio}px system-ui, sans-serif`;
     ctx.fillStyle = ink("ink-2");
-    ctx.textAlign = "right";
-    ctx.textBaseline = "bottom";
-    ctx.fillText(this.#shown.axis, bbox.left + bbox.width - 3 * uPlot.pxRatio, bbox.top + bbox.height - 3 * uPlot.pxRatio);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "top";
+    ctx.globalAlpha = 0.8;
+    ctx.fillText(this.#shown.axis, 0, bbox.top + bbox.height + 7 * uPlot.pxRatio);
     ctx.restore();
   }
 
@@ -195,7 +196,7 @@ export class Plot {
     drawLines(u.ctx, shown.lines, shown, u.bbox, uPlot.pxRatio);
     const marks = drawn(shown.marks, shown);
     const project = projection(shown.x, shown.y, shown.log, u.bbox);
-    drawMarks(u.ctx, marks, project, u.bbox, uPlot.pxRatio, bands(marks).length > 0);
+    drawMarks(u.ctx, marks, project, u.bbox, uPlot.pxRatio, bands(marks, shown.lines).length > 0);
     this.#name(u);
     this.told.drawn(shown);
   }

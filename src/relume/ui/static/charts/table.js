@@ -25,6 +25,6 @@ export function table(rows, metric) {
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Run"),
         COLUMNS.map(([, label]) => h("th", { scope: "col", class: "number" }, label)))),
       h("tbody", {}, own.map((row) => h("tr", {},
-        h("th", { scope: "row" }, h("span", { class: "swatch", style: { "background-color": colour(row.place ?? 0) } }), said(row.name, { title: row.name })),
+        h("th", { scope: "row" }, h("span", { class: "chart-swatch", style: { "background-color": colour(row.place ?? 0) } }), said(row.name, { title: row.name })),
         COLUMNS.map(([key]) => h("td", { class: "number" }, number(row.metrics[metric][key]))))))));
 }

@@ -41,7 +41,7 @@ function row(found, isFirst) {
   const [value, ...more] = describe(found);
   const place = [`step ${number(line.step[at])}`, `epoch ${number(line.epoch[at])}`, clock(line.time[at])].join(" · ");
   return h("div", { class: `tip-row${isFirst ? " tip-near" : ""}` },
-    h("span", { class: "swatch", style: { "background-color": colour(line.place) } }),
+    h("span", { class: "chart-swatch", style: { "background-color": colour(line.place) } }),
     h("span", { class: "tip-run" }, said(line.run), line.branch ? ` (branch ${line.branch})` : ""),
     h("span", { class: "tip-value" }, value),
     h("span", { class: "tip-more" }, [...more, place].join(" · ")));

@@ -3,7 +3,7 @@
 import { colour, ink } from "relume/colors.js";
 import { visible } from "relume/dom.js";
 import { bandParts, projection, signs, trace, portion } from "relume/charts/draw.js";
-import { bands, drawn } from "relume/charts/marks.js";
+import { bands, drawn, phaseLabel } from "relume/charts/marks.js";
 import { texts, ticks } from "relume/charts/ticks.js";
 
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
@@ -100,12 +100,13 @@ function lineParts(line, shown, box) {
 
 function phases(shown, box) {
   const project = projection(shown.x, shown.y, shown.log, box);
-  return bands(drawn(shown.marks, shown)).map((mark) => {
+  return bands(drawn(shown.marks, shown), shown.lines).map((mark) => {
     const left = Math.max(box.left, project.x(mark.x));
     const right = Math.min(box.left + box.width, project.x(Math.min(mark.until, shown.x[1])));
     if (right <= left) return "";
     const room = Math.floor((right - left - 8) / 6);
-    const label = mark.text.length > room ? `${mark.text.slice(0, Math.max(0, room - 1))}…` : mark.text;
+    const name = phaseLabel(mark.text);
+    const label = name.length > room ? `${name.slice(0, Math.max(0, room - 1))}…` : name;
     return element("rect", { x: left, y: box.top, width: right - left, height: box.height, fill: ink("accent"), "fill-opacity": mark.number % 2 ? "0.1" : "0.045" })
       + (room > 3 ? text(left + 4, box.top + 13, label, { size: 10.5 }) : "");
   }).join("");
