@@ -46,7 +46,8 @@ export function drawLines(ctx, lines, told, box, ratio) {
   ctx.rect(box.left, box.top, box.width, box.height);
   ctx.clip();
   ctx.lineJoin = "round";
-  const ordered = shown.hovered === null ? lines : [...lines].sort((a, b) => (a.run === shown.hovered) - (b.run === shown.hovered));
+  const isHovered = (line) => line.run === shown.hovered;
+  const ordered = shown.hovered === null ? lines : [...lines].sort((a, b) => isHovered(a) - isHovered(b));
   for (const line of ordered) drawLine(ctx, line, shown, project, box, width, ratio);
   ctx.restore();
 }

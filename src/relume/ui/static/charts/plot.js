@@ -12,6 +12,13 @@ import uPlot from "relume/vendor/uplot.js";
 // How near a mark must be to the cursor to be described, in pixels.
 const NEAR = 7;
 
+// The room that the axis's name needs beside its numbers, in pixels.
+const LEAST = { step: 20, time: 22, epoch: 26 };
+
+// Only the cursor is shared: what a drag chooses goes to the other charts by the link.
+const isMove = (type) => type === "mousemove" || type === "mouseleave";
+const SYNC = { scales: ["x", null], setSeries: false, filters: { pub: isMove, sub: isMove } };
+
 export class Plot {
   #u = null;
   #shown;
@@ -95,7 +102,7 @@ export class Plot {
       axes: [this.#xAxis(), this.#yAxis()],
       cursor: {
         points: { show: false }, y: false, drag: { x: true, y: false, setScale: false, dist: 4 },
-        sync: this.sync ? { key: this.sync, scales: ["x", null], setSeries: false, filters: { pub: isMove, sub: isMove } } : undefined,
+        sync: this.sync ? { ...SYNC, key: this.sync } : undefined,
         bind: { dblclick: () => () => { this.told.reset(); return null; } },
       },
       hooks: {
@@ -126,7 +133,7 @@ export class Plot {
   #yAxis() {
     return {
       ...axisStyle(), gap: 3, filter: (u, places) => places,
-      size: (u, labels) => 14 + Math.ceil(Math.max(this.#shown.axis === "epoch" ? 26 : 20, ...(labels ?? []).map((label) => label.length * 6.3))),
+      size: (u, labels) => 14 + Math.ceil(Math.max(LEAST[this.#shown.axis], ...(labels ?? []).map((one) => one.length * 6.3))),
       splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor((u.height - 36) / 28)), { log: this.#shown.log }),
       values: (u, places) => texts(places),
     };
@@ -164,7 +171,8 @@ export class Plot {
     // On the other charts the cursor is enough: a dozen boxes would hide what they describe.
     if (!this.#isFocus(u)) { this.#tooltip.hide(); return; }
     const offset = { left: u.over.offsetLeft, top: u.over.offsetTop };
-    this.#tooltip.show(where(this.#shown.axis, x), values, marks, { left, top: top < 0 ? height / 2 : top, width: u.over.clientWidth, height, offset });
+    const at = { left, top: top < 0 ? height / 2 : top, width: u.over.clientWidth, height, offset };
+    this.#tooltip.show(where(this.#shown.axis, x), values, marks, at);
   }
 
   // Whether the cursor is in this chart, and not one that follows another's.
@@ -200,9 +208,4 @@ export class Plot {
     this.#name(u);
     this.told.drawn(shown);
   }
-}
-
-// Only the cursor is shared: what a drag chooses goes to the other charts by the link.
-function isMove(type) {
-  return type === "mousemove" || type === "mouseleave";
 }
