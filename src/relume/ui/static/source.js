@@ -112,6 +112,10 @@ class Inlined {
   }
 
   get report() { return this.#answers.report; }
+  get home() {
+    const [only, ...others] = this.#answers.runs.runs;
+    return others.length ? "" : `run/${encodeURIComponent(only.name)}`;
+  }
   get count() { return this.#answers.runs.runs.length; }
   async runs() { return this.#answers.runs; }
   async choose() { throw new SourceError("A report has no server that could choose."); }

@@ -125,7 +125,8 @@ export class Plot {
 
   #yAxis() {
     return {
-      ...axisStyle(), size: 56, gap: 3, filter: (u, places) => places,
+      ...axisStyle(), gap: 3, filter: (u, places) => places,
+      size: (u, labels) => 14 + Math.ceil(Math.max(12, ...(labels ?? []).map((label) => label.length * 6.3))),
       splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor(u.bbox.height / uPlot.pxRatio / 28)), { log: this.#shown.log }),
       values: (u, places) => texts(places),
     };
@@ -178,13 +179,24 @@ export class Plot {
     if (phases.length) drawBands(u.ctx, phases, project, u.bbox, uPlot.pxRatio, this.#shown.x);
   }
 
+  // What the x axis counts.
+  #name({ ctx, bbox }) {
+    ctx.save();
+    ctx.font = `${11 * uPlot.pxRatio}px system-ui, sans-serif`;
+    ctx.fillStyle = ink("ink-2");
+    ctx.textAlign = "right";
+    ctx.textBaseline = "bottom";
+    ctx.fillText(this.#shown.axis, bbox.left + bbox.width - 3 * uPlot.pxRatio, bbox.top + bbox.height - 3 * uPlot.pxRatio);
+    ctx.restore();
+  }
+
   #draw(u) {
     const shown = this.#shown;
     drawLines(u.ctx, shown.lines, shown, u.bbox, uPlot.pxRatio);
     const marks = drawn(shown.marks, shown);
     const project = projection(shown.x, shown.y, shown.log, u.bbox);
     drawMarks(u.ctx, marks, project, u.bbox, uPlot.pxRatio, bands(marks).length > 0);
-    u.ctx.strokeStyle = ink("line");
+    this.#name(u);
     this.told.drawn(shown);
   }
 }

@@ -89,7 +89,7 @@ function lineParts(line, shown, box) {
   }
   if (line.sparse) {
     for (let place = part[0]; place < part[1]; place += 1) {
-      if (Number.isFinite(line.y[place])) parts.push(element("circle", { cx: project.x(line.x[place]), cy: project.y(line.y[place]), r: "2.2", fill: stroke }));
+      if (Number.isFinite(line.y[place])) parts.push(element("circle", { cx: project.x(line.x[place]), cy: project.y(line.y[place]), r: "2.2", fill: stroke, opacity: faint }));
     }
   }
   for (const sign of signs(line, part, project, box)) {

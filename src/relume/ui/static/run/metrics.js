@@ -4,7 +4,7 @@ import { svg } from "relume/dom.js";
 import { number, toNumber } from "relume/format.js";
 
 const FIRST = [/^val(idation)?[/_]/, /^test[/_]/, /^(?!train[/_])[^/]*(loss|accuracy|score|f1|auc)/, /^train[/_]/];
-const BESIDE = /^(system|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?|activations?|dead_units|update_ratios?)\//;
+const BESIDE = /^(system|freeze|lr|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?|activations?|dead_units|update_ratios?)\//;
 
 // The metrics that a person asks for first: those of validation, and those that have a better and a worse.
 export function mainMetrics(metrics, count) {
@@ -40,6 +40,6 @@ export function sparkline(series) {
   const place = ([px, py]) => [
     2 + 116 * (last > first ? (px - first) / (last - first) : 0.5), 26 - 24 * (high > low ? (py - low) / (high - low) : 0.5)];
   const path = points.map((one, at) => `${at ? "L" : "M"}${place(one).map((v) => v.toFixed(1)).join(" ")}`).join("");
-  return svg("svg", { viewBox: "0 0 120 28", class: "spark", "aria-hidden": "true", focusable: "false", preserveAspectRatio: "none" },
+  return svg("svg", { viewBox: "0 0 120 28", class: "tile-spark", "aria-hidden": "true", focusable: "false", preserveAspectRatio: "none" },
     svg("path", { d: path, "vector-effect": "non-scaling-stroke" }));
 }
