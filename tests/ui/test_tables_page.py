@@ -369,3 +369,22 @@ def test_a_narrow_screen_and_the_dark_lose_nothing(visit: Callable[..., Visit], 
             page = tab.open(view, runs=ALL, group="config:model")
             page.locator(".run-line, .runs-table tbody tr").first.wait_for()
             assert not tab.overflow() and not tab.accessibility()
+
+
+def test_names_that_javascript_knows_itself_are_names_like_others(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    odd = {"constructor": 1, "": 2, "__proto__": 3, "toString": 4}
+    for number, config in enumerate([odd, {}, {name: value + 1 for name, value in odd.items()}]):
+        with relume.Run(f"run-{number}", root=tmp_path, config=config, quiet=True, watch=False) as run:
+            run.log({"constructor": 0.5 + number, "__proto__": 1.0}, step=0)
+    with relume.Run("bare", root=tmp_path, quiet=True, watch=False):
+        pass
+    with running(tmp_path) as address:
+        tab = visit(address.origin)
+        page = tab.open("runs", columns=[f"config:{name}" for name in odd], sort="name")
+        cells = page.locator("tr", has_text="run-1").locator("td.of-config")
+        assert cells.all_inner_texts() == ["", "", "", ""]
+        page = tab.open("compare", runs=["run-0", "run-2"])
+        expect(page.locator(".parallel .axis")).to_have_count(5)
+        page = tab.open("compare", runs=["run-1", "bare"])
+        page.locator("table.compared").wait_for()
+        assert page.locator(".view-compare > p, .run-line").count() > 0

@@ -6,7 +6,7 @@ import { tint } from "relume/comparing/tint.js";
 import { title } from "relume/tables/columns.js";
 import { isMissing } from "relume/tables/order.js";
 
-const HEIGHT = 340;
+const HEIGHT = [314, 338]; // without and with the place for runs that have no value
 const TOP = 52;
 const BOTTOM = 300;
 const NONE = 322; // where runs pass that have no value
@@ -22,8 +22,9 @@ export function parallel(rows, axes, shares, brushes, width, does) {
     return { column, x, scale, hasNone: rows.some((row) => down(scale, column.value(row)) === NONE) };
   });
   const inside = new Set(kept(rows, made, brushes).map((row) => row.name));
+  const height = HEIGHT[Number(made.some((axis) => axis.hasNone))];
   const drawing = svg("svg", {
-    class: "parallel", viewBox: `0 0 ${wide} ${HEIGHT}`, width: wide, height: HEIGHT, role: "img",
+    class: "parallel", viewBox: `0 0 ${wide} ${height}`, width: wide, height, role: "img",
     "aria-label": `A line for each of ${rows.length} runs over ${axes.map(title).join(", ")}. The limits of each axis can be given below.`,
   });
   for (const row of ordered(rows, shares)) drawing.append(curve(row, made, shares.get(row.name), inside.has(row.name), does));
