@@ -8,9 +8,9 @@ const NEAR = 0.055; // of an axis: labels that are nearer lie on each other
 
 // {kind: "linear" | "log" | "names", at(value) -> 0…1 or null, ticks: [{at, label}], low, high, between(a, b) -> values' test}
 export function scaleOf(values, wanted = "") {
-  const known = values.filter((value) => !isMissing(value));
-  const isNumbers = known.length > 0 && known.every((value) => typeof value === "number" && Number.isFinite(value));
-  if (!isNumbers) return names(known);
+  const all = values.filter((value) => !isMissing(value));
+  const known = all.filter((value) => typeof value === "number" && Number.isFinite(value));
+  if (known.length <= all.length / 2) return names(all); // one text among numbers, as another experiment may have it, has no place
   const [low, high] = [Math.min(...known), Math.max(...known)];
   const isLog = low > 0 && (wanted === "log" || (wanted === "" && high / low >= WIDE));
   return isLog ? logarithmic(low, high) : linear(low, high, known);
