@@ -17,19 +17,20 @@ export function groupOf(kind) {
   return GROUP[kind] ?? kind;
 }
 
-// One list for a chart: [{run, place, kind, x, until, text}] in the order of x. A phase lasts until the next one.
+// One list for a chart: [{run, place, kind, x, until, text}] in the order of x. A phase lasts until the next one, or the end.
 export function placed(rows, told, axis, off) {
   const found = [];
   for (const row of rows) {
     const about = told[row.name];
     if (!about) continue;
     const created = about.created ?? row.created ?? 0;
-    const own = (about.marks ?? []).filter((mark) => !off.includes(groupOf(mark.kind)))
+    const own = (about.marks ?? [])
       .map((mark) => ({ ...mark, run: row.name, place: row.place ?? 0, x: axis === "time" ? mark.time - created : mark[axis] }))
       .filter((mark) => Number.isFinite(mark.x));
+    const end = own.findLast((mark) => mark.kind === "end" || mark.kind === "stop")?.x ?? Infinity;
     const phases = own.filter((mark) => mark.kind === "phase").sort((a, b) => a.x - b.x);
-    phases.forEach((mark, number) => { mark.until = phases[number + 1]?.x ?? Infinity; mark.number = number; });
-    found.push(...own);
+    phases.forEach((mark, number) => { mark.until = phases[number + 1]?.x ?? end; mark.number = number; });
+    found.push(...own.filter((mark) => !off.includes(groupOf(mark.kind))));
   }
   return found.sort((a, b) => a.x - b.x);
 }
