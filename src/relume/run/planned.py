@@ -38,7 +38,7 @@ class Planned:
                 return
             if place["epoch"] == epoch:  # else the end of the epoch said it better
                 updates = self.batches * (place["step"] - first_step) / (batch - first_batch)
-                journal.write({"event": "pace", "updates": round(updates, 1), **place})
+                journal.write({"event": "pace", "updates": round(updates, 1), **place, "epoch": epoch + 1})
             self._begun = None
 
     def end(self) -> None:

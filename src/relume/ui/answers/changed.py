@@ -25,8 +25,8 @@ def keys_below(root: Path) -> dict[str, Key]:
     return {entry.name: key for entry in folders if (key := key_of(entry.path)) is not None}
 
 
-def key_of(folder: str | Path, *more: str) -> Key | None:
-    """What changes when a run's record, edits or journal do, or what else is named; None for what is no run.
+def key_of(folder: str | Path) -> Key | None:
+    """What changes when a run's record, edits or journal do; None for what is no run.
 
     A folder that has lost its ``run.json`` is one as long as all in it is a run's.
     """
@@ -38,7 +38,7 @@ def key_of(folder: str | Path, *more: str) -> Key | None:
     journal = sorted(_states(found["journal"])) if "journal" in found else []
     if _RECORD not in found and not (journal and was_begun(Path(folder))):
         return None
-    small = [found[name] for name in (_RECORD, EDITS, *more) if name in found]
+    small = [found[name] for name in (_RECORD, EDITS) if name in found]
     return (*(_state(entry) for entry in small), *journal)
 
 

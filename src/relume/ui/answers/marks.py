@@ -44,20 +44,19 @@ def _of(folder: Path) -> dict[str, Any]:
     try:
         created = as_number(RunRecord.load(folder).created) or 0.0
         lasting, newest = _lasting(folder)
-        found = [*lasting, *_end(folder, newest)]
+        found = [*lasting, *_checkpoints(folder), *_end(folder, newest)]
     except Exception:  # whatever a damaged folder leads to: its row says what is wrong with it
         return {"created": 0.0, "marks": []}
     return {"created": created, "marks": sorted(found, key=lambda mark: mark["step"])}
 
 
 def _lasting(folder: Path) -> tuple[list[Mark], int]:
-    """All but the end, and the newest step that was logged; read again when a file has changed (1 millisecond)."""
-    key = key_of(folder, "checkpoints") or ()
+    """What the journal says, and the newest step that was logged; read again when that has changed (1 millisecond)."""
+    key = key_of(folder) or ()
     known = _known.get(folder)
     if known is not None and known[0] == key:
         return known[1:]
     found, newest = ask(folder, lambda connection: ([*_resumes(connection), *_phases(connection)], _newest(connection)))
-    found += _checkpoints(folder)
     with _lock:
         if len(_known) >= _MOST_KNOWN:
             _known.clear()

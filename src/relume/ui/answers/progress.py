@@ -60,7 +60,7 @@ def progress_of(connection: sqlite3.Connection, config: Mapping[str, Any]) -> Pr
     if ended is not None and ended[0] > 0 and ended[1] > 0:
         return Progress(epochs, begun, ended[:2], ended[0] / ended[1])
     updates = number(pace.get("updates")) if pace is not None else None
-    return Progress(epochs, begun, (0.0, place[1]), updates if updates and updates > 0 else None)
+    return Progress(epochs, begun, place[:2] if place[1] else (0.0, 0.0), updates if updates and updates > 0 else None)
 
 
 def _newest(connection: sqlite3.Connection, kind: str) -> Line | None:

@@ -25,14 +25,16 @@ export function forChart({ axis, log, smooth, off, band }) {
   return { axis, log, smooth, off, band };
 }
 
+// What stands before a slash is a group only where it looks like a name.
+const PREFIX = /^([\p{L}\p{N}_.-]{1,60})\/./u;
+
 // The metrics of some runs by what stands before the first "/"; most interesting first, as the source orders them.
 export function grouped(metrics, search) {
   const groups = new Map();
   const words = search.toLowerCase().split(/\s+/).filter(Boolean);
   for (const metric of metrics) {
     if (!words.every((word) => metric.toLowerCase().includes(word))) continue;
-    const slash = metric.indexOf("/");
-    const prefix = slash > 0 ? metric.slice(0, slash) : "";
+    const prefix = PREFIX.exec(metric)?.[1] ?? "";
     groups.set(prefix, [...(groups.get(prefix) ?? []), metric]);
   }
   return groups;

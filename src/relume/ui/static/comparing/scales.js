@@ -3,13 +3,16 @@
 import { setting } from "relume/format.js";
 import { compared, isMissing } from "relume/tables/order.js";
 
+const WIDE = 30; // times the smallest value: from there on powers of ten tell more
+const NEAR = 0.055; // of an axis: labels that are nearer lie on each other
+
 // {kind: "linear" | "log" | "names", at(value) -> 0…1 or null, ticks: [{at, label}], low, high, between(a, b) -> values' test}
 export function scaleOf(values, wanted = "") {
-  const known = values.filter((value) => !isMissing(value));
-  const isNumbers = known.length > 0 && known.every((value) => typeof value === "number" && Number.isFinite(value));
-  if (!isNumbers) return names(known);
+  const all = values.filter((value) => !isMissing(value));
+  const known = all.filter((value) => typeof value === "number" && Number.isFinite(value));
+  if (known.length <= all.length / 2) return names(all); // one text among numbers, as another experiment may have it, has no place
   const [low, high] = [Math.min(...known), Math.max(...known)];
-  const isLog = low > 0 && (wanted === "log" || (wanted === "" && high / low > 100));
+  const isLog = low > 0 && (wanted === "log" || (wanted === "" && high / low >= WIDE));
   return isLog ? logarithmic(low, high) : linear(low, high, known);
 }
 
@@ -35,9 +38,15 @@ function made(kind, low, high, at, ticks, value) {
   const inside = (one) => (typeof one === "number" && Number.isFinite(one) ? at(one) : null);
   return {
     kind, low, high, at: inside, valueAt: (share) => Number(value(share).toPrecision(4)),
-    ticks: ticks.map((one) => ({ at: at(one), label: brief(one) })),
+    ticks: apart(ticks.map((one) => ({ at: at(one), label: brief(one) }))),
     isWithin: (one, first, last) => typeof one === "number" && one >= first && one <= last,
   };
+}
+
+function apart(ticks) {
+  const found = [];
+  for (const tick of ticks.sort((a, b) => a.at - b.at)) if (!found.length || tick.at - found.at(-1).at >= NEAR) found.push(tick);
+  return found;
 }
 
 function names(known) {

@@ -13,7 +13,7 @@ export async function mount(place, page) {
   const { state, source } = page.app;
   const others = (await source.runs()).runs.map((row) => row.name).filter((name) => name !== page.name);
   const against = h("div");
-  const own = h("div", { class: "columns wide" });
+  const own = h("div", { class: "masonry" });
   const picked = choice("Compare with", [["", "— no other run —"], ...others.map((name) => [name, name])], "",
     (name) => state.set({ with: name || null }));
   const select = picked.querySelector("select");
@@ -39,18 +39,25 @@ export async function mount(place, page) {
   return { update };
 }
 
-function draw(place, { config = {}, versions = {}, argv = [], folder, code = {}, environment = {}, data = [] }) {
+function draw(place, { config = {}, versions = {}, packages = {}, argv = [], folder, started_in: directory, code = {}, environment = {}, data = [] }) {
   fill(place, settings(config),
-    code.lines?.length ? section("Code", lines(code.lines)) : null,
+    code.lines?.length || code.line ? section("Code", code.line ? h("p", {}, said(code.line)) : null, lines(code.lines ?? [])) : null,
     data.length ? section("Data", lines(data)) : null,
     Object.keys(environment).length ? section("Environment", facts(Object.entries(environment).map(([name, value]) => [name, setting(value)]))) : null,
-    Object.keys(versions).length ? section("Versions", facts(Object.entries(versions))) : null,
+    Object.keys(versions).length ? section("Versions", facts(Object.entries(versions)), packagesOf(packages)) : null,
     argv.length || folder ? section("Started as", argv.length ? h("pre", { class: "wrapped" }, said(argv.join(" "))) : null,
-      folder ? facts([["folder", folder]]) : null) : null);
+      facts([["in", directory], ["folder of the run", folder]])) : null);
+}
+
+function packagesOf(packages) {
+  const names = Object.keys(packages);
+  if (!names.length) return null;
+  return h("details", { class: "as-table" }, h("summary", {}, `All ${names.length} packages`), facts(names.map((name) => [name, setting(packages[name])])));
 }
 
 function lines(texts) {
-  return h("ul", { class: "lines" }, texts.map((text) => h("li", {}, said(text))));
+  if (!texts.length) return null;
+  return h("pre", { class: "wrapped", tabindex: "0", "aria-label": "In detail" }, texts.map((text) => [said(text), "\n"]));
 }
 
 function settings(config) {
@@ -70,6 +77,8 @@ function settings(config) {
     h("div", { class: "scroll settings", tabindex: "0", role: "region", "aria-label": "Settings" },
       h("table", { class: "grid" }, h("caption", { class: "announcement" }, "Settings"), body)));
 }
+
+const LONGEST = 600; // characters of a value beside another
 
 const KINDS = [["config", "Settings"], ["code", "Code"], ["environment", "Environment"]];
 
@@ -97,5 +106,7 @@ function pairs(title, rows, name, other) {
 }
 
 function value(one) {
-  return one === null || one === undefined ? h("span", { class: "dim" }, "not set") : said(setting(one));
+  if (one === null || one === undefined) return h("span", { class: "dim" }, "not set");
+  const text = setting(one);
+  return text.length > LONGEST ? said(`${text.slice(0, LONGEST)}…`, { title: `${text.length} characters` }) : said(text);
 }

@@ -20,8 +20,9 @@ export class Head {
     this.tiles = h("ul", { class: "tiles", "aria-label": "Main metrics" });
     this.notes = new Notes(page);
     this.commands = h("div", { class: "commands" });
+    this.problems = h("ul", { class: "run-problems error" });
     this.element = h("header", { class: "card run-head" },
-      h("div", { class: "run-title" }, this.title, this.status), this.bar, this.line, this.notes.element, this.tiles, this.commands);
+      h("div", { class: "run-title" }, this.title, this.status, this.notes.buttons), this.bar, this.line, this.problems, this.notes.element, this.tiles, this.commands);
     this.draw();
   }
 
@@ -32,6 +33,8 @@ export class Head {
     fill(this.status, status(facts), facts.archived ? h("span", { class: "chip" }, "archived") : null);
     this.#drawProgress(facts);
     fill(this.line, lineOf(facts).map((text) => h("li", {}, text)));
+    this.problems.hidden = !facts.problems?.length;
+    fill(this.problems, (facts.problems ?? []).map((text) => h("li", {}, said(text))));
     this.notes.draw();
     this.#drawTiles(facts.metrics ?? {});
     this.#drawCommands(facts.commands ?? []);
@@ -67,13 +70,13 @@ export class Head {
     const id = uid("command");
     const shown = h("pre", { id, class: "command", tabindex: "0", hidden: true, "aria-label": "The command that was copied" });
     fill(this.commands, h("span", { class: "dim" }, "Copy the command to"),
-      commands.map(({ label, command }) => {
+      commands.map(({ label, command, note }) => {
         const made = button(visible(label), async () => {
           shown.hidden = false;
-          fill(shown, said(command));
-          await copy(command, made);
-          this.page.app.announce(`Copied: ${command}`);
-        }, { title: visible(command), "aria-describedby": id });
+          fill(shown, command ? said(command) : null, note ? h("span", { class: "dim" }, `${command ? "\n# " : ""}${visible(note)}`) : null);
+          if (command) await copy(command, made);
+          this.page.app.announce(command ? `Copied: ${command}` : visible(note));
+        }, { title: visible(command || note), "aria-describedby": id });
         return made;
       }), shown);
   }
@@ -87,7 +90,7 @@ function status({ status: state = "damaged", reason }) {
 function lineOf({ epoch, epochs, step, seconds, created, seed }) {
   const has = (value) => value !== null && value !== undefined;
   return [
-    has(epoch) && `epoch ${number(epoch, 3)}${epochs ? ` of ${number(epochs)}` : ""}`,
+    (epoch > 0 || epochs > 0) && `epoch ${number(epoch ?? 0, 3)}${epochs ? ` of ${number(epochs)}` : ""}`,
     has(step) && `step ${number(step)}`,
     has(seconds) && duration(seconds),
     has(created) && `started ${moment(created)}`,
@@ -104,12 +107,13 @@ class Tile {
     this.curve = h("span", { class: "tile-curve" });
     const link = page.app.state.link("charts", null, { runs: [page.name], metric: name });
     this.element = h("li", { class: "tile" }, h("a", { href: link, title: visible(name) },
-      h("span", { class: "tile-name" }, said(name)), this.last, this.best, this.curve));
+      h("span", { class: "tile-name" }, said(name)), this.last, this.curve, this.best));
   }
 
   async draw(metric) {
     this.last.textContent = number(metric.last);
     this.best.textContent = bestText(metric);
+    this.best.hidden = !this.best.textContent;
     if (metric.count === this.count) return;
     this.count = metric.count;
     try {
