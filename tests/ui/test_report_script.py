@@ -33,7 +33,7 @@ export class Counter { #n = 0; next() { this.#n += 1; return this.#n; } }
 export function twice(x) { return x * 2; }
 """,
     "default.js": 'const Thing = "thing";\nexport { Thing as default };\n',
-    "effect.js": "globalThis.effect = true;\n",
+    "effect.js": "/* Licence: free. */\n/*\nexport function gone() {}\n*/\nglobalThis.effect = true;\n",
     "circle.js": 'import { started } from "first.js";\nexport async function now() {}\nexport function later() { return started(); }\n',
 }
 

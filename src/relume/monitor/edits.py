@@ -64,7 +64,7 @@ def edits_of(folder: Path) -> Edits:
         return Edits()
 
 
-def edit(folder: Path, **changes: Any) -> Edits:
+def edit(folder: Path, /, **changes: Any) -> Edits:
     """Change the notes, the tags or the archived mark of a run, also while it goes on.
 
     Args:

@@ -51,7 +51,7 @@ def _resume(folder: Path, name: str, at: Sequence[str], row: Mapping[str, Any]) 
     """The way to go on; where there is none, why."""
     if row["status"] in ("running", "damaged"):
         return []
-    epochs = 2 * max(1, _whole(row.get("config", {}).get("epochs")) or _whole(row.get("epoch")))
+    epochs = 2 * max(1, row.get("epochs") or 0, row.get("epoch") or 0)
     extra = ["--", "--epochs", str(epochs)] if row["status"] == "finished" else []
     try:
         launch_again(folder, extra)
@@ -59,10 +59,6 @@ def _resume(folder: Path, name: str, at: Sequence[str], row: Mapping[str, Any]) 
         return [{"label": "resume", "command": "", "note": str(error)}]
     note = "it is finished: more epochs extend it, where its script takes --epochs" if extra else ""
     return [{**_command("resume", "relume", "resume", name, *at, *extra), "note": note}]
-
-
-def _whole(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _command(label: str, *words: str) -> dict[str, str]:

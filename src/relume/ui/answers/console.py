@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from relume.monitor import RunRecord, jsonable, points
+from relume.monitor import RunRecord, points
 from relume.monitor.index import ask, is_detail
 from relume.monitor.journal import header_of, live_ranges, number, when
 from relume.monitor.pace import duration
 from relume.monitor.pace import number as shown
+from relume.ui.answers.plain import plain
 
 _MOST_LINES = 5000
 _MOST_METRICS = 40
 _LONGEST = 20_000
-_SHOWN_EVENTS = ("note", "resume", "epoch_end", "end")
+_EVENTS = ("note", "resume", "epochs", "epoch_end", "end")
 
 _Line = dict[str, Any]
 
@@ -31,9 +32,9 @@ def console(folder: Path) -> dict[str, Any]:
     """
     events, values = ask(folder, _read)
     starts = [_start(header) for path, _ in live_ranges(folder) if (header := header_of(path)) is not None]
-    lines = [*starts, *_said(events, values, _epochs(folder))]
+    lines = [*starts, *_said(events, values, _planned(folder))]
     lines.sort(key=lambda line: line["time"])  # stable: of one moment, as they stand in the journal
-    found: dict[str, Any] = jsonable({"lines": lines[-_MOST_LINES:], "left_out": max(0, len(lines) - _MOST_LINES)})
+    found: dict[str, Any] = plain({"lines": lines[-_MOST_LINES:], "left_out": max(0, len(lines) - _MOST_LINES)})
     return found
 
 
@@ -44,8 +45,8 @@ def _start(header: Mapping[str, Any]) -> _Line:
     return {"time": number(header.get("time")) or time, "step": step, "epoch": epoch, "kind": "start", "text": text}
 
 
-def _epochs(folder: Path) -> int | None:
-    """How many epochs are planned, as far as the settings say it."""
+def _planned(folder: Path) -> int | None:
+    """How many epochs are planned, as far as the settings say it; the journal knows better, where it does."""
     try:
         planned = RunRecord.load(folder).config.get("epochs")
     except Exception:  # a damaged record costs a number in a line
@@ -55,9 +56,9 @@ def _epochs(folder: Path) -> int | None:
 
 def _read(connection: sqlite3.Connection) -> tuple[list[_Line], dict[str, points.Points]]:
     """The events, and the metrics that lines of epochs show: see `relume.run.seen.shown`."""
-    marks = ",".join("?" * len(_SHOWN_EVENTS))
+    marks = ",".join("?" * len(_EVENTS))
     query = f"SELECT content FROM event WHERE kind IN ({marks}) ORDER BY segment, line"
-    events = [json.loads(content) for (content,) in connection.execute(query, _SHOWN_EVENTS)]
+    events = [json.loads(content) for (content,) in connection.execute(query, _EVENTS)]
     known = points.metrics(connection) if any(event["event"] == "epoch_end" for event in events) else {}
     names = [n for n in known if not is_detail(n) and not n.startswith("freeze/") and f"{n}_epoch" not in known]
     return events, {name: points.read(connection, known[name]) for name in names[:_MOST_METRICS]}
@@ -72,6 +73,9 @@ def _said(events: Sequence[_Line], values: Mapping[str, points.Points], epochs: 
         0,
     )  # where the epoch began: behind the one before, or behind what was said before its first step
     for event in events:
+        if event["event"] == "epochs":
+            epochs = event["count"] if isinstance(event.get("count"), int) else epochs
+            continue
         step, epoch, time = when(event)
         line = {"time": time, "step": step, "epoch": epoch, "kind": str(event["event"])}
         if event["event"] == "epoch_end":

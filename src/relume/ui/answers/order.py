@@ -23,7 +23,9 @@ def order(folder: Path, record: RunRecord | None, saved: Sequence[Mapping[str, A
     """
     line = status_of(folder)[1]
     good = [one for one in saved if not one["problem"] and one["step"] is not None]
-    newest = {"name": good[-1]["name"], **{name: good[-1][name] for name in _PLACE}} if good else None
+    newest: dict[str, Any] | None = (
+        {"name": good[-1]["name"], **{name: good[-1][name] for name in _PLACE}} if good else None
+    )
     found = {"seed": None if record is None else record.seed, **_place(folder, line), "checkpoint": newest}
     if newest is not None and (newest["step"], newest["epoch"]) == (found["step"], found["epoch"]):
         found |= {name: newest[name] for name in ("batch", "samples")}
@@ -34,7 +36,7 @@ def _place(folder: Path, line: Mapping[str, Any]) -> dict[str, Any]:
     """Of the newest line; a line of values counts the epoch that goes on, events those that are done."""
     query = "SELECT content FROM event ORDER BY segment DESC, line DESC LIMIT 20"
     events = [json.loads(content) for (content,) in ask(folder, lambda one: one.execute(query).fetchall())]
-    newest = next((event for event in events if type(event.get("samples")) is int), {})
+    newest: dict[str, Any] = next((event for event in events if type(event.get("samples")) is int), {})
     step = max((one["step"] for one in (line, newest) if type(one.get("step")) is int), default=0)
     samples = newest.get("samples") if newest.get("step") == step else None
     return {"epoch": newest.get("epoch", 0), "batch": None, "step": step, "samples": samples}

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from relume.errors import RelumeError, RunError
-from relume.monitor import RunRecord, jsonable
+from relume.monitor import RunRecord
 from relume.monitor.index import SYSTEM
 from relume.provenance.record import Machine, Provenance, Segment
 from relume.provenance.words import code_line, code_lines, data_lines
-from relume.recorded.facts import facts_of, flat
 from relume.recorded.reading import dead_branches, resumes
 from relume.ui.answers.checkpoints import checkpoints
 from relume.ui.answers.commands import commands
 from relume.ui.answers.freezing import freezing
 from relume.ui.answers.order import order
+from relume.ui.answers.plain import plain
+from relume.ui.answers.runs import row_of
 
-_Found = TypeVar("_Found")
 _DAMAGE = (RelumeError, OSError, ValueError, TypeError, KeyError, ArithmeticError)  # what a damaged folder may lead to
 _MOST_LINES = 2000
 
 
-def run(folder: Path, root: Path, directory: Path | None = None) -> dict[str, Any]:
+def run(
+    folder: Path, root: Path, directory: Path | None = None, row: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """All that the page of one run shows, but for its curves, its console and its media.
 
     Args:
         root: the folder that holds the runs.
         directory: from which its commands are to be right; by default where this process is.
+        row: its row among all runs, where that is known (see `runs.Listing`); it alone knows its ``place`` among them.
 
     What cannot be read is empty, and ``"problems"`` says why.
     """
     problems: list[str] = []
 
-    def part(question: Callable[[], _Found], otherwise: _Found) -> _Found:
+    def part(question: Callable[[], Any], otherwise: Any) -> Any:
         try:
             return question()
         except _DAMAGE as error:
             problems.append(str(error))
             return otherwise
 
-    row = _row(folder)
+    row = row_of(folder) if row is None else row
     record = part(lambda: RunRecord.load(folder), None)
     saved = part(lambda: checkpoints(folder), {"rows": [], "disk_bytes": 0, "apart_bytes": 0, "metric": None})
     provenance = part(lambda: _provenance(folder), {})
@@ -66,14 +69,8 @@ def run(folder: Path, root: Path, directory: Path | None = None) -> dict[str, An
         "system": [name for name in row["metrics"] if name.startswith(SYSTEM)],
         "problems": problems,
     }
-    found: dict[str, Any] = jsonable(answer)
+    found: dict[str, Any] = plain(answer)
     return found
-
-
-def _row(folder: Path) -> dict[str, Any]:
-    row = facts_of(folder)
-    row["config"] = flat(row.get("config", {}))
-    return row
 
 
 def _resumes(folder: Path) -> list[dict[str, Any]]:

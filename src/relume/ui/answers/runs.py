@@ -31,6 +31,13 @@ def all_runs(root: Path) -> dict[str, Any]:
     return Listing(root).answer()
 
 
+def row_of(folder: Path) -> Row:
+    """The row of one run, but for its place among the others."""
+    known = _read(folder, ())
+    known.look(folder, time.time())
+    return known.row
+
+
 def chosen(
     rows: Sequence[Row], where: str | None = None, sort: str | None = None, *, descending: bool = False
 ) -> list[str]:

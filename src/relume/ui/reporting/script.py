@@ -16,6 +16,7 @@ _IMPORT = re.compile(r'^import\s+(?:(?P<what>[^"\';]+?)\s+from\s+)?"(?P<module>[
 _FUNCTION = re.compile(r"^export\s+(?=(?:async\s+)?function\s*\*?\s*(?P<name>[\w$]+))", re.MULTILINE)
 _VALUE = re.compile(r"^export\s+(?=(?:const|class)\s+(?P<name>[\w$]+))", re.MULTILINE)
 _LIST = re.compile(r"^export\s*\{(?P<names>[^}]*)\};[^\S\n]*$", re.MULTILINE)
+_COMMENT = re.compile(r"^[^\S\n]*/\*.*?\*/", re.MULTILINE | re.DOTALL)
 _LEFT = re.compile(r"^(?:import\b(?!\()|export\b).*", re.MULTILINE)
 _LATER = re.compile(r"(?<![\w$.])import\((?=\s*[\"'])")
 
@@ -83,7 +84,9 @@ def _function(name: str, source: str, known: Mapping[str, str]) -> str:
             late.append(f"$give[{json.dumps(outer or inner)}] = {inner};\n")
         return ""
 
-    body = _IMPORT.sub(imported, source)
+    # Code that was commented out is no code; what else stands in comments, such as a licence, stays.
+    body = _COMMENT.sub(lambda match: "" if _LEFT.search(match[0]) else match[0], source)
+    body = _IMPORT.sub(imported, body)
     body = _LIST.sub(listed, body)
     for pattern, given in ((_FUNCTION, early), (_VALUE, late)):
         given += [f"$give.{match['name']} = {match['name']};\n" for match in pattern.finditer(body)]

@@ -23,9 +23,11 @@ from relume.errors import RelumeError, UnknownNameError
 from relume.monitor.edits import edit
 from relume.monitor.record import jsonable
 from relume.ui import assets
-from relume.ui.answers import frames
+from relume.ui.answers import frames, media
 from relume.ui.answers.comparing import compared
+from relume.ui.answers.console import console
 from relume.ui.answers.marks import marks
+from relume.ui.answers.run import run
 from relume.ui.answers.runs import chosen, listing
 from relume.ui.answers.series import BUCKETS, series
 from relume.ui.server.asked import BODY_LIMIT_BYTES, Asked
@@ -36,6 +38,8 @@ from relume.ui.server.page import digest, files, page, policy
 _THREADS = 8
 _MOST_BUCKETS = 20_000
 _MOST_STEP = 2**62
+_PICTURE_SECONDS = 600
+"""What was logged stays as it is; but a run may be deleted, and another have its name."""
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _log = logging.getLogger(__name__)
 
@@ -62,6 +66,12 @@ def application(root: Path, *, hosts: Iterable[str] = (), token: str | None = No
             get("/api/marks", _marks),
             get("/api/compare", _compare),
             get("/api/series", _series),
+            get("/api/run/{run}", _run),
+            get("/api/run/{run}/console", _console),
+            get("/api/run/{run}/items", _items),
+            get("/api/run/{run}/media", _media),
+            get("/api/run/{run}/media/{id}", _item),
+            get("/api/run/{run}/media/{id}/{file}", _picture),
             Route("/api/run/{run}/edit", _answered(root, _edit), methods=["POST"]),
         ],
         middleware=[Middleware(Guard, hosts=hosts, token=token)],
@@ -105,6 +115,32 @@ def _series(asked: Asked) -> Response:
     }
     shown = [one for folder in asked.runs() for one in series(folder, metric, **options)]
     return Response(frames.encode(shown), media_type="application/octet-stream")
+
+
+def _run(asked: Asked) -> Response:
+    return _json(run(asked.run(), asked.root))
+
+
+def _console(asked: Asked) -> Response:
+    return _json(console(asked.run()))
+
+
+def _media(asked: Asked) -> Response:
+    return _json(media.names(asked.run()))
+
+
+def _items(asked: Asked) -> Response:
+    most = asked.whole("most", 1, media.ITEMS) or media.ITEMS
+    return _json(media.items(asked.run(), asked.needed("name"), asked.text("kind"), most))
+
+
+def _item(asked: Asked) -> Response:
+    return _json(media.item(asked.run(), asked.word("id")))
+
+
+def _picture(asked: Asked) -> Response:
+    data, kind = media.file(asked.run(), asked.word("id"), asked.word("file"))
+    return Response(data, media_type=kind, headers={"cache-control": f"private, max-age={_PICTURE_SECONDS}"})
 
 
 def _edit(asked: Asked) -> Response:

@@ -25,7 +25,8 @@ export function safe(name) {
 }
 
 const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linejoin",
-  "stroke-linecap", "opacity", "font-size", "font-family", "font-weight", "text-anchor", "dominant-baseline", "direction", "unicode-bidi"];
+  "stroke-linecap", "opacity", "font-size", "font-family", "font-weight", "text-anchor", "dominant-baseline", "direction", "unicode-bidi",
+  "paint-order", "visibility", "display"];
 
 // A copy that looks alike without the page's styles, on the page's card.
 function standalone(element) {

@@ -5,7 +5,7 @@ import { saveCsv } from "relume/exports.js";
 import { number } from "relume/format.js";
 import { Bar, firstRun } from "relume/tables/bar.js";
 import { Chooser } from "relume/tables/chooser.js";
-import { column, mainMetric, nameColumn } from "relume/tables/columns.js";
+import { column, mainMetric, nameColumn, valueOf } from "relume/tables/columns.js";
 import { Curves } from "relume/tables/curves.js";
 import { edit } from "relume/tables/editing.js";
 import { Grid } from "relume/tables/grid.js";
@@ -146,7 +146,7 @@ class Runs {
   #loadCurves(want, changed) {
     for (const one of want.columns) {
       if (one.kind !== "curve") continue;
-      const names = this.rows.filter((row) => row.metrics?.[one.name]).map((row) => row.name);
+      const names = this.rows.filter((row) => valueOf(row.metrics, one.name)).map((row) => row.name);
       this.curves.load(one.name, names, changed);
     }
   }
