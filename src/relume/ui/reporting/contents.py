@@ -14,7 +14,9 @@ from relume.errors import RelumeError
 from relume.monitor import status_of
 from relume.provenance.portable import Portable
 from relume.text import counted
+from relume.ui.answers.comparing import MOST_RUNS, compared
 from relume.ui.answers.console import console
+from relume.ui.answers.marks import marks
 from relume.ui.answers.run import run
 from relume.ui.answers.runs import by_interest, row_of
 from relume.ui.reporting import private
@@ -71,6 +73,8 @@ def contents(folders: Sequence[Path], title: str, images: int, max_bytes: int, *
             folder.name: _run(folder, row, clean, commands=commands) for folder, row in zip(folders, rows, strict=True)
         },
         "console": {folder.name: _console(folder, clean) for folder in folders},
+        "marks": _marks(folders, clean),
+        "compare": _compared(folders, clean, notes),
     }
     room = max_bytes - _taken(answers, curves.frame)
     kept = media(folders, images, room, words_cleaned(clean.value), as_json)
@@ -119,6 +123,23 @@ def _console(folder: Path, clean: Portable) -> Row:
     lines = found["lines"]
     shown = [{**line, "text": clean.text(line["text"])} for line in lines[-_MOST_LINES:]]
     return {"lines": shown, "left_out": found.get("left_out", 0) + len(lines) - len(shown)}
+
+
+def _marks(folders: Sequence[Path], clean: Portable) -> Row:
+    found = marks(folders)["runs"]
+    for told in found.values():
+        told["marks"] = [{**mark, "text": clean.text(mark["text"])} for mark in told["marks"]]
+    return {"runs": found}
+
+
+def _compared(folders: Sequence[Path], clean: Portable, notes: list[str]) -> Row | None:
+    """All runs side by side, as many as the page compares; it takes those out of it that are picked."""
+    if len(folders) < 2:
+        return None
+    if len(folders) > MOST_RUNS:
+        notes.append(f"The tables of what differs hold the first {MOST_RUNS} of {len(folders)} runs.")
+    found: Row | None = _or(lambda: private.compared(compared(folders[:MOST_RUNS]), clean), None)
+    return found
 
 
 def _or(question: Callable[[], Any], otherwise: Any) -> Any:

@@ -73,7 +73,7 @@ class Live {
   async #fetch(path, query = {}) {
     const wanted = new URLSearchParams();
     for (const [name, value] of Object.entries(query)) {
-      if (value === null || value === undefined || value === "") continue;
+      if (value === null || value === undefined || (value === "" && name !== "metric")) continue;
       for (const one of [value].flat()) wanted.append(name, one);
     }
     let response;
@@ -126,7 +126,10 @@ class Inlined {
   async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
-  async compare(runs) { return narrowed(this.#answers.compare, [runs].flat()); }
+  async compare(runs) {
+    if (!this.#answers.compare) throw new SourceError("There are no two runs here that could be compared.");
+    return narrowed(this.#answers.compare, [runs].flat());
+  }
   async edit() { throw new SourceError("A report cannot be changed."); }
   onChange() { return () => {}; }
 
@@ -167,7 +170,7 @@ function narrowed(all, runs) {
     const best = pick(row.best);
     return { ...row, best, last: pick(row.last), best_step: pick(row.best_step), winner: winner(row.mode, best) };
   }).filter((row) => row.best.some((value) => value !== null));
-  return { ...all, names: pick(all.names), config: rows(all.config), code: rows(all.code), environment: rows(all.environment), metrics };
+  return { ...all, names: pick(all.names), status: pick(all.status), config: rows(all.config), code: rows(all.code), environment: rows(all.environment), metrics };
 }
 
 function winner(mode, best) {

@@ -90,7 +90,7 @@ function status({ status: state = "damaged", reason }) {
 function lineOf({ epoch, epochs, step, seconds, created, seed }) {
   const has = (value) => value !== null && value !== undefined;
   return [
-    has(epoch) && `epoch ${number(epoch, 3)}${epochs ? ` of ${number(epochs)}` : ""}`,
+    (epoch > 0 || epochs > 0) && `epoch ${number(epoch ?? 0, 3)}${epochs ? ` of ${number(epochs)}` : ""}`,
     has(step) && `step ${number(step)}`,
     has(seconds) && duration(seconds),
     has(created) && `started ${moment(created)}`,

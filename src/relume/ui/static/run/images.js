@@ -50,7 +50,7 @@ export class Images {
     const all = this.images.map((image, place) => ({ image, place }));
     const kept = all.filter(({ image }) => (!this.#onlyWrong || isWrong(image)) && (!this.#class || trueOf(image) === this.#class));
     if (!this.#isGuessed) return kept;
-    const by = { worst: (one) => [badness(one.image)], logged: () => [0], class: (one) => [trueOf(one.image), badness(one.image)] }[this.#order];
+    const by = { worst: (one) => [badness(one.image)], logged: (one) => [one.image.sample ?? one.place], class: (one) => [trueOf(one.image), badness(one.image)] }[this.#order];
     return kept.map((one) => ({ ...one, key: by(one) })).sort((a, b) => compare(a.key, b.key) || a.place - b.place);
   }
 

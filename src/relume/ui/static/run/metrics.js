@@ -19,8 +19,9 @@ export function mainMetrics(metrics, count) {
 
 export function bestText(metric) {
   if (!metric?.mode || metric.best === null || metric.best === undefined) return "";
-  const where = metric.best_epoch ?? null;
-  return `best ${number(metric.best)}${where === null ? "" : ` @ epoch ${number(where, 3)}`}`;
+  const { best_epoch: epoch, best_step: step } = metric;
+  const where = epoch > 0 ? ` @ epoch ${number(epoch, 3)}` : Number.isFinite(step) ? ` @ step ${number(step)}` : "";
+  return `best ${number(metric.best)}${where}`;
 }
 
 // A line of 120 x 28 through the values; what is no number is left out.
