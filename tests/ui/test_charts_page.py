@@ -75,7 +75,9 @@ def odd(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_each_metric_is_a_chart_and_is_drawn_when_it_is_scrolled_to(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+def test_each_metric_is_a_chart_and_is_drawn_when_it_is_scrolled_to(
+    tmp_path: Path, visit: Callable[..., Visit]
+) -> None:
     with relume.Run("wide", root=tmp_path, quiet=True, watch=False) as run:
         for step in range(5):
             run.log({f"part{number}/loss": step + number for number in range(60)}, step=step)
@@ -162,7 +164,9 @@ def test_a_chart_is_used_with_keys_alone_and_says_what_it_shows(tab: Visit) -> N
     page = tab.open("charts", runs="sweep-01-adam-0.003")
     chart = drawn(page, "val/accuracy", 1)
     body = chart.get_by_role("application")
-    assert re.match(r"val/accuracy by step: sweep-01-adam-0.003 last 0\.\d+, best 0\.\d+", str(body.get_attribute("aria-label")))
+    assert re.match(
+        r"val/accuracy by step: sweep-01-adam-0.003 last 0\.\d+, best 0\.\d+", str(body.get_attribute("aria-label"))
+    )
     body.focus()
     said = page.locator("p.announcement")
     page.keyboard.press("Home")
@@ -242,7 +246,9 @@ def test_a_chart_is_taken_along_as_png_svg_and_csv(tab: Visit) -> None:
     name, content = saved(page, chart, "SVG")
     root = ElementTree.fromstring(content)
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
-    assert name == "val-accuracy.svg" and {"val/accuracy", "sweep-01-adam-0.003", "sweep-08-sgd-0.1", "step"} <= set(texts)
+    assert name == "val-accuracy.svg" and {"val/accuracy", "sweep-01-adam-0.003", "sweep-08-sgd-0.1", "step"} <= set(
+        texts
+    )
     assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) >= 4
     name, content = saved(page, chart, "PNG")
     assert name == "val-accuracy.png" and struct.unpack(">II", content[16:24]) == (1800, 960)
@@ -256,7 +262,9 @@ def test_the_values_are_a_table_too(tab: Visit) -> None:
     chart = drawn(page, "val/accuracy")
     chart.locator("summary").click()
     chart.get_by_role("button", name="Values as a table").click()
-    expect(chart.get_by_role("columnheader")).to_have_text(["Run", "Last", "Best", "Best in epoch", "Smallest", "Largest", "Points"])
+    expect(chart.get_by_role("columnheader")).to_have_text(
+        ["Run", "Last", "Best", "Best in epoch", "Smallest", "Largest", "Points"]
+    )
     expect(chart.get_by_role("rowheader")).to_have_text("sweep-01-adam-0.003")
 
 

@@ -19,7 +19,9 @@ HOSTILE = '=cmd|" /C calc"!A0, <img src=x onerror=alert(1)>'
 
 def make_some(root: Path) -> Path:
     """Five runs: with their results in another order than their names, one without, one that failed."""
-    for number, (lr, model) in enumerate([(0.1, "wide"), (0.0001, "deep"), (0.01, "wide"), (0.001, "deep"), (1.0, "wide")]):
+    for number, (lr, model) in enumerate(
+        [(0.1, "wide"), (0.0001, "deep"), (0.01, "wide"), (0.001, "deep"), (1.0, "wide")]
+    ):
         config = {"optimizer": {"lr": lr}, "model": model, "same": 1}
         try:
             with relume.Run(f"run-{number}", root=root, config=config, quiet=True, watch=False) as run:
@@ -333,7 +335,9 @@ def test_the_table_shows_differences_only_until_all_is_asked_for(visit: Callable
         best = table.locator("tr", has_text="val/accuracy").locator("strong.best")
         assert best.all_inner_texts() == ["★ 0.7 the best"]
         page.get_by_label("Show all").check()
-        expect(table.locator("tr", has=page.get_by_role("rowheader", name="same", exact=True)).locator("td")).to_have_text(["1", "1", "1"])
+        expect(
+            table.locator("tr", has=page.get_by_role("rowheader", name="same", exact=True)).locator("td")
+        ).to_have_text(["1", "1", "1"])
         assert "all=1" in page.url
 
 
@@ -349,7 +353,12 @@ def test_drawings_and_tables_are_files(visit: Callable[..., Visit], tmp_path: Pa
         for what in ("parallel", "scatter"):
             assert file(f"{what} as PNG").startswith(b"\x89PNG")
             drawing = file(f"{what} as SVG").decode()
-            assert drawing.startswith("<svg") and "val/accuracy" in drawing and "href" not in drawing and "var(--" not in drawing
+            assert (
+                drawing.startswith("<svg")
+                and "val/accuracy" in drawing
+                and "href" not in drawing
+                and "var(--" not in drawing
+            )
             assert file(f"{what} as CSV").decode().count("run-") == 5
         assert "config,optimizer.lr,0.1,0.0001,0.01,0.001,1\r\n" in file("Differences as CSV").decode()
 
