@@ -6,7 +6,7 @@ import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from anyio.to_thread import current_default_thread_limiter
@@ -33,7 +33,7 @@ from relume.ui.answers.series import BUCKETS, series
 from relume.ui.server.asked import BODY_LIMIT_BYTES, Asked
 from relume.ui.server.guard import Guard
 from relume.ui.server.live import Events, Live
-from relume.ui.server.page import digest, files, page, policy
+from relume.ui.server.page import assembled, digest, files, page, policy
 
 _THREADS = 8
 _MOST_BUCKETS = 20_000
@@ -160,12 +160,15 @@ async def _page(request: Request) -> Response:
 
 
 async def _file(request: Request) -> Response:
-    path = files().get(request.path_params["path"])
-    if path is None:
+    name = request.path_params["path"]
+    content, path = assembled().get(name), files().get(name)
+    if content is None and path is not None:
+        content = assets.read(path)
+    if content is None:
         raise HTTPException(404)
-    is_named = request.url.query == digest(path)  # an address that no other content will ever have
+    is_named = request.url.query == digest(content)  # an address that no other content will ever have
     lasting = "private, max-age=31536000, immutable" if is_named else "no-cache"
-    return Response(assets.read(path), media_type=_TYPES[path.suffix], headers={"cache-control": lasting})
+    return Response(content, media_type=_TYPES[PurePath(name).suffix], headers={"cache-control": lasting})
 
 
 # ------------------------------------------------------------------------------------------------------------ together
