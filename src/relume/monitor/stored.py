@@ -156,7 +156,7 @@ class StoredRuns(Shown, Sequence[StoredRun]):
         return len(self._runs)
 
     def report(self, path: str | os.PathLike[str] | None = None, height: int = 800, **options: Any) -> Path | None:
-        """These runs side by side in one HTML file: see :meth:`StoredRun.report`; by default it is ``report.html``."""
+        """These runs side by side in one HTML file: see :meth:`StoredRun.report`; of several it is ``report.html``."""
         return report([run.folder for run in self._runs], path, height, **options)
 
     def page(self) -> Page:

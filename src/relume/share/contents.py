@@ -303,7 +303,9 @@ class Contents:
         if not is_wanted or self.source.folder is None:
             return
         try:
-            made = make([self.source.folder], title=self.facts.title, images=_REPORT_IMAGES, max_mb=_REPORT_MB)
+            made = make(
+                [self.source.folder], title=self.facts.title, images=_REPORT_IMAGES, max_mb=_REPORT_MB, commands=False
+            )
         except (RelumeError, OSError, ValueError, ArithmeticError) as error:  # nothing of the model depends on it
             self.missing.append(f"a report of the run as a page: {_said(self.source, error)}")
             return

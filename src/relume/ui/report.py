@@ -35,7 +35,14 @@ class Report:
     notes: Sequence[str]
 
 
-def make(folders: Sequence[Path], *, title: str = "", images: int = IMAGES, max_mb: float = MAX_MB) -> Report:
+def make(
+    folders: Sequence[Path],
+    *,
+    title: str = "",
+    images: int = IMAGES,
+    max_mb: float = MAX_MB,
+    commands: bool = True,
+) -> Report:
     """A report of runs, as they stand now.
 
     Args:
@@ -43,6 +50,7 @@ def make(folders: Sequence[Path], *, title: str = "", images: int = IMAGES, max_
         title: by default their names.
         images: how many pictures at most, the newest of each name; 0 for none.
         max_mb: the largest that the file may be; what takes the most room is left out first, and that is said.
+        commands: whether it offers the commands to go on with a run, which only help where the run is.
 
     The same runs give the same bytes. Nothing in it tells paths, host or user of this machine, but for what stands in a
     run's config, notes and names.
@@ -60,7 +68,7 @@ def make(folders: Sequence[Path], *, title: str = "", images: int = IMAGES, max_
     """
     _check(folders, images, max_mb)
     title = title or _title([folder.name for folder in folders])
-    held = contents(folders, title, images, int(max_mb * 1e6))
+    held = contents(folders, title, images, int(max_mb * 1e6), commands=commands)
     return Report(page(title, held.parts(), held.plain), title, [folder.name for folder in folders], held.notes)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,21 @@ from relume.errors import RelumeError
 from relume.monitor import status_of
 from relume.provenance.portable import Portable
 from relume.text import counted
+from relume.ui.answers.comparing import MOST_RUNS, compared
 from relume.ui.answers.console import console
+from relume.ui.answers.marks import marks
 from relume.ui.answers.run import run
 from relume.ui.answers.runs import by_interest, row_of
 from relume.ui.reporting import private
+from relume.ui.reporting.media import media, words_cleaned
 from relume.ui.reporting.numbers import Numbers, numbers
+from relume.ui.reporting.page import own_bytes
 from relume.ui.reporting.plain import plain
 from relume.version import __version__
 
 _NUMBERS_BYTES, _NUMBERS_OF_A_RUN = 900_000, 250_000
 _MOST_LINES = 1500
+_PLAIN_BYTES = 20_000
 _DAMAGE = (RelumeError, OSError, ValueError, TypeError, KeyError, ArithmeticError)
 
 Row = dict[str, Any]
@@ -51,7 +57,7 @@ class Contents:
         return {"answers": as_json(self.answers), "numbers": self.frame, "files": as_json(self.files)}
 
 
-def contents(folders: Sequence[Path], title: str, images: int, max_bytes: int) -> Contents:
+def contents(folders: Sequence[Path], title: str, images: int, max_bytes: int, *, commands: bool = True) -> Contents:
     """What a report of these runs holds, in at most about ``max_bytes``."""
     clean = private.portable_of(folders)
     rows = _rows(folders, clean)
@@ -63,10 +69,23 @@ def contents(folders: Sequence[Path], title: str, images: int, max_bytes: int) -
     answers = {
         "report": {"title": title, "relume": __version__, "as_of": max(ends, default=0.0), "notes": notes},
         "runs": {"root": "", "runs": rows, "metrics": metrics, "settings": settings},
-        "run": {row["name"]: _run(folder, row, clean) for folder, row in zip(folders, rows, strict=True)},
+        "run": {
+            folder.name: _run(folder, row, clean, commands=commands) for folder, row in zip(folders, rows, strict=True)
+        },
         "console": {folder.name: _console(folder, clean) for folder in folders},
+        "marks": _marks(folders, clean),
+        "compare": _compared(folders, clean, notes),
     }
-    return Contents(answers, curves.frame, {}, notes, plain(title, rows, notes))
+    room = max_bytes - _taken(answers, curves.frame)
+    kept = media(folders, images, room, words_cleaned(clean.value), as_json)
+    notes += kept.notes
+    return Contents({**answers, **kept.answers}, curves.frame, kept.files, notes, plain(title, rows, notes))
+
+
+def _taken(answers: Mapping[str, Any], frame: bytes) -> int:
+    """What the file takes without its media, about."""
+    held = len(gzip.compress(as_json(answers), 6, mtime=0)) + len(gzip.compress(frame, 6, mtime=0))
+    return own_bytes() + held * 4 // 3 + len(answers["runs"]["runs"]) * _PLAIN_BYTES
 
 
 def _room_for_numbers(runs: int, max_bytes: int) -> int:
@@ -93,10 +112,10 @@ def _as_written(folder: Path, row: Row) -> Row:
     return {**row, "left_seconds": None}
 
 
-def _run(folder: Path, row: Row, clean: Portable) -> Row:
+def _run(folder: Path, row: Row, clean: Portable, *, commands: bool) -> Row:
     root = folder.absolute().parent
     found = _or(lambda: private.run(run(folder, root, root.parent), clean), {})
-    return {**found, **row}
+    return {**found, **row, **({} if commands else {"commands": []})}
 
 
 def _console(folder: Path, clean: Portable) -> Row:
@@ -104,6 +123,23 @@ def _console(folder: Path, clean: Portable) -> Row:
     lines = found["lines"]
     shown = [{**line, "text": clean.text(line["text"])} for line in lines[-_MOST_LINES:]]
     return {"lines": shown, "left_out": found.get("left_out", 0) + len(lines) - len(shown)}
+
+
+def _marks(folders: Sequence[Path], clean: Portable) -> Row:
+    found = marks(folders)["runs"]
+    for told in found.values():
+        told["marks"] = [{**mark, "text": clean.text(mark["text"])} for mark in told["marks"]]
+    return {"runs": found}
+
+
+def _compared(folders: Sequence[Path], clean: Portable, notes: list[str]) -> Row | None:
+    """All runs side by side, as many as the page compares; it takes those out of it that are picked."""
+    if len(folders) < 2:
+        return None
+    if len(folders) > MOST_RUNS:
+        notes.append(f"The tables of what differs hold the first {MOST_RUNS} of {len(folders)} runs.")
+    found: Row | None = _or(lambda: private.compared(compared(folders[:MOST_RUNS]), clean), None)
+    return found
 
 
 def _or(question: Callable[[], Any], otherwise: Any) -> Any:

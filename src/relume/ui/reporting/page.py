@@ -8,6 +8,7 @@ import hashlib
 import html
 from functools import cache
 
+from relume.text import printable
 from relume.ui.assets import STATIC, modules, read, styles
 from relume.ui.reporting.script import one_script
 
@@ -33,11 +34,16 @@ def page(title: str, parts: dict[str, bytes], plain: str) -> bytes:
     whole = read(STATIC / "index.html").decode()
     start, end = whole.index("<noscript>"), whole.index("</noscript>")
     whole = f"{whole[:start]}<noscript>{plain}{whole[end:]}"
-    whole = whole.replace("<title>relume</title>", f"<title>{html.escape(title)}</title>", 1)
+    whole = whole.replace("<title>relume</title>", f"<title>{html.escape(printable(title, 300))}</title>", 1)
     before, behind = whole.split("<!--HEAD-->", 1)
     middle, after = behind.rsplit("<!--DATA-->", 1)
     text = "".join([before, "\n".join(head), middle, "\n".join(data), after])
     return text.encode("utf-8", "backslashreplace")
+
+
+def own_bytes() -> int:
+    """What a report takes that holds nothing."""
+    return len(_script().encode()) + len(_style().encode())
 
 
 def _policy(script: str, style: str) -> str:

@@ -19,7 +19,7 @@ class App {
 
   constructor(source) {
     this.source = source;
-    this.state = new State();
+    this.state = new State(source.home);
     this.status = h("p", { class: "announcement", role: "status", "aria-live": "polite" });
     this.lost = h("p", { class: "lost", role: "alert", hidden: true }, "The server does not answer. What stands here is as it was; it goes on when the server is back.");
     this.tabs = h("nav", { "aria-label": "Views" });

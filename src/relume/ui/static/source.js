@@ -112,6 +112,10 @@ class Inlined {
   }
 
   get report() { return this.#answers.report; }
+  get home() {
+    const [only, ...others] = this.#answers.runs.runs;
+    return others.length ? "" : `run/${encodeURIComponent(only.name)}`;
+  }
   get count() { return this.#answers.runs.runs.length; }
   async runs() { return this.#answers.runs; }
   async choose() { throw new SourceError("A report has no server that could choose."); }
@@ -122,7 +126,10 @@ class Inlined {
   async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
-  async compare(runs) { return narrowed(this.#answers.compare, [runs].flat()); }
+  async compare(runs) {
+    if (!this.#answers.compare) throw new SourceError("There are no two runs here that could be compared.");
+    return narrowed(this.#answers.compare, [runs].flat());
+  }
   async edit() { throw new SourceError("A report cannot be changed."); }
   onChange() { return () => {}; }
 
@@ -163,7 +170,7 @@ function narrowed(all, runs) {
     const best = pick(row.best);
     return { ...row, best, last: pick(row.last), best_step: pick(row.best_step), winner: winner(row.mode, best) };
   }).filter((row) => row.best.some((value) => value !== null));
-  return { ...all, names: pick(all.names), config: rows(all.config), code: rows(all.code), environment: rows(all.environment), metrics };
+  return { ...all, names: pick(all.names), status: pick(all.status), config: rows(all.config), code: rows(all.code), environment: rows(all.environment), metrics };
 }
 
 function winner(mode, best) {

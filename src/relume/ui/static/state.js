@@ -3,7 +3,9 @@
 export class State {
   #listeners = new Set();
 
-  constructor() {
+  // `home` is where one is without a link: "run/fashion" in a report of one run.
+  constructor(home = "") {
+    this.home = home;
     window.addEventListener("hashchange", () => this.#tell());
     if (location.protocol === "about:") document.addEventListener("click", follow);
   }
@@ -65,7 +67,7 @@ export class State {
   }
 
   #path() {
-    const path = location.hash.replace(/^#\/?/, "").split("?")[0];
+    const path = location.hash.replace(/^#\/?/, "").split("?")[0] || this.home;
     try {
       return path.split("/").map(decodeURIComponent);
     } catch {

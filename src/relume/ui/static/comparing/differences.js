@@ -2,12 +2,13 @@
 
 import { h, said, visible } from "relume/dom.js";
 import { number, plural, setting } from "relume/format.js";
+import { trimmed } from "relume/tables/columns.js";
 
 const PARTS = [["config", "Settings"], ["code", "Code"], ["environment", "Environment"]];
 const LONGEST = 4000;
 
 export function differences(found, everything, rows, state) {
-  const sections = [metrics(found), ...PARTS.map(([key, label]) => section(label, found[key] ?? [], everything))].filter(Boolean);
+  const sections = [metrics(found, everything), ...PARTS.map(([key, label]) => section(label, found[key] ?? [], everything))].filter(Boolean);
   return h("div", { class: "scroll compared-scroll", role: "region", "aria-label": "Table of differences", tabindex: "0" },
     h("table", { class: "grid compared" },
       h("caption", { class: "announcement" }, everything ? "All that is known of the runs" : "What differs between the runs"),
@@ -27,7 +28,7 @@ function head(name, rows, state) {
 function section(label, entries, everything) {
   const shown = entries.filter((entry) => everything || entry.differs);
   const same = entries.length - shown.length;
-  const note = entries.length === 0 ? "nothing is known" : shown.length === 0 ? `no difference (${plural(entries.length, "thing")} the same)` : same ? `(${same} more are the same)` : "";
+  const note = entries.length === 0 ? "nothing is known" : shown.length === 0 ? `no difference (${plural(entries.length, "thing")} the same)` : same ? `(${same} more the same)` : "";
   return { label, note, lines: shown.map((entry) => line(entry, everything)) };
 }
 
@@ -44,13 +45,16 @@ function shown(value) {
   return text.length < 24 ? said(text) : h("span", { class: "cut", title: text.slice(0, LONGEST) }, said(text.slice(0, LONGEST)));
 }
 
-function metrics(found) {
+// Those of which it is known what is better; the others, and those of the machine, among all.
+function metrics(found, everything) {
   if (!found.metrics?.length) return null;
-  const lines = found.metrics.filter((one) => !one.name.startsWith("system/")).map((one) => h("tr", {},
+  const some = found.metrics.filter((one) => everything || (one.mode && !one.name.startsWith("system/")));
+  const left = found.metrics.length - some.length;
+  const lines = some.map((one) => h("tr", {},
     h("th", { scope: "row", class: "name" }, h("span", { class: "cut", title: visible(one.name) }, said(one.name)),
-      h("span", { class: "sub" }, one.mode === "max" ? "largest" : one.mode === "min" ? "smallest" : "smallest, last below")),
+      h("span", { class: "sub" }, one.mode === "max" ? "largest" : "smallest")),
     one.best.map((value, place) => result(one, value, place))));
-  return { label: "Metrics", note: "★ the best of these runs", lines };
+  return { label: "Metrics", note: `★ the best of these runs${left ? ` (${left} more with “Show all”)` : ""}`, lines };
 }
 
 function result(one, value, place) {
@@ -59,8 +63,8 @@ function result(one, value, place) {
   const step = one.best_step?.[place];
   const about = step === null || step === undefined ? null : `at step ${number(step)}`;
   return h("td", { title: `${isWinner ? "The best of these runs. " : ""}best ${number(value)}${about ? ` ${about}` : ""} · last ${number(one.last[place])}` },
-    isWinner ? h("strong", { class: "best" }, h("span", { "aria-hidden": "true" }, "★ "), number(value), h("span", { class: "announcement" }, " the best")) : number(value),
-    h("span", { class: "sub" }, `last ${number(one.last[place])}`));
+    isWinner ? h("strong", { class: "best" }, h("span", { "aria-hidden": "true" }, "★ "), trimmed(value), h("span", { class: "announcement" }, " the best")) : trimmed(value),
+    h("span", { class: "sub" }, `last ${trimmed(one.last[place])}`));
 }
 
 // The same as rows of a file, everything in it.

@@ -38,13 +38,13 @@ function table(page, { rows = [], disk_bytes: disk, apart_bytes: apart }) {
     .map(([name]) => [name, page.facts.metrics?.[name] ?? {}])), METRICS);
   const largest = Math.max(...rows.map(({ stored_bytes: stored, shared_bytes: shared }) => (stored ?? 0) + (shared ?? 0)), 1);
   const columns = [
-    { label: "checkpoint", value: (row) => row.number ?? row.name, isNumber: rows.every((row) => Number.isFinite(row.number)), cell: nameOf },
+    { label: "checkpoint", value: (row) => row.number ?? row.name, cell: nameOf },
     { label: "epoch", value: (row) => row.epoch, isNumber: true, cell: (row) => number(row.epoch, 3) },
     { label: "step", value: (row) => row.step, isNumber: true, cell: (row) => number(row.step) },
     ...names.map((name) => ({ label: name, value: (row) => row.metrics?.[name], isNumber: true, cell: (row) => number(row.metrics?.[name]) })),
-    { label: "size", value: (row) => row.size_bytes, isNumber: true, cell: (row) => size(row.size_bytes) },
+    { label: "size", value: (row) => row.size_bytes, isNumber: true, cell: (row) => h("span", { class: "nowrap" }, size(row.size_bytes)) },
     { label: "new on disk · shared", value: (row) => row.stored_bytes, isNumber: true, cell: (row) => sizes(row, largest) },
-    { label: "made", value: (row) => row.created, isNumber: true, cell: (row) => (row.created ? moment(row.created) : "") },
+    { label: "made", value: (row) => row.created, isNumber: true, cell: (row) => h("span", { class: "nowrap" }, row.created ? moment(row.created) : "") },
     { label: "kept because", value: (row) => row.kept, cell: (row) => (row.problem ? h("span", { class: "error" }, said(row.problem)) : said(row.kept ?? "")) },
   ];
   const csvRows = () => [["checkpoint", "epoch", "step", ...names, "size_bytes", "stored_bytes", "shared_bytes", "kept"],

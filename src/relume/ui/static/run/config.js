@@ -13,7 +13,7 @@ export async function mount(place, page) {
   const { state, source } = page.app;
   const others = (await source.runs()).runs.map((row) => row.name).filter((name) => name !== page.name);
   const against = h("div");
-  const own = h("div", { class: "columns wide" });
+  const own = h("div", { class: "masonry" });
   const picked = choice("Compare with", [["", "— no other run —"], ...others.map((name) => [name, name])], "",
     (name) => state.set({ with: name || null }));
   const select = picked.querySelector("select");
@@ -39,18 +39,25 @@ export async function mount(place, page) {
   return { update };
 }
 
-function draw(place, { config = {}, versions = {}, argv = [], folder, code = {}, environment = {}, data = [] }) {
+function draw(place, { config = {}, versions = {}, packages = {}, argv = [], folder, started_in: directory, code = {}, environment = {}, data = [] }) {
   fill(place, settings(config),
-    code.lines?.length ? section("Code", lines(code.lines)) : null,
+    code.lines?.length || code.line ? section("Code", code.line ? h("p", {}, said(code.line)) : null, lines(code.lines ?? [])) : null,
     data.length ? section("Data", lines(data)) : null,
     Object.keys(environment).length ? section("Environment", facts(Object.entries(environment).map(([name, value]) => [name, setting(value)]))) : null,
-    Object.keys(versions).length ? section("Versions", facts(Object.entries(versions))) : null,
+    Object.keys(versions).length ? section("Versions", facts(Object.entries(versions)), packagesOf(packages)) : null,
     argv.length || folder ? section("Started as", argv.length ? h("pre", { class: "wrapped" }, said(argv.join(" "))) : null,
-      folder ? facts([["folder", folder]]) : null) : null);
+      facts([["in", directory], ["folder of the run", folder]])) : null);
+}
+
+function packagesOf(packages) {
+  const names = Object.keys(packages);
+  if (!names.length) return null;
+  return h("details", { class: "as-table" }, h("summary", {}, `All ${names.length} packages`), facts(names.map((name) => [name, setting(packages[name])])));
 }
 
 function lines(texts) {
-  return h("ul", { class: "lines" }, texts.map((text) => h("li", {}, said(text))));
+  if (!texts.length) return null;
+  return h("pre", { class: "wrapped", tabindex: "0", "aria-label": "In detail" }, texts.map((text) => [said(text), "\n"]));
 }
 
 function settings(config) {
@@ -71,6 +78,8 @@ function settings(config) {
       h("table", { class: "grid" }, h("caption", { class: "announcement" }, "Settings"), body)));
 }
 
+const LONGEST = 600; // characters of a value beside another
+
 const KINDS = [["config", "Settings"], ["code", "Code"], ["environment", "Environment"]];
 
 // An answer about two runs, or in a report about all of its runs, of which two are looked at.
@@ -82,7 +91,7 @@ function differences(found, name, other) {
       .map((row) => ({ ...row, differs: setting(row.a) !== setting(row.b) }));
     const shown = which === "all" ? rows : rows.filter((row) => row.differs);
     return section(title, shown.length ? pairs(title, shown, name, other)
-      : h("p", { class: "dim" }, rows.length ? `Nothing differs: ${rows.length} are the same.` : "Neither has recorded any."));
+      : h("p", { class: "dim" }, rows.length ? `Nothing differs: ${rows.length === 1 ? "1 entry is" : `${rows.length} entries are`} the same.` : "Neither has recorded any."));
   }));
   show("differences");
   return [h("div", { class: "bar" }, switches("What to show", [["differences", "Only differences"], ["all", "All"]], "differences", show)), body];
@@ -97,5 +106,7 @@ function pairs(title, rows, name, other) {
 }
 
 function value(one) {
-  return one === null || one === undefined ? h("span", { class: "dim" }, "not set") : said(setting(one));
+  if (one === null || one === undefined) return h("span", { class: "dim" }, "not set");
+  const text = setting(one);
+  return text.length > LONGEST ? said(`${text.slice(0, LONGEST)}…`, { title: `${text.length} characters` }) : said(text);
 }

@@ -2,7 +2,7 @@
 
 import { fill, h, said, svg, visible } from "relume/dom.js";
 import { ink } from "relume/colors.js";
-import { number } from "relume/format.js";
+import { number, toNumber } from "relume/format.js";
 import { section, sortable, switches } from "relume/run/parts.js";
 import { saving } from "relume/run/saving.js";
 
@@ -19,11 +19,11 @@ export class Confusion {
     this.panel = panel;
     this.readout = h("p", { class: "readout", role: "status" });
     this.matrix = h("div", { class: "matrix" });
-    this.words = h("div", { class: "columns wide" });
+    this.words = h("div", { class: "matrix-words" });
     this.element = h("div", {}, h("div", { class: "bar" },
       switches("Cells show", [["share", "Share of the row"], ["count", "Counts"]], "share", (by) => { this.#by = by; this.#draw(); }),
       saving("confusion-matrix", { rows: () => this.#rows(), drawing: () => this.matrix.querySelector("svg") ?? svg("svg") })),
-    this.readout, this.matrix, this.words);
+    this.readout, this.note = h("p", { class: "dim" }), h("div", { class: "matrix-both" }, this.matrix, this.words));
     this.onTheme = () => this.#draw();
     window.addEventListener("themechange", this.onTheme);
   }
@@ -34,6 +34,8 @@ export class Confusion {
     this.#answer = answer;
     this.#draw();
     fill(this.words, confusions(answer), scores(answer));
+    this.note.textContent = answer.total > answer.shown ? `The ${number(answer.shown)} classes with the most mistakes, of ${number(answer.total)}.` : "";
+    this.note.hidden = !this.note.textContent;
   }
 
   #draw() {
@@ -48,9 +50,10 @@ export class Confusion {
       this.readout.textContent = `${visible(classes[row])} taken for ${visible(classes[column])}${row === column ? " (right)" : ""}: `
         + `${number(counts[row][column])} of ${number(sums[row])}, ${number(100 * share(row, column), 3)} %`;
     };
+    const all = this.#answer.samples ?? sums.reduce((sum, one) => sum + one, 0);
     const right = counts.reduce((sum, row, place) => sum + row[place], 0);
-    const all = sums.reduce((sum, one) => sum + one, 0);
-    this.readout.textContent = `${number(right)} of ${number(all)} right (${number(all ? (100 * right) / all : 0, 4)} %). Point at a cell, or move with the arrow keys.`;
+    const accuracy = toNumber(this.#answer.accuracy ?? right / all);
+    this.readout.textContent = `${number(100 * accuracy, 4)} % of ${number(all)} samples right. Point at a cell, or move with the arrow keys.`;
     const text = (row, column) => (this.#by === "count" ? number(counts[row][column]) : shareText(share(row, column)));
     const drawn = classes.length <= DRAWN ? drawing(classes, counts, shade, text, this.say) : painting(classes, shade, this.say);
     drawn.setAttribute("tabindex", "0");
@@ -93,7 +96,7 @@ function drawing(classes, counts, shade, text, say) {
   const side = classes.length * cell;
   const x = (column) => left + column * cell;
   const y = (row) => top + row * cell;
-  return svg("svg", { class: "confusion", viewBox: `0 0 ${left + side + 12} ${top + side + 12}`, width: left + side + 12, height: top + side + 12,
+  return svg("svg", { class: "confusion", viewBox: `0 0 ${left + side + top * 0.7} ${top + side + 12}`, width: left + side + top * 0.7, height: top + side + 12,
     role: "img", "aria-label": `Confusion matrix of ${classes.length} classes. Rows are the true classes, columns what they were taken for.`, "font-size": letters },
   svg("text", { class: "axis", x: left, y: 13 }, "taken for →"), svg("text", { class: "axis", x: 2, y: top - 6 }, "true ↓"),
   classes.map((name, place) => [
@@ -136,25 +139,30 @@ function painting(classes, shade, say) {
   return canvas;
 }
 
-function confusions({ classes, counts }) {
-  const found = counts.flatMap((row, from) => row.map((count, to) => ({ from, to, count }))).filter(({ from, to, count }) => from !== to && count)
-    .sort((a, b) => b.count - a.count).slice(0, LISTED);
-  const sum = (row) => counts[row].reduce((all, one) => all + one, 0);
-  return section("Most often confused", found.length ? h("ol", { class: "confusions" }, found.map(({ from, to, count }) => h("li", {},
-    said(classes[from]), " taken for ", said(classes[to]), h("span", { class: "dim" }, ` — ${number(count)} of ${number(sum(from))} (${number((100 * count) / sum(from), 3)} %)`))))
+function confusions({ classes, counts, pairs }) {
+  const found = pairs?.map(({ class: from, taken_for: to, times }) => [from, to, times]) ?? counts.flatMap((row, from) => row
+    .map((count, to) => [classes[from], classes[to], from === to ? 0 : count])).filter(([, , count]) => count).sort((a, b) => b[2] - a[2]);
+  const sums = new Map(classes.map((name, place) => [name, counts[place].reduce((all, one) => all + one, 0)]));
+  const share = (from, times) => (sums.get(from) >= times ? ` of ${number(sums.get(from))} (${number((100 * times) / sums.get(from), 3)} %)` : "");
+  return section("Most often confused", found.length ? h("ol", { class: "confusions" }, found.slice(0, LISTED).map(([from, to, times]) => h("li", {},
+    said(from), " taken for ", said(to), h("span", { class: "dim" }, ` — ${number(times)}${share(from, times)}`))))
     : h("p", { class: "dim" }, "Nothing was confused."));
 }
 
-function scores({ classes, counts }) {
-  const rows = classes.map((name, label) => {
-    const predicted = counts.reduce((sum, row) => sum + row[label], 0);
-    const support = counts[label].reduce((sum, one) => sum + one, 0);
-    const precision = predicted ? counts[label][label] / predicted : 0;
-    const recall = support ? counts[label][label] / support : 0;
-    return { name, precision, recall, f1: precision + recall ? (2 * precision * recall) / (precision + recall) : 0, support };
-  });
-  const measure = (label) => ({ label, isNumber: true, value: (row) => row[label], cell: (row) => row[label].toFixed(3) });
+function scores({ classes, counts, per_class: known, macro, weighted }) {
+  const rows = known ?? classes.map((name, label) => scoreOf(name, label, counts));
+  const measure = (label) => ({ label, isNumber: true, value: (row) => row[label], cell: (row) => toNumber(row[label]).toFixed(3) });
   return section("Class by class", sortable("Precision, recall and F1 of each class", [
     { label: "class", value: (row) => row.name }, measure("precision"), measure("recall"), measure("f1"),
-    { label: "samples", isNumber: true, value: (row) => row.support, cell: (row) => number(row.support) }], rows));
+    { label: "samples", isNumber: true, value: (row) => row.support, cell: (row) => number(row.support) }], rows),
+  macro ? h("p", { class: "dim" }, `Mean over the classes: precision ${number(macro.precision, 3)}, recall ${number(macro.recall, 3)}, F1 ${number(macro.f1, 3)}`
+    + `; weighted by their samples: F1 ${number(weighted?.f1, 3)}.`) : null);
+}
+
+function scoreOf(name, label, counts) {
+  const predicted = counts.reduce((sum, row) => sum + row[label], 0);
+  const support = counts[label].reduce((sum, one) => sum + one, 0);
+  const precision = predicted ? counts[label][label] / predicted : 0;
+  const recall = support ? counts[label][label] / support : 0;
+  return { name, precision, recall, f1: precision + recall ? (2 * precision * recall) / (precision + recall) : 0, support };
 }

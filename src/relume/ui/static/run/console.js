@@ -40,8 +40,8 @@ class Lines {
   }
 
   async load() {
-    const { lines = [], problem = "" } = await this.page.source.console(this.page.name);
-    this.problem = problem;
+    const { lines = [], left_out: left = 0 } = await this.page.source.console(this.page.name);
+    this.left = left;
     this.#lines = lines;
     this.#draw();
   }
@@ -65,6 +65,7 @@ class Lines {
     this.wanted = wanted;
     this.count.textContent = wanted ? `${number(found.length)} of ${number(this.#lines.length)} lines`
       : found.length > shown.length ? `the last ${number(shown.length)} of ${number(found.length)} lines` : `${number(found.length)} lines`;
+    if (this.left) this.count.textContent += ` · ${number(this.left)} before them are left out`;
     if (this.follow.getAttribute("aria-pressed") === "true" && !wanted) this.box.scrollTop = this.box.scrollHeight;
   }
 

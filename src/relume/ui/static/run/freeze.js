@@ -22,7 +22,8 @@ export async function mount(place, page) {
   let drawing = null;
   let drawn = "";
   const draw = () => {
-    const { freeze, step, epoch } = page.facts;
+    const { step, epoch } = page.facts;
+    const freeze = known(page.facts.freeze);
     const by = state.get("axis", "step");
     const text = JSON.stringify([freeze, by, by === "step" ? step : epoch]);
     if (text === drawn) return;
@@ -32,15 +33,28 @@ export async function mount(place, page) {
   };
   draw();
   fill(place, section("Which block trained when",
-    h("div", { class: "bar" }, axis, saving(`${page.name}-freezing`, { drawing: () => drawing, rows: () => rowsOf(page.facts.freeze) })), readout, shown,
+    h("div", { class: "bar" }, axis, saving(`${page.name}-freezing`, { drawing: () => drawing, rows: () => rowsOf(known(page.facts.freeze)) })), readout, shown,
     h("p", { class: "dim" }, "The top row is the block next to the input, the last the one next to the output. A darker bar trained at a higher learning rate; where there is no bar, the block was frozen.")));
   return { refresh: draw, update: draw };
 }
 
+// A run that was made before blocks were recorded has phases and their rates: one row, of whatever was trained.
+function known(freeze) {
+  if (freeze.blocks.length) return freeze;
+  const phases = freeze.phases.map((phase) => ({ ...phase, trained: [0], lr: phase.largest_lr ?? null, text: phase.text || `phase ${phase.number ?? ""}` }));
+  return { blocks: ["what was trained"], phases };
+}
+
 function rateOf(phase, block) {
   const rate = phase.lr !== null && typeof phase.lr === "object" ? phase.lr[block] : phase.lr;
-  return rate === undefined ? null : rate;
+  return rate ?? null;
 }
+
+function rateText(rate) { return String(Number(toNumber(rate).toPrecision(3))); }
+
+function isPartly(phase, row) { return phase.partly?.includes(row) ?? false; }
+
+function isTrained(phase, row) { return phase.trained.includes(row) || isPartly(phase, row); }
 
 // Where a phase ends on the axis; the one that goes on ends where the run is now.
 function bounds(phase, axis, now) {
@@ -54,7 +68,7 @@ function timeline({ blocks, phases }, axis, now, say) {
   const end = Math.max(...spans.map(([, last]) => last), 1e-9);
   const begin = Math.min(...spans.map(([first]) => first));
   const x = (at) => LEFT + ((WIDTH - LEFT - 16) * (at - begin)) / Math.max(end - begin, 1e-9);
-  const rates = phases.flatMap((phase) => phase.trained.map((place) => toNumber(rateOf(phase, blocks[place])))).filter((rate) => rate > 0);
+  const rates = phases.flatMap((phase) => blocks.map((block) => toNumber(rateOf(phase, block)))).filter((rate) => rate > 0);
   const [low, high] = [Math.log(Math.min(...rates)), Math.log(Math.max(...rates))];
   const shade = (rate) => (!(rate > 0) || high <= low ? 0.8 : 0.35 + (0.6 * (Math.log(rate) - low)) / (high - low));
   const height = TOP + blocks.length * ROW + 34;
@@ -64,7 +78,7 @@ function timeline({ blocks, phases }, axis, now, say) {
       svg("title", {}, visible(block)),
       svg("text", { x: LEFT - 10, y: TOP + row * ROW + 17, "text-anchor": "end", direction: "ltr" }, cut(block, 22)),
       svg("path", { class: "rail", d: `M${LEFT} ${TOP + row * ROW + ROW / 2}H${WIDTH - 16}` }),
-      phases.map((phase, place) => (phase.trained.includes(row) ? bar(phase, block, row, spans[place], axis, x, shade, say) : null)))),
+      phases.map((phase, place) => (isTrained(phase, row) ? bar(phase, block, row, spans[place], axis, x, shade, say) : null)))),
     ticks(begin, end, x, height, axis));
 }
 
@@ -78,14 +92,15 @@ function heading({ text }, place, [first, last], x, height) {
 
 function bar(phase, block, row, [first, last], axis, x, shade, say) {
   const rate = rateOf(phase, block);
-  const said = `${visible(block)}: trained from ${axis} ${number(first)} to ${number(last)}${rate === null ? "" : ` at learning rate ${number(rate)}`}`
+  const said = `${visible(block)}: ${isPartly(phase, row) ? "partly trained" : "trained"} from ${axis} ${number(first)} to ${number(last)}${rate === null ? "" : ` at learning rate ${rateText(rate)}`}`
     + `${phase.text ? ` (${visible(phase.text)})` : ""}`;
   const width = Math.max(2, x(last) - x(first) - 1);
+  const strength = shade(toNumber(rate));
   const tell = () => say(said);
-  return svg("g", { class: "block", tabindex: "0", role: "img", "aria-label": said, onfocus: tell, onpointerenter: tell, onclick: tell },
+  return svg("g", { class: isPartly(phase, row) ? "block partly" : "block", tabindex: "0", role: "img", "aria-label": said, onfocus: tell, onpointerenter: tell, onclick: tell },
     svg("title", {}, said),
-    svg("rect", { x: x(first), y: TOP + row * ROW + 3, width, height: ROW - 6, rx: 4, "fill-opacity": shade(toNumber(rate)) }),
-    rate !== null && width > 60 ? svg("text", { class: "rate", x: x(first) + width / 2, y: TOP + row * ROW + 17, "text-anchor": "middle" }, `lr ${number(rate, 3)}`) : null);
+    svg("rect", { x: x(first), y: TOP + row * ROW + 3, width, height: ROW - 6, rx: 4, "fill-opacity": strength }),
+    rate !== null && width > 60 ? svg("text", { class: strength > 0.6 ? "rate" : "rate faint", x: x(first) + width / 2, y: TOP + row * ROW + 17, "text-anchor": "middle" }, `lr ${rateText(rate)}`) : null);
 }
 
 function ticks(begin, end, x, height, axis) {
@@ -99,10 +114,14 @@ function cut(text, most) {
   return shown.length <= most ? shown : most < 3 ? "" : `${shown.slice(0, most - 1)}…`;
 }
 
+function wordOf(phase, row) {
+  return isPartly(phase, row) ? "partly trained" : isTrained(phase, row) ? "trained" : "frozen";
+}
+
 function rowsOf({ blocks, phases }) {
   return [["phase", "first_step", "last_step", "first_epoch", "last_epoch", "block", "trained", "lr"],
     ...phases.flatMap((phase, place) => blocks.map((block, row) => [phase.text ?? `phase ${place + 1}`, phase.first_step, phase.last_step,
-      phase.first_epoch, phase.last_epoch, block, phase.trained.includes(row) ? "yes" : "no", phase.trained.includes(row) ? rateOf(phase, block) : ""]))];
+      phase.first_epoch, phase.last_epoch, block, wordOf(phase, row), isTrained(phase, row) ? rateOf(phase, block) : ""]))];
 }
 
 function table({ blocks, phases }) {
@@ -113,6 +132,6 @@ function table({ blocks, phases }) {
         said(phase.text ?? `phase ${place + 1}`), h("br"), h("span", { class: "dim" }, range(phase)))))),
       h("tbody", {}, blocks.map((block, row) => h("tr", {}, h("th", { scope: "row" }, said(block)), phases.map((phase) => {
         const rate = rateOf(phase, block);
-        return h("td", {}, phase.trained.includes(row) ? (rate === null ? "trained" : `lr ${number(rate)}`) : h("span", { class: "dim" }, "frozen"));
+        return h("td", {}, isTrained(phase, row) ? `${wordOf(phase, row)}${rate === null ? "" : `, lr ${rateText(rate)}`}` : h("span", { class: "dim" }, "frozen"));
       })))))));
 }

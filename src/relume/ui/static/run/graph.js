@@ -33,9 +33,9 @@ export class Graph {
     h("div", { class: "graph-both" }, this.place, this.details));
   }
 
-  show({ nodes = [], problem, shown, total }) {
+  show({ nodes = [], problem_of_graph: problem, shown, total }) {
     this.#nodes = nodes;
-    this.problem = problem;
+    this.problem = problem ? `Only its modules are known, not how they are joined: ${problem}` : "";
     this.left = total > shown ? `${number(shown)} of ${number(total)} nodes are shown.` : "";
     this.#rebuild();
   }

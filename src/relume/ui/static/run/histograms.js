@@ -15,7 +15,7 @@ export class Histograms {
   constructor(panel) {
     this.panel = panel;
     this.readout = h("p", { class: "readout", role: "status" });
-    this.drawing = h("div");
+    this.drawing = h("div", { class: "scroll" });
     this.modes = switches("Drawn as", [["ridges", "Ridges"], ["overlay", "Overlaid"], ["map", "Heatmap"]], this.#mode,
       (mode) => { panel.page.app.state.set({ shape: mode === "ridges" ? null : mode }); this.#draw(); });
     this.element = h("div", { class: "histograms" }, h("div", { class: "bar" }, this.modes,

@@ -12,6 +12,7 @@ export class Images {
   #order = "worst";
   #onlyWrong = false;
   #class = "";
+  #layer = "";
 
   constructor(panel) {
     this.panel = panel;
@@ -37,14 +38,19 @@ export class Images {
     return image.file ? source.file(name, this.item.id, image.file) : null;
   }
 
-  get images() { return this.#answer?.images ?? []; }
+  // Of predictions, each sample; of an image with marks, as it is chosen, with them, without them, or one of its masks.
+  get images() {
+    const images = this.#answer?.images ?? [];
+    const [first] = images;
+    return images.length === 1 && this.#layer && layersOf(first).some(([file]) => file === this.#layer) ? [{ ...first, file: this.#layer }] : images;
+  }
 
   // Those that are shown, in their order, each with its place among all.
   get shown() {
     const all = this.images.map((image, place) => ({ image, place }));
     const kept = all.filter(({ image }) => (!this.#onlyWrong || isWrong(image)) && (!this.#class || trueOf(image) === this.#class));
     if (!this.#isGuessed) return kept;
-    const by = { worst: (one) => [badness(one.image)], logged: () => [0], class: (one) => [trueOf(one.image), badness(one.image)] }[this.#order];
+    const by = { worst: (one) => [badness(one.image)], logged: (one) => [one.image.sample ?? one.place], class: (one) => [trueOf(one.image), badness(one.image)] }[this.#order];
     return kept.map((one) => ({ ...one, key: by(one) })).sort((a, b) => compare(a.key, b.key) || a.place - b.place);
   }
 
@@ -52,13 +58,18 @@ export class Images {
 
   #drawBar() {
     const classes = [...new Set(this.images.map(trueOf).filter(Boolean))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
-    const key = JSON.stringify([this.#isGuessed, classes]);
+    const layers = this.#answer?.images?.length === 1 ? layersOf(this.#answer.images[0]) : [];
+    const key = JSON.stringify([this.#isGuessed, classes, layers]);
     if (key === this.barKey) return;
     this.barKey = key;
     if (!classes.includes(this.#class)) this.#class = "";
-    this.bar.hidden = !this.#isGuessed;
-    if (!this.#isGuessed) return;
     const redraw = () => this.#draw();
+    this.bar.hidden = !this.#isGuessed && !layers.length;
+    if (layers.length) {
+      if (!layers.some(([file]) => file === this.#layer)) this.#layer = layers[0][0];
+      fill(this.bar, switches("Show", layers.map(([file, text]) => [file, text]), this.#layer, (file) => { this.#layer = file; redraw(); }));
+    }
+    if (!this.#isGuessed) return;
     fill(this.bar,
       switches("Order", [["worst", "Worst first"], ["class", "By class"], ["logged", "As logged"]], this.#order, (value) => { this.#order = value; redraw(); }),
       switches("Which", [["all", "All"], ["wrong", "Only wrong"]], this.#onlyWrong ? "wrong" : "all", (value) => { this.#onlyWrong = value === "wrong"; redraw(); }),
@@ -82,10 +93,12 @@ export class Images {
     const guess = guessText(image);
     return h("button", { type: "button", class: `tile-image${isWrong(image) ? " wrong" : isGuess(image) ? " right" : ""}`,
       onclick: () => this.lightbox.open(at), dataset: { place: at } },
-    src ? h("img", { src, loading: "lazy", decoding: "async", alt: altOf(image, guess), width: image.width, height: image.height,
+    src ? h("img", { src, loading: "lazy", decoding: "async", alt: guess ? "" : altOf(image, guess), onerror: isGone, width: image.width, height: image.height,
       class: isSmall ? "pixels" : isOne ? "whole" : null }) : h("span", { class: "dim" }, "not in this report"),
-    guess ? h("span", { class: "guess" }, h("span", { class: "sign", "aria-hidden": "true" }, isWrong(image) ? "✗" : "✓"), said(guess)) : null,
-    image.caption ? h("span", { class: "caption dim", title: visible(image.caption) }, said(image.caption)) : null);
+    guess ? h("span", { class: "guess" }, isGuess(image) ? [h("span", { class: "sign", "aria-hidden": "true" }, isWrong(image) ? "✗" : "✓"),
+      h("span", { class: "announcement" }, isWrong(image) ? "wrong: " : "right: ")] : null, said(guess)) : null,
+    image.caption ? h("span", { class: "caption dim", title: visible(image.caption) }, said(image.caption)) : null,
+    Array.isArray(image.stretched) ? h("span", { class: "caption dim" }, `Stretched from ${image.stretched.map((value) => number(value)).join(" to ")}`) : null);
   }
 
   // Arrow keys go over the grid, up and down by what stands above and below.
@@ -100,31 +113,44 @@ export class Images {
   }
 }
 
+// What an image can be shown as: [file, what it is].
+function layersOf({ file, plain, masks = [] }) {
+  if (!plain && !masks.length) return [];
+  return [[file, "With marks"], ...(plain ? [[plain, "Without marks"]] : []), ...masks.map((mask) => [mask.file, `Mask ${visible(mask.name)}`])];
+}
+
+function isGone(event) {
+  event.target.replaceWith(h("span", { class: "error" }, "This picture is gone or damaged."));
+}
+
 export function trueOf(image) {
   const name = image.label ?? image.true ?? null;
   return name === null ? "" : String(name);
 }
 
 export function isGuess(image) {
-  return image.predicted !== undefined && image.predicted !== null;
+  return image.predicted !== undefined && image.predicted !== null && image.predicted !== "";
 }
 
 export function isWrong(image) {
+  if (typeof image.right === "boolean") return !image.right;
   return isGuess(image) && trueOf(image) !== "" && String(image.predicted) !== trueOf(image);
 }
 
 // The least likely true class first; without probabilities the wrong ones.
 function badness(image) {
-  const share = image.true_score ?? image.true_share;
-  if (typeof share === "number") return share;
+  if (typeof image.label_score === "number") return image.label_score;
   if (typeof image.score !== "number") return isWrong(image) ? 0 : 1;
   return isWrong(image) ? -image.score : image.score;
 }
 
 export function guessText(image) {
   if (!isGuess(image)) return trueOf(image);
-  const share = typeof image.score === "number" ? ` ${Math.round(100 * image.score)} %` : "";
-  return `${visible(image.predicted)}${share}${isWrong(image) ? `, is ${visible(trueOf(image))}` : ""}`;
+  return `${visible(image.predicted)}${percent(image.score)}${isWrong(image) ? `, is ${visible(trueOf(image))}${percent(image.label_score)}` : ""}`;
+}
+
+function percent(share) {
+  return typeof share === "number" ? ` ${Math.round(100 * share)} %` : "";
 }
 
 export function altOf(image, guess) {

@@ -20,7 +20,7 @@ export function lineage({ name, lineage: origin, checkpoints = {}, resumes = [],
   const said = [`${name}, ${status}, up to step ${number(step ?? 0)}`, parent && `began from ${parent}`,
     `${rows.length} checkpoints`, resumes.length && `resumed at step ${resumes.map((one) => number(one.step)).join(", ")}`,
     branches.length && `${branches.length} dead branches`].filter(Boolean).join("; ");
-  return svg("svg", { class: "lineage", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": visible(said) },
+  return svg("svg", { class: "lineage", preserveAspectRatio: "xMinYMid meet", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": visible(said) },
     parent ? box(LEFT, parent) : null,
     parent ? svg("path", { class: "way", d: `M${LEFT + BOX} ${MIDDLE}H${start}` }) : null,
     branches.map((one) => branch(one, x)),

@@ -41,9 +41,11 @@ export class Mesh {
 
   show({ vertices = [], colors, faces, shown, total, problem }) {
     this.#shape = shapeOf(vertices, colors, faces);
-    const what = faces?.length ? `${plural(vertices.length, "vertex", "vertices")}, ${plural(faces.length, "face")}` : plural(vertices.length, "point");
+    const counts = total ?? { vertices: vertices.length, faces: faces?.length ?? 0 };
+    const what = faces?.length ? `${plural(counts.vertices, "vertex", "vertices")}, ${plural(counts.faces, "face")}` : plural(counts.vertices, "point");
+    const less = shown ? ` ${number(faces?.length || shown.vertices)} of them are shown.` : "";
     this.canvas.setAttribute("aria-label", `${what}. Turn it with the arrow keys; plus and minus change its size, 0 puts it back.`);
-    fill(this.text, problem ?? (total > shown ? `${what}: ${number(shown)} of ${number(total)} are shown.` : `${what}.`), " Drag, or use the arrow keys, + and −; 0 puts it back.");
+    fill(this.text, problem ?? `${what}.${less}`, " Drag, or use the arrow keys, + and −; 0 puts it back.");
     this.#later();
   }
 

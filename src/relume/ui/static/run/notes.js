@@ -6,6 +6,7 @@ export class Notes {
   constructor(page) {
     this.page = page;
     this.element = h("div", { class: "notes" });
+    this.buttons = h("span", { class: "notes-buttons" });
     this.isEditing = false;
   }
 
@@ -20,17 +21,18 @@ export class Notes {
     if (state === this.drawn) return;
     this.drawn = state;
     const canEdit = source.isLive && facts.status !== "damaged";
-    this.element.hidden = !canEdit && !tags.length && !notes;
+    this.element.hidden = !tags.length && !notes;
     fill(this.element,
       tags.length ? h("ul", { class: "tags", "aria-label": "Tags" }, tags.map((tag) => h("li", { class: "chip" }, said(tag)))) : null,
-      notes ? h("p", { class: "notes-text", dir: "auto" }, said(notes)) : null,
-      canEdit ? h("span", { class: "notes-buttons" },
-        this.open = button(tags.length || notes ? "Edit tags and notes" : "Add tags and notes", () => this.#edit(), { class: "quiet" }),
-        button(archived ? "Take out of the archive" : "Archive", () => this.#save({ archived: !archived }), { class: "quiet" })) : null);
+      notes ? h("p", { class: "notes-text", dir: "auto" }, said(notes)) : null);
+    fill(this.buttons, canEdit ? [this.open = button(tags.length || notes ? "Edit tags and notes" : "Add tags and notes", () => this.#edit(), { class: "quiet" }),
+      button(archived ? "Take out of the archive" : "Archive", () => this.#save({ archived: !archived }), { class: "quiet" })] : null);
   }
 
   #edit() {
     this.isEditing = true;
+    this.element.hidden = false;
+    this.buttons.replaceChildren();
     const { tags = [], notes = "" } = this.page.facts;
     const [tagsId, notesId] = [uid("tags"), uid("notes")];
     const tagsField = h("input", { id: tagsId, value: tags.join(", "), autocomplete: "off" });

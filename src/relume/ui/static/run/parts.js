@@ -21,8 +21,8 @@ export function empty(text) {
 // Where something was: "step 120 · epoch 2".
 export function whereOf(item) {
   const parts = [];
-  if (item.step !== null && item.step !== undefined) parts.push(`step ${number(item.step)}`);
-  if (item.epoch !== null && item.epoch !== undefined) parts.push(`epoch ${number(item.epoch)}`);
+  if (item.step !== null && item.step !== undefined && item.step >= 0) parts.push(`step ${number(item.step)}`);
+  if (item.epoch !== null && item.epoch !== undefined && item.epoch > 0) parts.push(`epoch ${number(item.epoch)}`);
   return parts.join(" · ");
 }
 
@@ -72,7 +72,8 @@ export class Stepper {
     this.said = h("output", { for: id, class: "stepper-where" });
     this.before = button("‹", () => this.move(-1), { "aria-label": "Earlier step" });
     this.next = button("›", () => this.move(1), { "aria-label": "Later step" });
-    this.element = h("div", { class: "stepper" }, h("label", { for: id }, "Step"), this.before, this.range, this.next, this.said);
+    this.label = h("label", { for: id }, "Step");
+    this.element = h("div", { class: "stepper" }, this.label, this.before, this.range, this.next, this.said);
   }
 
   get item() { return this.#items[Number(this.range.value)] ?? null; }
@@ -103,7 +104,7 @@ export class Stepper {
     const place = Number(this.range.value);
     const item = this.item;
     this.element.hidden = this.#items.length === 0;
-    this.range.hidden = this.before.hidden = this.next.hidden = this.#items.length < 2;
+    this.label.hidden = this.range.hidden = this.before.hidden = this.next.hidden = this.#items.length < 2;
     this.before.disabled = place <= 0;
     this.next.disabled = place >= this.#items.length - 1;
     const where = item ? whereOf(item) : "";

@@ -27,7 +27,7 @@ export class Bar {
     this.trouble = h("p", { class: "error", role: "alert", hidden: true });
     this.element = h("div", { class: "table-bar" },
       h("div", { class: "bar" }, this.find, this.where, this.group, this.archivedLabel,
-        h("span", { class: "space" }), button("Columns", does.columns), button("Download CSV", does.csv)),
+        h("span", { class: "space" }), button("Columns", does.columns), button("CSV", does.csv, { title: "Download the table as shown, as CSV", "aria-label": "Download CSV" })),
       this.error, this.trouble,
       h("div", { class: "bar second" }, this.count, this.picked));
   }

@@ -2,6 +2,7 @@
 
 import { button, h, said, visible } from "relume/dom.js";
 import { duration, moment, number, plural } from "relume/format.js";
+import { trimmed, valueOf } from "relume/tables/columns.js";
 import { isMissing } from "relume/tables/order.js";
 
 const STATUSES = ["running", "finished", "interrupted", "failed", "killed", "damaged"];
@@ -13,11 +14,11 @@ export function content(column, row, around) {
 }
 
 export function signature(column, row, around) {
-  if (column.kind === "curve") return String(Boolean(row.metrics?.[column.name]));
+  if (column.kind === "curve") return String(Boolean(valueOf(row.metrics, column.name)));
   if (column.kind === "status") return JSON.stringify([row.status, row.reason, row.epoch, row.epochs, duration(row.left_seconds)]);
   if (column.kind === "tags") return JSON.stringify(row.tags);
   const value = column.value(row);
-  if (column.sub) return `${value} ${isBest(column, value, around)} ${row.metrics?.[column.name]?.last}`;
+  if (column.sub) return `${value} ${isBest(column, value, around)} ${valueOf(row.metrics, column.name)?.last}`;
   return String(value);
 }
 
@@ -28,7 +29,12 @@ function status(column, row) {
   const word = h("span", { class: `status status-${known}` }, row.status);
   if (row.status === "running") return [word, ...progress(row)];
   const reason = row.status === "finished" ? null : row.reason;
-  return [word, reason ? h("div", { class: "reason", title: visible(reason) }, said(reason)) : null];
+  return [word, reason ? h("div", { class: "reason", title: visible(reason) }, said(shortened(reason))) : null];
+}
+
+// Of a long path only what it ends with: what went wrong comes after it.
+function shortened(reason) {
+  return reason.replace(/(?:[A-Za-z]:)?(?:[/\\][^\s:/\\]+)+[/\\]([^\s:/\\]+)/g, "…/$1");
 }
 
 function progress(row) {
@@ -49,24 +55,24 @@ function isBest(column, value, around) {
 }
 
 function metric(column, row, around) {
-  const entry = row.metrics?.[column.name];
+  const entry = valueOf(row.metrics, column.name);
   if (!entry) return null;
   const value = column.value(row);
   const about = [
     `best ${number(entry.best)}${isMissing(entry.best_epoch) ? "" : `, epoch ${entry.best_epoch}`}${isMissing(entry.best_step) ? "" : `, step ${number(entry.best_step)}`}`,
     `last ${number(entry.last)}`, plural(entry.count ?? 0, "value"),
   ].join(" · ");
-  if (!isBest(column, value, around)) return h("span", { title: about }, number(value));
+  if (!isBest(column, value, around)) return h("span", { title: about }, trimmed(value));
   return h("strong", { class: "best", title: `The best of the runs shown. ${about}` },
-    h("span", { "aria-hidden": "true" }, "★ "), number(value), h("span", { class: "announcement" }, " the best"));
+    h("span", { "aria-hidden": "true" }, "★ "), trimmed(value), h("span", { class: "announcement" }, " the best"));
 }
 
 function curve(column, row, around) {
-  return row.metrics?.[column.name] ? around.curves.place(column.name, row) : null;
+  return valueOf(row.metrics, column.name) ? around.curves.place(column.name, row) : null;
 }
 
 function created(column, row) {
-  return isMissing(row.created) ? null : h("time", { class: "dim", datetime: iso(row.created), title: iso(row.created) }, moment(row.created));
+  return isMissing(row.created) ? null : h("time", { class: "dim", datetime: iso(row.created), title: `${moment(row.created)} (${iso(row.created)})` }, column.text(row));
 }
 
 function iso(seconds) {

@@ -3,7 +3,7 @@
 import { h, svg } from "relume/dom.js";
 import { number } from "relume/format.js";
 
-const WIDTH = 104;
+const WIDTH = 92;
 const HEIGHT = 26;
 const BUCKETS = 40;
 const LONGEST = 6000; // characters of names in one request; servers and proxies refuse very long addresses
@@ -12,7 +12,6 @@ export class Curves {
   #source;
   #asked = new Map(); // metric -> names that were asked for
   #found = new Map(); // metric -> Map(name -> series)
-  #limits = new Map(); // metric -> [low, high], the same for all rows: curves can be compared
   #shown = new Set();
   #seen;
 
@@ -60,13 +59,10 @@ export class Curves {
     this.#found.set(metric, found);
     const fresh = new Set(series.map((one) => one.run));
     for (const one of series) if (one.branch === 0) found.set(one.run, one);
-    const before = String(this.#limits.get(metric));
-    this.#limits.set(metric, limits([...found.values()]));
-    const all = before !== String(this.#limits.get(metric));
     for (const element of this.#shown) {
       if (!element.isConnected && element.wasConnected) { this.#forget(element); continue; }
       element.wasConnected ||= element.isConnected;
-      if (element.asked.metric === metric && (all || fresh.has(element.asked.name))) this.#draw(element);
+      if (element.asked.metric === metric && fresh.has(element.asked.name)) this.#draw(element);
     }
   }
 
@@ -79,10 +75,10 @@ export class Curves {
     const { metric, name } = element.asked;
     const one = this.#found.get(metric)?.get(name);
     if (!one || !element.isSeen) return;
-    const [low, high] = this.#limits.get(metric);
+    const [low, high] = limits(one);
     element.replaceChildren(drawn(one, low, high));
     const [first, last] = ends(one);
-    element.title = `${number(first)} → ${number(last)}`;
+    element.title = `${number(first)} → ${number(last)}; drawn from ${number(low)} to ${number(high)}, each run on its own scale`;
   }
 }
 
@@ -106,13 +102,14 @@ function ends(one) {
   return [found[0], found[found.length - 1]];
 }
 
-// Where nearly all values of all runs lie: one that diverges does not flatten the others.
-function limits(series) {
-  const all = series.flatMap((one) => [...values(one)]).filter(Number.isFinite).sort((a, b) => a - b);
+// Where nearly all values lie: a spike does not flatten the rest. What is all but constant is not made to look lively.
+function limits(one) {
+  const all = [...values(one)].filter(Number.isFinite).sort((a, b) => a - b);
   if (!all.length) return [0, 1];
   const at = (share) => all[Math.round(share * (all.length - 1))];
-  const [low, high] = [at(0.01), at(0.97)];
-  return low < high ? [low, high] : [all[0] - 0.5, all.at(-1) + 0.5];
+  const [low, high] = [at(0.01), at(0.99)];
+  const least = Math.max(Math.abs(low), Math.abs(high)) * 1e-3 || 1;
+  return high - low >= least ? [low, high] : [low - least / 2, high + least / 2];
 }
 
 function drawn(one, low, high) {

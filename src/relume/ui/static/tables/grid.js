@@ -5,7 +5,7 @@ import { colour } from "relume/colors.js";
 import { content, signature } from "relume/tables/cells.js";
 import { title } from "relume/tables/columns.js";
 
-const FIRST = 100; // rows drawn at once; a screen is full of them, the others follow while nobody waits
+const FIRST = 60; // rows drawn at once; a screen is full of them, the others follow while nobody waits
 const LATER = 150;
 
 export class Grid {
