@@ -109,7 +109,7 @@ def train(
             raise
 
 
-def make_sweep(root: Path, count: int = len(SWEEP), epochs: int = 5) -> None:
+def make_sweep(root: Path, count: int = len(SWEEP), epochs: int = 3) -> None:
     for number, settings in enumerate(SWEEP[:count], 1):
         name = f"sweep-{number:02d}-{settings['optimizer']}-{settings['lr']:g}"
         tags = ["sweep"] + (["baseline"] if number == 2 else [])

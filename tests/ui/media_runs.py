@@ -66,7 +66,7 @@ def log_pictures(run: relume.Run, step: int, model: nn.Module) -> None:
 
     images, labels = (part[:64] for part in clothes(False, 512).tensors)
     with torch.no_grad():
-        scores = model(images) + nn.functional.one_hot(labels, 10) * step / 15
+        scores = model(images) + nn.functional.one_hot(labels, 10) * step / 120
     run.log_predictions(images, scores.softmax(1), labels, CLASSES, count=24, step=step)
     values = {
         "val/confusion": relume.ConfusionMatrix(labels, scores, CLASSES),

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from relume.monitor import RunRecord, jsonable, points
+from relume.monitor import RunRecord, points
 from relume.monitor.index import ask, is_detail
 from relume.monitor.journal import header_of, live_ranges, number, when
 from relume.monitor.pace import duration
 from relume.monitor.pace import number as shown
+from relume.ui.answers.plain import plain
 
 _MOST_LINES = 5000
 _MOST_METRICS = 40
@@ -33,7 +34,7 @@ def console(folder: Path) -> dict[str, Any]:
     starts = [_start(header) for path, _ in live_ranges(folder) if (header := header_of(path)) is not None]
     lines = [*starts, *_said(events, values, _planned(folder))]
     lines.sort(key=lambda line: line["time"])  # stable: of one moment, as they stand in the journal
-    found: dict[str, Any] = jsonable({"lines": lines[-_MOST_LINES:], "left_out": max(0, len(lines) - _MOST_LINES)})
+    found: dict[str, Any] = plain({"lines": lines[-_MOST_LINES:], "left_out": max(0, len(lines) - _MOST_LINES)})
     return found
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from relume.errors import RunError
-from relume.monitor import jsonable
 from relume.monitor.classes import ClassReport
 from relume.monitor.journal import number
 from relume.monitor.kinds.read import read
 from relume.text import printable
 from relume.ui.answers import pictures
+from relume.ui.answers.plain import plain
 
 _LONGEST_TEXT = 200_000
 _MOST_BINS = 4096
@@ -63,7 +63,7 @@ def _image(folder: Path, content: Mapping[str, Any]) -> Json:
     samples = [_sample(place, *held) for place, held in enumerate(pictures.boxes_of(content))]
     if samples:
         found = {"images": samples, "sheet": sheet, "order": "worst first"}
-    return jsonable(found)  # type: ignore[no-any-return]
+    return plain(found)  # type: ignore[no-any-return]
 
 
 def _sample(place: int, box: list[int], told: Mapping[str, Any]) -> Json:
@@ -92,7 +92,7 @@ def _described(content: Mapping[str, Any]) -> Json:
 
 
 def _figure(folder: Path, content: Mapping[str, Any]) -> Json:
-    return jsonable({"file": "figure.png", **_described(content)})  # type: ignore[no-any-return]
+    return plain({"file": "figure.png", **_described(content)})  # type: ignore[no-any-return]
 
 
 def _histogram(folder: Path, content: Mapping[str, Any]) -> Json:
@@ -106,7 +106,7 @@ def _histogram(folder: Path, content: Mapping[str, Any]) -> Json:
     if known.get("count") and "sum" in known:
         known["mean"] = known["sum"] / known["count"]
         known["std"] = math.sqrt(max(0.0, known.get("sum_squares", math.nan) / known["count"] - known["mean"] ** 2))
-    return {"edges": edges, "counts": counts, **jsonable(known)}
+    return {"edges": edges, "counts": counts, **plain(known)}
 
 
 def _numbers(values: Any) -> list[float]:
@@ -122,7 +122,7 @@ def _text(folder: Path, content: Mapping[str, Any], longest: int) -> Json:
     found = {"text": text[:longest], "markdown": _MARKDOWN.search(text[:longest]) is not None}
     if len(text) > longest:
         found |= {"shown": longest, "total": len(text)}
-    return jsonable(found)  # type: ignore[no-any-return]
+    return plain(found)  # type: ignore[no-any-return]
 
 
 def _mesh(folder: Path, content: Mapping[str, Any]) -> Json:
@@ -184,7 +184,7 @@ def _graph(folder: Path, content: Mapping[str, Any]) -> Json:
     found: Json = {"nodes": shown, "problem_of_graph": str(content.get("problem", ""))}
     if len(nodes) > _MOST_NODES:
         found |= {"shown": _MOST_NODES, "total": len(nodes)}
-    return jsonable(found)  # type: ignore[no-any-return]
+    return plain(found)  # type: ignore[no-any-return]
 
 
 def _node(node: Mapping[str, Any], sizes: Mapping[Any, int]) -> Json:
@@ -219,7 +219,7 @@ def _table(folder: Path, content: Mapping[str, Any]) -> Json:
         found |= {"shown": _MOST_ROWS, "total": len(rows)}
     if len(columns) > _MOST_COLUMNS:
         found |= {"shown_columns": _MOST_COLUMNS, "total_columns": len(columns)}
-    return jsonable(found)  # type: ignore[no-any-return]
+    return plain(found)  # type: ignore[no-any-return]
 
 
 def _cell(cell: Any) -> Any:
@@ -238,7 +238,7 @@ def _pr_curve(folder: Path, content: Mapping[str, Any]) -> Json:
         found["classes"] = [str(name)[:_LONGEST_CELL] for name in classes[:_MOST_CURVES]]
         if len(classes) > _MOST_CURVES:
             found |= {"shown": _MOST_CURVES, "total": len(classes)}
-    return jsonable(found)  # type: ignore[no-any-return]
+    return plain(found)  # type: ignore[no-any-return]
 
 
 def _confusion(folder: Path, content: Mapping[str, Any]) -> Json:
@@ -271,12 +271,12 @@ def confusion(report: ClassReport) -> Json:
     }
     if len(places) < total:
         found |= {"shown": len(places), "total": total}
-    return jsonable(found)  # type: ignore[no-any-return]
+    return plain(found)  # type: ignore[no-any-return]
 
 
 def _hparams(folder: Path, content: Mapping[str, Any]) -> Json:
     held = read(folder, content)
-    return jsonable({"values": held["values"], "metrics": held["metrics"]})  # type: ignore[no-any-return]
+    return plain({"values": held["values"], "metrics": held["metrics"]})  # type: ignore[no-any-return]
 
 
 _KINDS: dict[str, Callable[[Path, Mapping[str, Any]], Json]] = {

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from relume.errors import RunError, UnknownNameError
-from relume.monitor import jsonable
 from relume.monitor.classes import FILE as CLASSES
 from relume.monitor.classes import ClassReport
 from relume.monitor.index import ask
@@ -20,6 +19,7 @@ from relume.monitor.journal import read_lines, when
 from relume.text import printable
 from relume.ui.answers import pictures
 from relume.ui.answers.contents import confusion, content_of
+from relume.ui.answers.plain import plain
 
 ITEMS = 100
 _MOST_LISTED = 1000
@@ -59,7 +59,7 @@ def names(folder: Path) -> dict[str, Any]:
     for (name, kind), places in _places(folder).items():
         items = [place.listed() for place in evenly(places, _MOST_LISTED)]
         found.append({"name": name, "kind": kind, "items": items, "total": len(places)})
-    answer: dict[str, Any] = jsonable({"names": found})
+    answer: dict[str, Any] = plain({"names": found})
     return answer
 
 
@@ -154,9 +154,9 @@ def _item(folder: Path, place: Place, longest: int | None = None) -> dict[str, A
     step, epoch, time = when(line)
     about = {"id": str(place), "name": name, "kind": kind, "step": step, "epoch": epoch, "time": time}
     try:
-        return {**jsonable(about), **content_of(folder, content, longest)}
+        return {**plain(about), **content_of(folder, content, longest)}
     except Exception as error:  # decoders of files raise whatever comes to their mind
-        return jsonable({**about, "problem": printable(error, 500)})  # type: ignore[no-any-return]
+        return plain({**about, "problem": printable(error, 500)})  # type: ignore[no-any-return]
 
 
 def _line_at(folder: Path, place: Place) -> tuple[str, str, dict[str, Any], Mapping[str, Any]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from relume.errors import RelumeError, RunError
-from relume.monitor import RunRecord, jsonable
+from relume.monitor import RunRecord
 from relume.monitor.index import SYSTEM
 from relume.provenance.record import Machine, Provenance, Segment
 from relume.provenance.words import code_line, code_lines, data_lines
@@ -16,6 +16,7 @@ from relume.ui.answers.checkpoints import checkpoints
 from relume.ui.answers.commands import commands
 from relume.ui.answers.freezing import freezing
 from relume.ui.answers.order import order
+from relume.ui.answers.plain import plain
 from relume.ui.answers.runs import row_of
 
 _DAMAGE = (RelumeError, OSError, ValueError, TypeError, KeyError, ArithmeticError)  # what a damaged folder may lead to
@@ -68,7 +69,7 @@ def run(
         "system": [name for name in row["metrics"] if name.startswith(SYSTEM)],
         "problems": problems,
     }
-    found: dict[str, Any] = jsonable(answer)
+    found: dict[str, Any] = plain(answer)
     return found
 
 

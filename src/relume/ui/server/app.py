@@ -118,7 +118,8 @@ def _series(asked: Asked) -> Response:
 
 
 def _run(asked: Asked) -> Response:
-    return _json(run(asked.run(), asked.root))
+    folder = asked.run()
+    return _json(run(folder, asked.root, row=listing(asked.root).row(folder.name)))
 
 
 def _console(asked: Asked) -> Response:

@@ -60,7 +60,8 @@ class Asked:
         return self._request.query_params.get(name) or None
 
     def needed(self, name: str) -> str:
-        value = self.text(name)
+        """A text of the query that may be empty (there are metrics without a name), and must be there."""
+        value = self._request.query_params.get(name)
         if value is None:
             raise ConfigurationError(f"{name}= is missing in the address.")
         return value

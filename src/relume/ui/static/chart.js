@@ -6,7 +6,8 @@
 //
 // Options: axis "step" | "epoch" | "time", log, smooth 0…0.99, zoom [low, high] | null, off [kinds of marks that are not
 // drawn], band (smallest to largest value of buckets), sync (a key: charts with the same share a cursor), title, compact (no
-// buttons), and callbacks: onZoom(range | null) (without it the chart zooms itself), onEnlarge(metric), onPoint(run | null), link().
+// buttons), and callbacks: onZoom(range | null) (without it the chart zooms itself), onEnlarge(metric), onPoint(run | null),
+// link().
 
 import { button, copy, fill, h, said } from "relume/dom.js";
 import { number, plural } from "relume/format.js";
@@ -15,14 +16,17 @@ import { Feed } from "relume/charts/feed.js";
 import { saveCsv, savePng, saveSvg } from "relume/charts/files.js";
 import { HELP, Keys } from "relume/charts/keys.js";
 import { isSparse, lineOf, placeOf, smoothed, xExtent, yExtent } from "relume/charts/lines.js";
-import { marksOf, MOST_ASKED, placed } from "relume/charts/marks.js";
+import { MOST_ASKED, placed } from "relume/charts/marks.js";
 import { menu } from "relume/charts/menu.js";
 import { Plot } from "relume/charts/plot.js";
 import { summary, table } from "relume/charts/table.js";
+import { marksOf } from "relume/charts/told.js";
 import { where } from "relume/charts/tooltip.js";
 import { scaled, wholeOf } from "relume/charts/zoom.js";
 
-const DEFAULTS = { axis: "step", log: false, smooth: 0, zoom: null, off: [], band: true, sync: null, title: null, compact: false };
+const DEFAULTS = {
+  axis: "step", log: false, smooth: 0, zoom: null, off: [], band: true, sync: null, title: null, compact: false,
+};
 // With more lines than that, half as many buckets are as good: they lie over each other.
 const MANY = 20;
 
@@ -41,7 +45,8 @@ export class Chart {
     this.marks = marksOf(this.options.app.source);
     this.#frame();
     place.append(this.element);
-    this.#observer = new IntersectionObserver(([entry]) => (entry.isIntersecting ? this.#wake() : this.#sleep()), { rootMargin: "300px 0px" });
+    const seen = (entries) => (entries.at(-1).isIntersecting ? this.#wake() : this.#sleep());
+    this.#observer = new IntersectionObserver(seen, { rootMargin: "300px 0px" });
     this.#observer.observe(this.element);
   }
 
@@ -72,15 +77,20 @@ export class Chart {
 
   #frame() {
     const { metric, title, compact, onEnlarge } = this.options;
-    this.body = h("div", { class: "chart-body", tabindex: "0", role: "application", "aria-roledescription": "chart", "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight" });
+    this.body = h("div", {
+      class: "chart-body", tabindex: "0", role: "application", "aria-roledescription": "chart",
+      "aria-keyshortcuts": "+ - 0 ArrowLeft ArrowRight",
+    });
     this.note = h("p", { class: "chart-note dim", hidden: true });
     this.values = h("div", { class: "chart-values", hidden: true });
-    this.reset = button("whole", () => this.#zoom(null), { class: "quiet chart-reset", hidden: true, title: "Show the whole again (0)" });
+    const reset = { class: "quiet chart-reset", hidden: true, title: "Show the whole again (0)" };
+    this.reset = button("whole", () => this.#zoom(null), reset);
+    const enlarge = { class: "quiet", title: "Enlarge", "aria-label": `Enlarge ${metric}` };
     this.element = h("figure", { class: "chart card", "data-metric": metric },
       h("figcaption", { class: "chart-head" },
-        h("span", { class: "chart-title", title: title ?? metric }, said(title ?? metric)),
+        h("span", { class: "chart-title", title: title ?? metric }, said(title ?? (metric || "without a name"))),
         this.reset,
-        onEnlarge ? button("⤢", () => this.options.onEnlarge(this.options.metric), { class: "quiet", title: "Enlarge", "aria-label": `Enlarge ${metric}` }) : null,
+        onEnlarge && metric ? button("⤢", () => this.options.onEnlarge(this.options.metric), enlarge) : null,
         compact ? null : this.#menu()),
       this.body, this.note, this.values);
     this.#describe();
@@ -166,7 +176,7 @@ export class Chart {
 
   #ask() {
     const { runs, metric, axis, zoom, off } = this.options;
-    const rows = runs.filter((row) => !row.metrics || metric in row.metrics || row.status === "running");
+    const rows = runs.filter((row) => !row.metrics || Object.hasOwn(row.metrics, metric) || row.status === "running");
     const width = Math.round(this.#plot.width);
     this.#feed.ask({
       rows, metric, axis, low: zoom?.[0] ?? null, high: zoom?.[1] ?? null,
@@ -195,7 +205,8 @@ export class Chart {
     const { runs, axis, smooth } = this.options;
     const { series, question } = this.#answer;
     const rows = new Map(runs.map((row) => [row.name, row]));
-    this.#lines = series.filter((one) => rows.has(one.run) && one.length).map((one) => lineOf(one, rows.get(one.run), axis, { reduced: question.axis }));
+    this.#lines = series.filter((one) => rows.has(one.run) && one.length)
+      .map((one) => lineOf(one, rows.get(one.run), axis, { reduced: question.axis }));
     if (question.low === null && question.axis === axis) this.#whole = xExtent(this.#lines);
     const range = this.#range();
     const patterns = dashes(runs);
@@ -214,7 +225,8 @@ export class Chart {
   #shown() {
     const { axis, log, off, runs, band } = this.options;
     const { range, hidden } = yExtent(this.#lines, this.#range(), log);
-    return { lines: this.#lines, marks: placed(runs, this.marks.told, axis, off), x: this.#range(), y: range, hidden, log, axis, band };
+    const marks = placed(runs, this.marks.told, axis, off);
+    return { lines: this.#lines, marks, x: this.#range(), y: range, hidden, log, axis, band };
   }
 
   #draw() {
@@ -234,7 +246,7 @@ export class Chart {
     const buckets = reduced.reduce((sum, line) => sum + line.x.length, 0);
     if (points > buckets) texts.push(`${plural(points, "point")} in ${plural(buckets, "bucket")}: mean, smallest to largest`);
     if (hidden) texts.push(`${plural(hidden, reduced.length ? "place" : "value")} ≤ 0 not shown on a log scale`);
-    const nan = lines.reduce((sum, line) => sum + (line.nan ?? line.y.map((y) => (Number.isNaN(y) ? 1 : 0))).reduce((a, b) => a + b, 0), 0);
+    const nan = lines.reduce((sum, line) => sum + nanOf(line), 0);
     if (nan) texts.push(`${number(nan)} × NaN (×)`);
     const [low, high] = this.#range();
     const isEmpty = lines.every((line) => placeOf(line.x, low) === placeOf(line.x, high));
@@ -258,7 +270,8 @@ export class Chart {
   #zoom(range, said = false) {
     const zoom = range && [Math.min(...range), Math.max(...range)].map((one) => Number(one.toPrecision(10)));
     if (zoom && !(zoom[1] > zoom[0])) return;
-    if (said) this.options.app.announce(zoom ? `${where(this.options.axis, zoom[0])} to ${where(this.options.axis, zoom[1])}` : "the whole");
+    const { app, axis } = this.options;
+    if (said) app.announce(zoom ? zoom.map((one) => where(axis, one)).join(" to ") : "the whole");
     if (this.options.onZoom) this.options.onZoom(zoom, this);
     else this.set({ zoom });
   }
@@ -266,6 +279,10 @@ export class Chart {
 
 function names(rows) {
   return JSON.stringify(rows.map((row) => row.name));
+}
+
+function nanOf({ y, nan }) {
+  return nan ? nan.reduce((sum, one) => sum + one, 0) : y.reduce((sum, one) => sum + (Number.isNaN(one) ? 1 : 0), 0);
 }
 
 function same(a, b) {

@@ -73,7 +73,7 @@ class Live {
   async #fetch(path, query = {}) {
     const wanted = new URLSearchParams();
     for (const [name, value] of Object.entries(query)) {
-      if (value === null || value === undefined || value === "") continue;
+      if (value === null || value === undefined || (value === "" && name !== "metric")) continue;
       for (const one of [value].flat()) wanted.append(name, one);
     }
     let response;

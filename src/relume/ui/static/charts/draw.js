@@ -46,7 +46,8 @@ export function drawLines(ctx, lines, told, box, ratio) {
   ctx.rect(box.left, box.top, box.width, box.height);
   ctx.clip();
   ctx.lineJoin = "round";
-  const ordered = shown.hovered === null ? lines : [...lines].sort((a, b) => (a.run === shown.hovered) - (b.run === shown.hovered));
+  const isHovered = (line) => line.run === shown.hovered;
+  const ordered = shown.hovered === null ? lines : [...lines].sort((a, b) => isHovered(a) - isHovered(b));
   for (const line of ordered) drawLine(ctx, line, shown, project, box, width, ratio);
   ctx.restore();
 }
@@ -54,11 +55,11 @@ export function drawLines(ctx, lines, told, box, ratio) {
 function drawLine(ctx, line, shown, project, box, width, ratio) {
   const part = portion(line, shown.x);
   const isHovered = line.run === shown.hovered;
-  const faded = shown.hovered !== null && !isHovered ? 0.25 : 1;
+  const faded = shown.hovered !== null && !isHovered ? 0.3 : 1;
   ctx.strokeStyle = ctx.fillStyle = colour(line.place);
   if (line.low && shown.band && !line.branch) drawBand(ctx, line, part, project, shown, faded * (isHovered ? 1.6 : 1), ratio);
   ctx.setLineDash((line.branch ? [3, 4] : line.dash).map((one) => one * ratio));
-  ctx.lineWidth = isHovered ? width * 1.7 : width;
+  ctx.lineWidth = isHovered ? width * 1.35 : width;
   ctx.globalAlpha = faded * (line.branch ? 0.5 : line.smooth ? 0.28 : 1);
   stroke(ctx, line.x, line.y, part, project, shown.log);
   ctx.setLineDash([]);

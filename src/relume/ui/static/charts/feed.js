@@ -58,7 +58,7 @@ export class Feed {
       this.#whole(this.#question);
     } else if (this.#grown.size) {
       const since = this.#since();
-      const least = Math.max(since === null ? RENEW : GROW, IDLE * this.#took);
+      const least = since === null ? Math.max(RENEW, IDLE * this.#took) : Math.max(GROW, Math.min(RENEW, IDLE * this.#took));
       const wait = this.#asked + least - performance.now();
       if (wait > 0) this.#timer = setTimeout(() => this.#next(), wait);
       else if (since === null) { this.#grown.clear(); this.#whole(this.#question); }

@@ -36,8 +36,11 @@ export function toCsv(shown) {
     for (let place = 0; place < line.x.length; place += 1) {
       if (line.x[place] < from || line.x[place] > to) continue;
       const y = line.y[place];
-      const own = line.low ? [y, line.low[place], line.high[place], line.count[place], line.nan[place]] : [y, y, y, 1, Number.isNaN(y) ? 1 : 0];
-      rows.push([quoted(line.run), line.branch, line.step[place], line.epoch[place], line.time[place].toFixed(3), ...own].join(","));
+      const where = [line.step[place], line.epoch[place], line.time[place].toFixed(3)];
+      const own = line.low
+        ? [y, line.low[place], line.high[place], line.count[place], line.nan[place]]
+        : [y, y, y, 1, Number.isNaN(y) ? 1 : 0];
+      rows.push([quoted(line.run), line.branch, ...where, ...own].join(","));
     }
   }
   return `${rows.join("\r\n")}\r\n`;

@@ -31,7 +31,7 @@ export class Keys {
       ArrowRight: () => (event.shiftKey ? chart.zoom(moved(range, whole, 0.25)) : this.#step(1)),
       Home: () => this.#step(-Infinity),
       End: () => this.#step(Infinity),
-      Enter: chart.options().onEnlarge ? () => chart.options().onEnlarge(chart.options().metric) : null,
+      Enter: chart.options().onEnlarge && chart.options().metric ? () => chart.options().onEnlarge(chart.options().metric) : null,
     }[event.key];
     if (!done) return;
     event.preventDefault();
@@ -55,7 +55,8 @@ export class Keys {
     const plot = this.chart.plot();
     plot.cursorAt(this.#place);
     const values = plot.values(this.#place).slice(0, 4);
-    const text = values.map((one) => `${one.line.run}${one.line.branch ? ` branch ${one.line.branch}` : ""} ${describe(one).join(", ")}`);
+    const named = ({ run, branch }) => (branch ? `${run} branch ${branch}` : run);
+    const text = values.map((one) => `${named(one.line)} ${describe(one).join(", ")}`);
     const { app, axis } = this.chart.options();
     app.announce(`${where(axis, this.#place)}: ${text.join("; ")}`);
   }

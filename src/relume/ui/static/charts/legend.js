@@ -9,8 +9,9 @@ const MOST = 12;
 
 // A short piece of the run's line, dashes and all.
 export function sample(row, pattern = []) {
+  const stroke = { stroke: colour(row.place ?? 0), "stroke-width": 2.5, "stroke-dasharray": pattern.join(" ") || null };
   return svg("svg", { class: "sample", width: 22, height: 8, viewBox: "0 0 22 8", "aria-hidden": "true" },
-    svg("line", { x1: 0, x2: 22, y1: 4, y2: 4, stroke: colour(row.place ?? 0), "stroke-width": 2.5, "stroke-dasharray": pattern.join(" ") || null }));
+    svg("line", { x1: 0, x2: 22, y1: 4, y2: 4, ...stroke }));
 }
 
 export class Legend {
@@ -50,9 +51,14 @@ export class Legend {
     const point = { onmouseenter: () => this.onPoint(row.name), onmouseleave: () => this.onPoint(null),
       onfocusin: () => this.onPoint(row.name), onfocusout: () => this.onPoint(null) };
     const rest = this.#rows.map((one) => one.name).filter((name) => name !== row.name);
+    const takeOut = { class: "quiet", "aria-label": `Take ${row.name} out of the charts`, title: "Take out" };
     return h("span", { class: "chip run-chip", ...point }, sample(row, this.dashes.get(row.name)),
       h("a", { href: this.app.state.link("run", row.name), title: row.name }, said(row.name)),
-      row.status === "running" ? h("span", { class: "status status-running", title: "running" }, h("span", { class: "announcement" }, "running")) : null,
-      rest.length ? button("×", () => this.app.state.set({ runs: rest }), { class: "quiet", "aria-label": `Take ${row.name} out of the charts`, title: "Take out" }) : null);
+      row.status === "running" ? running() : null,
+      rest.length ? button("×", () => this.app.state.set({ runs: rest }), takeOut) : null);
   }
+}
+
+function running() {
+  return h("span", { class: "status status-running", title: "running" }, h("span", { class: "announcement" }, "running"));
 }

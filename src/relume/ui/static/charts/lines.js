@@ -6,7 +6,8 @@ export function lineOf(series, row, axis, { reduced = axis } = {}) {
   const { columns, length, bucketed, total } = series;
   const created = row.created ?? columns.time[0] ?? 0;
   const places = { step: columns.step, epoch: columns.epoch, time: columns.time.map((one) => one - created) };
-  const about = { run: series.run, place: row.place ?? 0, branch: series.branch ?? 0, bucketed, total, ...places, x: places[axis] };
+  const named = { run: series.run, place: row.place ?? 0, branch: series.branch ?? 0 };
+  const about = { ...named, bucketed, total, ...places, x: places[axis] };
   if (!bucketed) {
     const line = { ...about, y: columns.value, low: null, high: null, count: null, nan: null };
     return axis === "epoch" ? stacked(line) : line;

@@ -3,7 +3,8 @@
 import { colour, ink } from "relume/colors.js";
 
 export const KINDS = [
-  ["checkpoint", "Checkpoints"], ["phase", "Freeze phases"], ["resume", "Resumes"], ["branch", "Dead branches"], ["stop", "Stops and ends"],
+  ["checkpoint", "Checkpoints"], ["phase", "Freeze phases"], ["resume", "Resumes"], ["branch", "Dead branches"],
+  ["stop", "Stops and ends"],
 ];
 // With more runs the marks would cover the lines: then only those of the run that is pointed at are drawn.
 export const MOST_MARKED = 5;
@@ -16,19 +17,20 @@ export function groupOf(kind) {
   return GROUP[kind] ?? kind;
 }
 
-// One list for a chart: [{run, place, kind, x, until, text}] in the order of x. A phase lasts until the next one.
+// One list for a chart: [{run, place, kind, x, until, text}] in the order of x. A phase lasts until the next one, or the end.
 export function placed(rows, told, axis, off) {
   const found = [];
   for (const row of rows) {
     const about = told[row.name];
     if (!about) continue;
     const created = about.created ?? row.created ?? 0;
-    const own = (about.marks ?? []).filter((mark) => !off.includes(groupOf(mark.kind)))
+    const own = (about.marks ?? [])
       .map((mark) => ({ ...mark, run: row.name, place: row.place ?? 0, x: axis === "time" ? mark.time - created : mark[axis] }))
       .filter((mark) => Number.isFinite(mark.x));
+    const end = own.findLast((mark) => mark.kind === "end" || mark.kind === "stop")?.x ?? Infinity;
     const phases = own.filter((mark) => mark.kind === "phase").sort((a, b) => a.x - b.x);
-    phases.forEach((mark, number) => { mark.until = phases[number + 1]?.x ?? Infinity; mark.number = number; });
-    found.push(...own);
+    phases.forEach((mark, number) => { mark.until = phases[number + 1]?.x ?? end; mark.number = number; });
+    found.push(...own.filter((mark) => !off.includes(groupOf(mark.kind))));
   }
   return found.sort((a, b) => a.x - b.x);
 }
@@ -40,15 +42,16 @@ export function drawn(marks, shown) {
   return marks.filter((mark) => mark.run === shown.hovered);
 }
 
-// Freeze phases as bands behind everything, where all runs shown agree on them; otherwise each begins with a short line at the top.
-export function bands(marks) {
-  const byRun = new Map();
+// Freeze phases as bands behind everything, where all runs shown agree on them; otherwise each begins with a short line at
+// the top.
+export function bands(marks, lines) {
+  const byRun = new Map(lines.map((line) => [line.run, []]));
   for (const mark of marks) {
     if (mark.kind === "phase") byRun.set(mark.run, [...(byRun.get(mark.run) ?? []), mark]);
   }
   const all = [...byRun.values()];
   const key = (phases) => JSON.stringify(phases.map((mark) => [mark.x, mark.text]));
-  return all.length && all.every((phases) => key(phases) === key(all[0])) ? all[0] : [];
+  return all.length && all[0].length && all.every((phases) => key(phases) === key(all[0])) ? all[0] : [];
 }
 
 export function drawBands(ctx, phases, project, box, ratio, [, end]) {
@@ -58,6 +61,7 @@ export function drawBands(ctx, phases, project, box, ratio, [, end]) {
   ctx.clip();
   ctx.font = `${10.5 * ratio}px system-ui, sans-serif`;
   ctx.textBaseline = "top";
+  ctx.textAlign = "left";
   for (const mark of phases) {
     const left = Math.max(box.left, project.x(mark.x));
     const right = Math.min(box.left + box.width, project.x(Math.min(mark.until, end)));
@@ -67,10 +71,16 @@ export function drawBands(ctx, phases, project, box, ratio, [, end]) {
     ctx.fillRect(left, box.top, right - left, box.height);
     ctx.globalAlpha = 0.95;
     ctx.fillStyle = ink("ink-2");
-    const text = cut(ctx, mark.text, right - left - 8 * ratio);
+    const text = cut(ctx, phaseLabel(mark.text), right - left - 8 * ratio);
     if (text) ctx.fillText(text, left + 4 * ratio, box.top + 3 * ratio);
   }
   ctx.restore();
+}
+
+// "phase 2 of 3 (head: 2 epochs, lr 0.001): 3,202 of …" in short: "2 head". The tooltip has the rest.
+export function phaseLabel(text) {
+  const [, number, name] = /^phase (\d+) of \d+ \(([^(:]+)/.exec(text) ?? [];
+  return name ? `${number} ${name.trim()}` : String(text);
 }
 
 function cut(ctx, text, room) {
@@ -140,60 +150,4 @@ function triangle(ctx, x, foot, size, filled) {
     ctx.restore();
   } else ctx.fill();
   ctx.stroke();
-}
-
-// The marks of all charts on a page, asked for once: for each app one store.
-class Marks {
-  #told = {};
-  #asking = new Set();
-  #stale = new Set();
-  #listeners = new Set();
-  #timer = null;
-
-  constructor(source) {
-    this.source = source;
-    source.onChange(({ runs }) => {
-      for (const name of runs ?? []) if (this.#told[name]) this.#stale.add(name);
-      // A checkpoint is there a little later than its numbers; nobody waits for its triangle.
-      if (this.#stale.size && this.#timer === null && this.#listeners.size) this.#timer = setTimeout(() => this.#renew(), 3000);
-    });
-  }
-
-  get told() { return this.#told; }
-
-  want(names) {
-    const missing = names.filter((name) => !this.#told[name] && !this.#asking.has(name));
-    if (missing.length) this.#ask(missing);
-  }
-
-  on(listener) {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
-  }
-
-  #renew() {
-    this.#timer = null;
-    const names = [...this.#stale];
-    this.#stale.clear();
-    this.#ask(names);
-  }
-
-  async #ask(names) {
-    names.forEach((name) => this.#asking.add(name));
-    try {
-      const { runs } = await this.source.marks(names);
-      for (const name of names) this.#told[name] = runs[name] ?? { marks: [] };
-      for (const listener of [...this.#listeners]) listener();
-    } catch {
-      // A chart without marks is still a chart.
-      for (const name of names) this.#told[name] ??= { marks: [] };
-    }
-    names.forEach((name) => this.#asking.delete(name));
-  }
-}
-
-const stores = new WeakMap();
-export function marksOf(source) {
-  if (!stores.has(source)) stores.set(source, new Marks(source));
-  return stores.get(source);
 }

@@ -12,6 +12,13 @@ import uPlot from "relume/vendor/uplot.js";
 // How near a mark must be to the cursor to be described, in pixels.
 const NEAR = 7;
 
+// The room that the axis's name needs beside its numbers, in pixels.
+const LEAST = { step: 20, time: 22, epoch: 26 };
+
+// Only the cursor is shared: what a drag chooses goes to the other charts by the link.
+const isMove = (type) => type === "mousemove" || type === "mouseleave";
+const SYNC = { scales: ["x", null], setSeries: false, filters: { pub: isMove, sub: isMove } };
+
 export class Plot {
   #u = null;
   #shown;
@@ -95,7 +102,7 @@ export class Plot {
       axes: [this.#xAxis(), this.#yAxis()],
       cursor: {
         points: { show: false }, y: false, drag: { x: true, y: false, setScale: false, dist: 4 },
-        sync: this.sync ? { key: this.sync, scales: ["x", null], setSeries: false, filters: { pub: isMove, sub: isMove } } : undefined,
+        sync: this.sync ? { ...SYNC, key: this.sync } : undefined,
         bind: { dblclick: () => () => { this.told.reset(); return null; } },
       },
       hooks: {
@@ -118,7 +125,7 @@ export class Plot {
     const options = () => ({ time: this.#shown.axis === "time", whole: this.#shown.axis !== "time" });
     return {
       ...axisStyle(), size: 28, gap: 3,
-      splits: (u) => ticks(...this.#shown.x, Math.max(2, Math.floor(this.width / 70)), options()),
+      splits: (u) => ticks(...this.#shown.x, Math.max(2, Math.floor((u.width - 60) / 65)), options()),
       values: (u, places) => texts(places, options()),
     };
   }
@@ -126,8 +133,8 @@ export class Plot {
   #yAxis() {
     return {
       ...axisStyle(), gap: 3, filter: (u, places) => places,
-      size: (u, labels) => 14 + Math.ceil(Math.max(12, ...(labels ?? []).map((label) => label.length * 6.3))),
-      splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor(u.bbox.height / uPlot.pxRatio / 28)), { log: this.#shown.log }),
+      size: (u, labels) => 14 + Math.ceil(Math.max(LEAST[this.#shown.axis], ...(labels ?? []).map((one) => one.length * 6.3))),
+      splits: (u) => ticks(...this.#shown.y, Math.max(2, Math.floor((u.height - 36) / 28)), { log: this.#shown.log }),
       values: (u, places) => texts(places),
     };
   }
@@ -164,7 +171,8 @@ export class Plot {
     // On the other charts the cursor is enough: a dozen boxes would hide what they describe.
     if (!this.#isFocus(u)) { this.#tooltip.hide(); return; }
     const offset = { left: u.over.offsetLeft, top: u.over.offsetTop };
-    this.#tooltip.show(where(this.#shown.axis, x), values, marks, { left, top: top < 0 ? height / 2 : top, width: u.over.clientWidth, height, offset });
+    const at = { left, top: top < 0 ? height / 2 : top, width: u.over.clientWidth, height, offset };
+    this.#tooltip.show(where(this.#shown.axis, x), values, marks, at);
   }
 
   // Whether the cursor is in this chart, and not one that follows another's.
@@ -174,19 +182,20 @@ export class Plot {
   }
 
   #behind(u) {
-    const phases = bands(drawn(this.#shown.marks, this.#shown));
+    const phases = bands(drawn(this.#shown.marks, this.#shown), this.#shown.lines);
     const project = projection(this.#shown.x, this.#shown.y, this.#shown.log, u.bbox);
     if (phases.length) drawBands(u.ctx, phases, project, u.bbox, uPlot.pxRatio, this.#shown.x);
   }
 
-  // What the x axis counts.
+  // What the x axis counts, in the corner that the labels of both axes leave free.
   #name({ ctx, bbox }) {
     ctx.save();
     ctx.font = `${11 * uPlot.pxRatio}px system-ui, sans-serif`;
     ctx.fillStyle = ink("ink-2");
-    ctx.textAlign = "right";
-    ctx.textBaseline = "bottom";
-    ctx.fillText(this.#shown.axis, bbox.left + bbox.width - 3 * uPlot.pxRatio, bbox.top + bbox.height - 3 * uPlot.pxRatio);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "top";
+    ctx.globalAlpha = 0.8;
+    ctx.fillText(this.#shown.axis, 0, bbox.top + bbox.height + 7 * uPlot.pxRatio);
     ctx.restore();
   }
 
@@ -195,13 +204,8 @@ export class Plot {
     drawLines(u.ctx, shown.lines, shown, u.bbox, uPlot.pxRatio);
     const marks = drawn(shown.marks, shown);
     const project = projection(shown.x, shown.y, shown.log, u.bbox);
-    drawMarks(u.ctx, marks, project, u.bbox, uPlot.pxRatio, bands(marks).length > 0);
+    drawMarks(u.ctx, marks, project, u.bbox, uPlot.pxRatio, bands(marks, shown.lines).length > 0);
     this.#name(u);
     this.told.drawn(shown);
   }
-}
-
-// Only the cursor is shared: what a drag chooses goes to the other charts by the link.
-function isMove(type) {
-  return type === "mousemove" || type === "mouseleave";
 }

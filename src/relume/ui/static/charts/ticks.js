@@ -2,15 +2,16 @@
 
 const SECONDS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
 
-// At most `count` round numbers between low and high. `whole`: no fractions; `time`: seconds at round clock times.
+// About `count` round numbers between low and high. `whole`: no fractions; `time`: seconds at round clock times.
 export function ticks(low, high, count, { log = false, whole = false, time = false } = {}) {
   if (!(high > low) || count < 1) return [];
   if (log) return logTicks(low, high, count);
-  let every = roundUp((high - low) / count);
+  let every = roundUp((high - low) / count * 0.75);
   if (whole) every = Math.max(1, every);
   if (time && every > 0.5) every = SECONDS.find((one) => one >= every) ?? 86400 * roundUp(every / 86400);
   const found = [];
-  for (let place = Math.ceil(low / every - 1e-9); place * every <= high + every * 1e-9; place += 1) found.push(exact(place * every));
+  const last = Math.floor(high / every + 1e-9);
+  for (let place = Math.ceil(low / every - 1e-9); place <= last; place += 1) found.push(exact(place * every));
   return found;
 }
 
@@ -40,7 +41,8 @@ function logTicks(low, high, count) {
 // Texts for ticks: as many digits as tell them apart.
 export function texts(places, { time = false } = {}) {
   if (time) return places.map(clock);
-  const every = places.length > 1 ? Math.min(...places.slice(1).map((one, at) => Math.abs(one - places[at]))) : Math.abs(places[0] ?? 1);
+  const gaps = places.slice(1).map((one, at) => Math.abs(one - places[at]));
+  const every = gaps.length ? Math.min(...gaps) : Math.abs(places[0] ?? 1);
   return places.map((one) => short(one, every));
 }
 

@@ -36,7 +36,8 @@ export class Toolbar {
 
   #search() {
     const write = () => this.state.set({ search: this.search.value.trim() });
-    return h("input", { type: "search", class: "chart-search", placeholder: "Search metrics", "aria-label": "Search metrics", oninput: write });
+    const label = "Search metrics";
+    return h("input", { type: "search", class: "chart-search", placeholder: label, "aria-label": label, oninput: write });
   }
 
   #smoothing() {

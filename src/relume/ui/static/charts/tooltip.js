@@ -36,12 +36,16 @@ export function describe({ line, at }) {
   return parts;
 }
 
+export function swatch(place) {
+  return h("span", { class: "chart-swatch", style: { "background-color": colour(place) } });
+}
+
 function row(found, isFirst) {
   const { line, at } = found;
   const [value, ...more] = describe(found);
   const place = [`step ${number(line.step[at])}`, `epoch ${number(line.epoch[at])}`, clock(line.time[at])].join(" · ");
   return h("div", { class: `tip-row${isFirst ? " tip-near" : ""}` },
-    h("span", { class: "swatch", style: { "background-color": colour(line.place) } }),
+    swatch(line.place),
     h("span", { class: "tip-run" }, said(line.run), line.branch ? ` (branch ${line.branch})` : ""),
     h("span", { class: "tip-value" }, value),
     h("span", { class: "tip-more" }, [...more, place].join(" · ")));
@@ -65,7 +69,8 @@ export class Tooltip {
     // On the side where there is room, and never beyond the chart.
     const own = this.element.getBoundingClientRect();
     const isLeft = left > width / 2;
-    const x = isLeft ? Math.max(0, offset.left + left - own.width - 14) : Math.min(offset.left + left + 14, offset.left + width - own.width + 8);
+    const aside = isLeft ? left - own.width - 14 : Math.min(left + 14, width - own.width + 8);
+    const x = offset.left + aside;
     const y = Math.max(-40, Math.min(top - own.height / 2, height - own.height + 30)) + offset.top;
     this.element.style.transform = `translate(${Math.round(Math.max(0, x))}px, ${Math.round(y)}px)`;
   }

@@ -3,11 +3,13 @@
 import { colour, ink } from "relume/colors.js";
 import { visible } from "relume/dom.js";
 import { bandParts, projection, signs, trace, portion } from "relume/charts/draw.js";
-import { bands, drawn } from "relume/charts/marks.js";
+import { bands, drawn, phaseLabel } from "relume/charts/marks.js";
 import { texts, ticks } from "relume/charts/ticks.js";
 
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif";
 const MOST_NAMED = 24;
+const AXES = { step: "step", epoch: "epoch", time: "time since the run began" };
+const SIGNS = { nan: "×", up: "▲", down: "▼" };
 
 function escaped(text) {
   return visible(text).replace(/[\n\t]/g, " ").replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
@@ -33,14 +35,15 @@ export function toSvg(shown, { title, width = 900, height = 480 }) {
   const runs = [...new Map(shown.lines.map((line) => [line.run, line])).values()];
   const legend = legendOf(runs, width);
   const box = { left: 66, top: 44, width: width - 90, height: height - 44 - 46 - legend.height };
+  const inside = `${phases(shown, box)}${shown.lines.map((line) => lineParts(line, shown, box)).join("")} `;
   const parts = [
     element("rect", { width, height, fill: ink("card") }),
     text(16, 26, title, { fill: ink("ink"), size: 15, "font-weight": 600 }),
     grid(shown, box),
     `<clipPath id="plot">${element("rect", { x: box.left, y: box.top, width: box.width, height: box.height })}</clipPath>`,
-    element("g", { "clip-path": "url(#plot)" }, phases(shown, box) + shown.lines.map((line) => lineParts(line, shown, box)).join("") || " "),
+    element("g", { "clip-path": "url(#plot)" }, inside),
     marks(shown, box),
-    text(box.left + box.width, box.top + box.height + 36, shown.axis === "time" ? "time since the run began" : shown.axis, { anchor: "end" }),
+    text(box.left + box.width, box.top + box.height + 36, AXES[shown.axis], { anchor: "end" }),
     legend.draw(box.top + box.height + 54),
   ];
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" `
@@ -56,14 +59,16 @@ function grid(shown, box) {
   const yTexts = texts(ys);
   const line = (x1, y1, x2, y2) => element("line", { x1, y1, x2, y2, stroke: ink("line"), "stroke-width": 1 });
   const foot = box.top + box.height;
-  return xs.map((x, at) => line(project.x(x), box.top, project.x(x), foot) + text(project.x(x), foot + 17, xTexts[at], { anchor: "middle" })).join("")
+  return xs.map((x, at) => line(project.x(x), box.top, project.x(x), foot)
+      + text(project.x(x), foot + 17, xTexts[at], { anchor: "middle" })).join("")
     + ys.map((y, at) => line(box.left, project.y(y), box.left + box.width, project.y(y))
       + text(box.left - 8, project.y(y) + 4, yTexts[at], { anchor: "end" })).join("");
 }
 
 function path(x, y, part, project, log) {
   let d = "";
-  trace(x, y, part, project, log, (px, py) => { d += `M${round(px)} ${round(py)}`; }, (px, py) => { d += `L${round(px)} ${round(py)}`; });
+  const write = (sign) => (px, py) => { d += `${sign}${round(px)} ${round(py)}`; };
+  trace(x, y, part, project, log, write("M"), write("L"));
   return d;
 }
 
@@ -78,35 +83,41 @@ function lineParts(line, shown, box) {
       const under = points.map(([x, , bottom]) => `${round(x)} ${round(bottom)}`).reverse();
       return `M${[...over, ...under].join("L")}Z`;
     }).join("");
-    parts.push(element("path", { d, fill: stroke, "fill-opacity": "0.2", stroke, "stroke-opacity": "0.42", "stroke-width": "0.8" }));
+    const faint = { "fill-opacity": "0.2", "stroke-opacity": "0.42", "stroke-width": "0.8" };
+    parts.push(element("path", { d, fill: stroke, stroke, ...faint }));
   }
   const pattern = (line.branch ? [3, 4] : line.dash).join(" ") || null;
   const base = { fill: "none", stroke, "stroke-linejoin": "round" };
   const faint = line.branch ? "0.5" : line.smooth ? "0.28" : null;
-  parts.push(element("path", { ...base, d: path(line.x, line.y, part, project, shown.log), "stroke-width": "1.6", "stroke-dasharray": pattern, opacity: faint }));
+  const add = (y, more) => parts.push(element("path", { ...base, d: path(line.x, y, part, project, shown.log), ...more }));
+  add(line.y, { "stroke-width": "1.6", "stroke-dasharray": pattern, opacity: faint });
   if (line.smooth) {
-    parts.push(element("path", { ...base, d: path(line.x, line.smooth, part, project, shown.log), "stroke-width": "2", "stroke-dasharray": line.dash.join(" ") || null }));
+    add(line.smooth, { "stroke-width": "2", "stroke-dasharray": line.dash.join(" ") || null });
   }
   if (line.sparse) {
     for (let place = part[0]; place < part[1]; place += 1) {
-      if (Number.isFinite(line.y[place])) parts.push(element("circle", { cx: project.x(line.x[place]), cy: project.y(line.y[place]), r: "2.2", fill: stroke, opacity: faint }));
+      const [cx, cy] = [project.x(line.x[place]), project.y(line.y[place])];
+      if (Number.isFinite(line.y[place])) parts.push(element("circle", { cx, cy, r: "2.2", fill: stroke, opacity: faint }));
     }
   }
   for (const sign of signs(line, part, project, box)) {
-    parts.push(text(sign.x, sign.kind === "up" ? sign.y + 10 : sign.y - 3, { nan: "×", up: "▲", down: "▼" }[sign.kind], { fill: stroke, size: 12, anchor: "middle" }));
+    const y = sign.kind === "up" ? sign.y + 10 : sign.y - 3;
+    parts.push(text(sign.x, y, SIGNS[sign.kind], { fill: stroke, size: 12, anchor: "middle" }));
   }
   return parts.join("");
 }
 
 function phases(shown, box) {
   const project = projection(shown.x, shown.y, shown.log, box);
-  return bands(drawn(shown.marks, shown)).map((mark) => {
+  return bands(drawn(shown.marks, shown), shown.lines).map((mark) => {
     const left = Math.max(box.left, project.x(mark.x));
     const right = Math.min(box.left + box.width, project.x(Math.min(mark.until, shown.x[1])));
     if (right <= left) return "";
     const room = Math.floor((right - left - 8) / 6);
-    const label = mark.text.length > room ? `${mark.text.slice(0, Math.max(0, room - 1))}…` : mark.text;
-    return element("rect", { x: left, y: box.top, width: right - left, height: box.height, fill: ink("accent"), "fill-opacity": mark.number % 2 ? "0.1" : "0.045" })
+    const name = phaseLabel(mark.text);
+    const label = name.length > room ? `${name.slice(0, Math.max(0, room - 1))}…` : name;
+    const band = { x: left, y: box.top, width: right - left, height: box.height };
+    return element("rect", { ...band, fill: ink("accent"), "fill-opacity": mark.number % 2 ? "0.1" : "0.045" })
       + (room > 3 ? text(left + 4, box.top + 13, label, { size: 10.5 }) : "");
   }).join("");
 }
@@ -126,7 +137,8 @@ function marks(shown, box) {
     }
     const y1 = mark.kind === "end" ? foot - 14 : box.top;
     const y2 = mark.kind === "phase" ? box.top + 12 : foot;
-    return element("line", { x1: x, x2: x, y1, y2, stroke, "stroke-width": "1.2", "stroke-dasharray": mark.kind === "resume" ? "5 4" : null }, name);
+    const pattern = mark.kind === "resume" ? "5 4" : null;
+    return element("line", { x1: x, x2: x, y1, y2, stroke, "stroke-width": "1.2", "stroke-dasharray": pattern }, name);
   }).join("");
 }
 
@@ -144,7 +156,8 @@ function legendOf(runs, width) {
   const more = runs.length - named.length;
   const draw = (top) => rows.map((row, number) => row.map(({ line, label, x }) => {
     const y = top + number * 18;
-    return element("line", { x1: x, x2: x + 16, y1: y, y2: y, stroke: colour(line.place), "stroke-width": "2.5", "stroke-dasharray": line.dash.join(" ") || null })
+    const stroke = { stroke: colour(line.place), "stroke-width": "2.5", "stroke-dasharray": line.dash.join(" ") || null };
+    return element("line", { x1: x, x2: x + 16, y1: y, y2: y, ...stroke })
       + text(x + 22, y + 4, label, { fill: ink("ink") });
   }).join("")).join("") + (more > 0 ? text(16, top + rows.length * 18 + 4, `and ${more} more runs`) : "");
   return { height: (rows.length + (more > 0 ? 1 : 0)) * 18 + 4, draw };

@@ -28,7 +28,7 @@ function head(name, rows, state) {
 function section(label, entries, everything) {
   const shown = entries.filter((entry) => everything || entry.differs);
   const same = entries.length - shown.length;
-  const note = entries.length === 0 ? "nothing is known" : shown.length === 0 ? `no difference (${plural(entries.length, "thing")} the same)` : same ? `(${same} more are the same)` : "";
+  const note = entries.length === 0 ? "nothing is known" : shown.length === 0 ? `no difference (${plural(entries.length, "thing")} the same)` : same ? `(${same} more the same)` : "";
   return { label, note, lines: shown.map((entry) => line(entry, everything)) };
 }
 

@@ -2,11 +2,11 @@
 
 import { h, said, svg, visible } from "relume/dom.js";
 import { scaleOf } from "relume/comparing/scales.js";
-import { tint } from "relume/comparing/tint.js";
-import { title } from "relume/tables/columns.js";
+import { range, tint } from "relume/comparing/tint.js";
+import { title, trimmed } from "relume/tables/columns.js";
 import { isMissing } from "relume/tables/order.js";
 
-const HEIGHT = 340;
+const HEIGHT = [314, 338]; // without and with the place for runs that have no value
 const TOP = 52;
 const BOTTOM = 300;
 const NONE = 322; // where runs pass that have no value
@@ -18,17 +18,24 @@ export function parallel(rows, axes, shares, brushes, width, does) {
   const side = 62;
   const made = axes.map((column, place) => {
     const x = axes.length === 1 ? wide / 2 : side + (place * (wide - 2 * side)) / (axes.length - 1);
-    const scale = scaleOf(rows.map((row) => column.value(row)));
-    return { column, x, scale, hasNone: rows.some((row) => down(scale, column.value(row)) === NONE) };
+    const scale = scaleOf(rows, column);
+    return { column, x, scale, none: passing(rows, column, scale) };
   });
   const inside = new Set(kept(rows, made, brushes).map((row) => row.name));
+  const height = HEIGHT[Number(made.some((axis) => axis.none))];
   const drawing = svg("svg", {
-    class: "parallel", viewBox: `0 0 ${wide} ${HEIGHT}`, width: wide, height: HEIGHT, role: "img",
+    class: "parallel", viewBox: `0 0 ${wide} ${height}`, width: wide, height, role: "img",
     "aria-label": `A line for each of ${rows.length} runs over ${axes.map(title).join(", ")}. The limits of each axis can be given below.`,
   });
   for (const row of ordered(rows, shares)) drawing.append(curve(row, made, shares.get(row.name), inside.has(row.name), does));
   made.forEach((axis) => drawing.append(drawnAxis(axis, brushes.get(axis.column.key), does)));
   return { drawing, axes: made, inside };
+}
+
+// What runs have that pass below an axis.
+function passing(rows, column, scale) {
+  const values = rows.map((row) => column.value(row)).filter((value) => down(scale, value) === NONE);
+  return values.length === 0 ? "" : values.every(isMissing) ? "none" : "other";
 }
 
 // The runs whose values lie within all limits.
@@ -70,7 +77,7 @@ function smooth(points) {
   return points.length === 1 ? `${path}h1` : path;
 }
 
-function drawnAxis({ column, x, scale, hasNone }, limit, does) {
+function drawnAxis({ column, x, scale, none }, limit, does) {
   const name = title(column);
   const labels = lines(column);
   const group = svg("g", { class: "axis" },
@@ -81,7 +88,7 @@ function drawnAxis({ column, x, scale, hasNone }, limit, does) {
       svg("line", { x1: x - 4, x2: x, y1: BOTTOM - tick.at * (BOTTOM - TOP), y2: BOTTOM - tick.at * (BOTTOM - TOP) }),
       svg("text", { class: "tick", x: x + 6, y: BOTTOM - tick.at * (BOTTOM - TOP), "dominant-baseline": "middle" }, cut(visible(tick.label), 12)),
     ]),
-    hasNone && svg("text", { class: "tick none", x: x + 6, y: NONE, "dominant-baseline": "middle" }, "none"));
+    none && svg("text", { class: "tick none", x: x + 6, y: NONE, "dominant-baseline": "middle" }, none));
   const band = svg("rect", { class: "band", x: x - 9, width: 18, rx: 3, visibility: "hidden" });
   if (limit) spread(band, down(scale, limit[1]), down(scale, limit[0]));
   const area = svg("rect", { class: "grip", x: x - 14, y: TOP - 6, width: 28, height: BOTTOM - TOP + 12, "data-only-page": "" });
@@ -127,15 +134,14 @@ export function cut(text, length) {
   return signs.length > length ? `${signs.slice(0, length - 1).join("")}…` : text;
 }
 
-// The colours' meaning: from the worst to the best result.
+// The colours' meaning: from the worst to the best result. What lies far off has the colour of the end that is nearer.
 export function legend(result, rows) {
-  const known = rows.map((row) => result.value(row)).filter((value) => typeof value === "number" && Number.isFinite(value));
-  if (!known.length) return null;
-  const [low, high] = [Math.min(...known), Math.max(...known)];
-  const ends = result.mode === "min" ? [high, low] : [low, high];
-  const spoken = (value) => result.text({ metrics: { [result.name]: { best: value, last: value } }, config: { [result.name]: value }, [result.key]: value });
+  const found = range(rows, result);
+  if (!found) return null;
+  const ends = [`${found.isBelow ? "≤ " : ""}${trimmed(found.low)}`, `${found.isAbove ? "≥ " : ""}${trimmed(found.high)}`];
+  if (result.mode === "min") ends.reverse();
   const steps = Array.from({ length: 24 }, (_, place) => h("span", { style: { background: tint(place / 23) } }));
-  return h("div", { class: "tint" }, h("span", { class: "cut" }, said(title(result))), h("span", { class: "number" }, spoken(ends[0])),
-    h("span", { class: "ramp", "aria-hidden": "true" }, steps), h("span", { class: "number" }, spoken(ends[1])),
+  return h("div", { class: "tint" }, h("span", { class: "cut" }, said(title(result))), h("span", { class: "number" }, ends[0]),
+    h("span", { class: "ramp", "aria-hidden": "true" }, steps), h("span", { class: "number" }, ends[1]),
     result.mode ? h("span", { class: "dim" }, "(the best)") : null);
 }

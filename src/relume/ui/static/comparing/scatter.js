@@ -14,7 +14,7 @@ const EDGE = { left: 76, right: 24, top: 20, bottom: 52 };
 // shown: {x, y (columns), xScale, yScale ("", "linear", "log")}; does: {hover(name or null), link(name)}
 export function scatter(rows, shown, shares, inside, width, does) {
   const { x, y } = shown;
-  const [across, down] = [scaleOf(rows.map((row) => x.value(row)), shown.xScale), scaleOf(rows.map((row) => y.value(row)), shown.yScale)];
+  const [across, down] = [scaleOf(rows, x, shown.xScale), scaleOf(rows, y, shown.yScale)];
   const place = {
     x: (at) => EDGE.left + 8 + at * (width - EDGE.left - EDGE.right - 16),
     y: (at) => HEIGHT - EDGE.bottom - 8 - at * (HEIGHT - EDGE.top - EDGE.bottom - 16),
@@ -41,11 +41,11 @@ function ordered(rows, shares) {
 
 function axes(across, down, place, width, x, y) {
   const [left, right, top, bottom] = [EDGE.left, width - EDGE.right, EDGE.top, HEIGHT - EDGE.bottom];
-  const room = Math.max(6, Math.floor((right - left) / Math.max(1, across.ticks.length) / 8));
+  const room = Math.max(6, Math.floor((right - left) / Math.max(1, across.ticks.length) / 8.5));
   return svg("g", { class: "axes", "aria-hidden": "true" },
     across.ticks.map((tick) => [
       svg("line", { class: "rule", x1: place.x(tick.at), x2: place.x(tick.at), y1: top, y2: bottom }),
-      svg("text", { class: "tick", x: place.x(tick.at), y: bottom + 17, "text-anchor": "middle" }, cut(visible(tick.label), room)),
+      svg("text", { class: "tick", x: place.x(tick.at), y: bottom + 17, "text-anchor": anchor(tick, across) }, cut(visible(tick.label), room)),
     ]),
     down.ticks.map((tick) => [
       svg("line", { class: "rule", x1: left, x2: right, y1: place.y(tick.at), y2: place.y(tick.at) }),
@@ -54,6 +54,12 @@ function axes(across, down, place, width, x, y) {
     svg("line", { x1: left, x2: right, y1: bottom, y2: bottom }), svg("line", { x1: left, x2: left, y1: top, y2: bottom }),
     svg("text", { class: "axis-name", x: (left + right) / 2, y: HEIGHT - 10, "text-anchor": "middle" }, cut(title(x), 40)),
     svg("text", { class: "axis-name", "text-anchor": "middle", transform: `translate(14 ${(top + bottom) / 2}) rotate(-90)` }, cut(title(y), 40)));
+}
+
+// Names at the ends do not go beyond the drawing.
+function anchor(tick, scale) {
+  if (scale.kind !== "names" || scale.ticks.length < 2) return "middle";
+  return tick.at < 0.01 ? "start" : tick.at > 0.99 ? "end" : "middle";
 }
 
 function point(row, left, top, width, { x, y }, shares, inside, does) {

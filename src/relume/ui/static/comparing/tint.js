@@ -14,14 +14,23 @@ export function tint(share) {
   return `rgb(${mixed.join(" ")})`;
 }
 
+// From where to where the colours go: all results, but for those far off, which would leave one colour to all others.
+export function range(rows, column) {
+  const known = rows.map((row) => column?.value(row)).filter((value) => typeof value === "number" && Number.isFinite(value)).sort((a, b) => a - b);
+  if (!known.length) return null;
+  const at = (share) => known[Math.round(share * (known.length - 1))];
+  const reach = 1.5 * (at(0.75) - at(0.25)); // Tukey's fences
+  const inside = known.length < 5 || reach === 0 ? known : known.filter((value) => value >= at(0.25) - reach && value <= at(0.75) + reach);
+  return { low: inside[0], high: inside.at(-1), isBelow: known[0] < inside[0], isAbove: known.at(-1) > inside.at(-1) };
+}
+
 // Each run's share of the way from the worst to the best result.
 export function shares(rows, column) {
-  const values = rows.map((row) => column?.value(row)).map((value) => (typeof value === "number" && Number.isFinite(value) ? value : null));
-  const known = values.filter((value) => value !== null);
-  const [low, high] = [Math.min(...known), Math.max(...known)];
-  const share = (value) => (high === low ? 1 : (value - low) / (high - low));
-  return new Map(rows.map((row, place) => {
-    const value = values[place];
-    return [row.name, value === null ? null : column.mode === "min" ? 1 - share(value) : share(value)];
+  const found = range(rows, column);
+  return new Map(rows.map((row) => {
+    const value = column?.value(row);
+    if (!found || typeof value !== "number" || !Number.isFinite(value)) return [row.name, null];
+    const share = found.high === found.low ? Number(column.mode !== "min") : Math.min(1, Math.max(0, (value - found.low) / (found.high - found.low)));
+    return [row.name, column.mode === "min" ? 1 - share : share];
   }));
 }

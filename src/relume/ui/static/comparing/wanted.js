@@ -1,6 +1,6 @@
 // What the link says of a comparison, and what it means when it says nothing.
 
-import { column, differing, mainMetric, modeOf } from "relume/tables/columns.js";
+import { column, differing, mainMetric, modeOf, valueOf } from "relume/tables/columns.js";
 
 export const MOST = 50;
 const AXES = 7;
@@ -25,8 +25,8 @@ export function wanted(state, answer, rows) {
 
 // All that an axis can be made of, for these runs.
 export function offered(answer, rows) {
-  const metrics = answer.metrics.filter((name) => rows.some((row) => row.metrics?.[name]));
-  const settings = answer.settings.filter((name) => rows.some((row) => row.config?.[name] !== undefined));
+  const metrics = answer.metrics.filter((name) => rows.some((row) => valueOf(row.metrics, name)));
+  const settings = answer.settings.filter((name) => rows.some((row) => valueOf(row.config, name) !== undefined));
   const first = differing(answer, rows);
   const ordered = [...first, ...settings.filter((name) => !first.includes(name))];
   return [
@@ -36,15 +36,15 @@ export function offered(answer, rows) {
 }
 
 function within(answer, rows) {
-  const metrics = answer.metrics.filter((name) => rows.some((row) => row.metrics?.[name]));
+  const metrics = answer.metrics.filter((name) => rows.some((row) => valueOf(row.metrics, name)));
   const told = metrics.filter((name) => modeOf(name, answer));
   return { ...answer, runs: rows, metrics: [...told, ...metrics.filter((name) => !told.includes(name))] };
 }
 
 // Numbers read better side by side than lists of files and texts.
 function numbersFirst(names, rows) {
-  const isNumber = (name) => rows.every((row) => row.config?.[name] === undefined || typeof row.config[name] === "number");
-  const isShort = (name) => rows.every((row) => String(row.config?.[name] ?? "").length < 40);
+  const isNumber = (name) => rows.every((row) => valueOf(row.config, name) === undefined || typeof row.config[name] === "number");
+  const isShort = (name) => rows.every((row) => String(valueOf(row.config, name) ?? "").length < 40);
   return [...names.filter(isNumber), ...names.filter((name) => !isNumber(name) && isShort(name))];
 }
 

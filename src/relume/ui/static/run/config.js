@@ -78,6 +78,8 @@ function settings(config) {
       h("table", { class: "grid" }, h("caption", { class: "announcement" }, "Settings"), body)));
 }
 
+const LONGEST = 600; // characters of a value beside another
+
 const KINDS = [["config", "Settings"], ["code", "Code"], ["environment", "Environment"]];
 
 // An answer about two runs, or in a report about all of its runs, of which two are looked at.
@@ -89,7 +91,7 @@ function differences(found, name, other) {
       .map((row) => ({ ...row, differs: setting(row.a) !== setting(row.b) }));
     const shown = which === "all" ? rows : rows.filter((row) => row.differs);
     return section(title, shown.length ? pairs(title, shown, name, other)
-      : h("p", { class: "dim" }, rows.length ? `Nothing differs: ${rows.length} are the same.` : "Neither has recorded any."));
+      : h("p", { class: "dim" }, rows.length ? `Nothing differs: ${rows.length === 1 ? "1 entry is" : `${rows.length} entries are`} the same.` : "Neither has recorded any."));
   }));
   show("differences");
   return [h("div", { class: "bar" }, switches("What to show", [["differences", "Only differences"], ["all", "All"]], "differences", show)), body];
@@ -104,5 +106,7 @@ function pairs(title, rows, name, other) {
 }
 
 function value(one) {
-  return one === null || one === undefined ? h("span", { class: "dim" }, "not set") : said(setting(one));
+  if (one === null || one === undefined) return h("span", { class: "dim" }, "not set");
+  const text = setting(one);
+  return text.length > LONGEST ? said(`${text.slice(0, LONGEST)}…`, { title: `${text.length} characters` }) : said(text);
 }

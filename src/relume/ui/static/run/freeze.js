@@ -50,6 +50,8 @@ function rateOf(phase, block) {
   return rate ?? null;
 }
 
+function rateText(rate) { return String(Number(toNumber(rate).toPrecision(3))); }
+
 function isPartly(phase, row) { return phase.partly?.includes(row) ?? false; }
 
 function isTrained(phase, row) { return phase.trained.includes(row) || isPartly(phase, row); }
@@ -90,14 +92,15 @@ function heading({ text }, place, [first, last], x, height) {
 
 function bar(phase, block, row, [first, last], axis, x, shade, say) {
   const rate = rateOf(phase, block);
-  const said = `${visible(block)}: ${isPartly(phase, row) ? "partly trained" : "trained"} from ${axis} ${number(first)} to ${number(last)}${rate === null ? "" : ` at learning rate ${number(rate)}`}`
+  const said = `${visible(block)}: ${isPartly(phase, row) ? "partly trained" : "trained"} from ${axis} ${number(first)} to ${number(last)}${rate === null ? "" : ` at learning rate ${rateText(rate)}`}`
     + `${phase.text ? ` (${visible(phase.text)})` : ""}`;
   const width = Math.max(2, x(last) - x(first) - 1);
+  const strength = shade(toNumber(rate));
   const tell = () => say(said);
   return svg("g", { class: isPartly(phase, row) ? "block partly" : "block", tabindex: "0", role: "img", "aria-label": said, onfocus: tell, onpointerenter: tell, onclick: tell },
     svg("title", {}, said),
-    svg("rect", { x: x(first), y: TOP + row * ROW + 3, width, height: ROW - 6, rx: 4, "fill-opacity": shade(toNumber(rate)) }),
-    rate !== null && width > 60 ? svg("text", { class: "rate", x: x(first) + width / 2, y: TOP + row * ROW + 17, "text-anchor": "middle" }, `lr ${number(rate, 3)}`) : null);
+    svg("rect", { x: x(first), y: TOP + row * ROW + 3, width, height: ROW - 6, rx: 4, "fill-opacity": strength }),
+    rate !== null && width > 60 ? svg("text", { class: strength > 0.6 ? "rate" : "rate faint", x: x(first) + width / 2, y: TOP + row * ROW + 17, "text-anchor": "middle" }, `lr ${rateText(rate)}`) : null);
 }
 
 function ticks(begin, end, x, height, axis) {
@@ -129,6 +132,6 @@ function table({ blocks, phases }) {
         said(phase.text ?? `phase ${place + 1}`), h("br"), h("span", { class: "dim" }, range(phase)))))),
       h("tbody", {}, blocks.map((block, row) => h("tr", {}, h("th", { scope: "row" }, said(block)), phases.map((phase) => {
         const rate = rateOf(phase, block);
-        return h("td", {}, isTrained(phase, row) ? `${wordOf(phase, row)}${rate === null ? "" : `, lr ${number(rate)}`}` : h("span", { class: "dim" }, "frozen"));
+        return h("td", {}, isTrained(phase, row) ? `${wordOf(phase, row)}${rate === null ? "" : `, lr ${rateText(rate)}`}` : h("span", { class: "dim" }, "frozen"));
       })))))));
 }

@@ -22,7 +22,7 @@ export function empty(text) {
 export function whereOf(item) {
   const parts = [];
   if (item.step !== null && item.step !== undefined && item.step >= 0) parts.push(`step ${number(item.step)}`);
-  if (item.epoch !== null && item.epoch !== undefined && item.epoch >= 0) parts.push(`epoch ${number(item.epoch)}`);
+  if (item.epoch !== null && item.epoch !== undefined && item.epoch > 0) parts.push(`epoch ${number(item.epoch)}`);
   return parts.join(" · ");
 }
 

@@ -2,7 +2,7 @@
 
 import { button, h, said, visible } from "relume/dom.js";
 import { duration, moment, number, plural } from "relume/format.js";
-import { trimmed } from "relume/tables/columns.js";
+import { trimmed, valueOf } from "relume/tables/columns.js";
 import { isMissing } from "relume/tables/order.js";
 
 const STATUSES = ["running", "finished", "interrupted", "failed", "killed", "damaged"];
@@ -14,11 +14,11 @@ export function content(column, row, around) {
 }
 
 export function signature(column, row, around) {
-  if (column.kind === "curve") return String(Boolean(row.metrics?.[column.name]));
+  if (column.kind === "curve") return String(Boolean(valueOf(row.metrics, column.name)));
   if (column.kind === "status") return JSON.stringify([row.status, row.reason, row.epoch, row.epochs, duration(row.left_seconds)]);
   if (column.kind === "tags") return JSON.stringify(row.tags);
   const value = column.value(row);
-  if (column.sub) return `${value} ${isBest(column, value, around)} ${row.metrics?.[column.name]?.last}`;
+  if (column.sub) return `${value} ${isBest(column, value, around)} ${valueOf(row.metrics, column.name)?.last}`;
   return String(value);
 }
 
@@ -55,7 +55,7 @@ function isBest(column, value, around) {
 }
 
 function metric(column, row, around) {
-  const entry = row.metrics?.[column.name];
+  const entry = valueOf(row.metrics, column.name);
   if (!entry) return null;
   const value = column.value(row);
   const about = [
@@ -68,7 +68,7 @@ function metric(column, row, around) {
 }
 
 function curve(column, row, around) {
-  return row.metrics?.[column.name] ? around.curves.place(column.name, row) : null;
+  return valueOf(row.metrics, column.name) ? around.curves.place(column.name, row) : null;
 }
 
 function created(column, row) {

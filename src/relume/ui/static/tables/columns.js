@@ -16,6 +16,11 @@ const OWN = {
   id: { label: "id", value: (row) => row.id },
 };
 
+// What an object itself has: a setting may be called "constructor".
+export function valueOf(object, name) {
+  return object && Object.hasOwn(object, name) ? object[name] : undefined;
+}
+
 // The year is in the title; where it is not this one, here too.
 function brief(seconds) {
   const date = new Date(seconds * 1000);
@@ -25,8 +30,9 @@ function brief(seconds) {
 
 const KINDS = ["best", "last", "curve"];
 
+const NAMELESS = "(no name)";
 const METRICS = 3;
-const SETTINGS = 4;
+const SETTINGS = [4, 6]; // on most screens, and on wide ones
 
 export const own = Object.keys(OWN);
 
@@ -35,7 +41,7 @@ export function column(key, answer) {
   if (Object.hasOwn(OWN, key)) return { key, kind: key, name: key, sub: "", text: plain, ...OWN[key] };
   const at = key.indexOf(":");
   const [kind, name] = [key.slice(0, at), key.slice(at + 1)];
-  if (at < 0 || name === "") return null;
+  if (at < 0) return null;
   if (kind === "config") return settingColumn(key, name, answer);
   return KINDS.includes(kind) ? metricColumn(key, kind, name, answer) : null;
 }
@@ -45,26 +51,26 @@ export const nameColumn = { key: "name", kind: "name", name: "name", label: "nam
 
 function metricColumn(key, kind, name, answer) {
   const which = kind === "best" ? "best" : "last";
-  const value = (row) => (row.metrics?.[name] ? toNumber(row.metrics[name][which]) : null);
+  const value = (row) => (valueOf(row.metrics, name) ? toNumber(row.metrics[name][which]) : null);
   return {
-    key, kind, name, value, label: name, isNumeric: kind !== "curve", sub: kind, mode: modeOf(name, answer),
+    key, kind, name, value, label: name || NAMELESS, isNumeric: kind !== "curve", sub: kind, mode: modeOf(name, answer),
     text: (row) => trimmed(value(row)),
   };
 }
 
 function settingColumn(key, name, answer) {
-  const value = (row) => plainSetting(row.config?.[name]);
+  const value = (row) => plainSetting(valueOf(row.config, name));
   const [label, ...outer] = name.split(".").reverse();
   return {
-    key, kind: "config", name, value, sub: "", label: label || name, hint: label ? outer.reverse().join(".") : "",
+    key, kind: "config", name, value, sub: "", label: label || name || NAMELESS, hint: label ? outer.reverse().join(".") : "",
     isNumeric: isMostlyNumbers(name, answer),
-    text: (row) => (row.config?.[name] === undefined ? "" : setting(row.config[name])),
+    text: (row) => (valueOf(row.config, name) === undefined ? "" : setting(row.config[name])),
   };
 }
 
 // One text among numbers, as another experiment may have it, does not turn the column.
 function isMostlyNumbers(name, answer) {
-  const values = (answer?.runs ?? []).map((row) => row.config?.[name]).filter((value) => value !== undefined && value !== null);
+  const values = (answer?.runs ?? []).map((row) => valueOf(row.config, name)).filter((value) => value !== undefined && value !== null);
   return values.length > 0 && values.filter((value) => typeof value === "number").length > values.length / 2;
 }
 
@@ -81,7 +87,7 @@ function plainSetting(value) {
 // Which way a metric gets better; null where its name does not tell.
 export function modeOf(name, answer) {
   for (const row of answer?.runs ?? []) {
-    const mode = row.metrics?.[name]?.mode;
+    const mode = valueOf(row.metrics, name)?.mode;
     if (mode) return mode;
   }
   return null;
@@ -100,19 +106,19 @@ export function usual(answer) {
   const first = [main, ...metrics.filter((name) => !isVariant(name))].filter(Boolean).slice(0, METRICS);
   return [
     "status", ...(main ? [`curve:${main}`] : []), ...first.map((name) => `best:${name}`),
-    ...telling(answer).slice(0, SETTINGS).map((name) => `config:${name}`), "created", "seconds", "tags", "notes",
+    ...telling(answer, SETTINGS[Number(window.innerWidth > 1650)]).map((name) => `config:${name}`), "created", "seconds", "tags", "notes",
   ];
 }
 
 // Settings that many runs have and that differ among them, in the order of the settings; long texts are read elsewhere.
-function telling(answer) {
+function telling(answer, most) {
   const about = answer.settings.map((name, place) => {
-    const values = answer.runs.map((row) => row.config?.[name]).filter((value) => value !== undefined && value !== null).map(setting);
+    const values = answer.runs.map((row) => valueOf(row.config, name)).filter((value) => value !== undefined && value !== null).map(setting);
     const isLong = values.filter((value) => value.length > 24).length * 4 > values.length;
     return { name, place, count: values.length, kinds: new Set(values).size, isLong };
   });
   const some = about.filter((one) => one.kinds > 1 && !one.isLong);
-  const best = some.sort((a, b) => Math.log2(b.kinds) * b.count - Math.log2(a.kinds) * a.count || a.place - b.place).slice(0, SETTINGS);
+  const best = some.sort((a, b) => Math.log2(b.kinds) * b.count - Math.log2(a.kinds) * a.count || a.place - b.place).slice(0, most);
   return best.sort((a, b) => a.place - b.place).map((one) => one.name);
 }
 
@@ -125,13 +131,13 @@ export function mainMetric(answer) {
 // Settings that the runs that have them do not agree on.
 export function differing(answer, rows = answer.runs) {
   return answer.settings.filter((name) => {
-    const values = rows.map((row) => row.config?.[name]).filter((value) => value !== undefined && value !== null);
+    const values = rows.map((row) => valueOf(row.config, name)).filter((value) => value !== undefined && value !== null);
     return new Set(values.map(setting)).size > 1;
   });
 }
 
 // The whole name; the heading of a setting shows what its name ends with, and the rest below it.
 export function title(one) {
-  const name = one.kind === "config" ? one.name : one.label;
+  const name = one.kind === "config" ? one.name || NAMELESS : one.label;
   return visible(one.sub ? `${name} (${one.sub})` : name);
 }

@@ -1,6 +1,6 @@
 // What the link says of the table.
 
-import { column, differing, nameColumn, usual } from "relume/tables/columns.js";
+import { column, differing, nameColumn, usual, valueOf } from "relume/tables/columns.js";
 
 export function wanted(state, answer) {
   const keys = state.has("columns") ? state.all("columns") : usual(answer);
@@ -31,9 +31,9 @@ export function groupings(answer) {
 
 // A conditions' example with names that these runs have.
 export function example(answer) {
-  const settings = differing(answer).filter((name) => answer.runs.some((row) => typeof row.config?.[name] === "number"));
+  const settings = differing(answer).filter((name) => answer.runs.some((row) => typeof valueOf(row.config, name) === "number"));
   const metric = answer.metrics.find((name) => /acc|f1|auc/i.test(name)) ?? answer.metrics[0];
-  const row = answer.runs.find((one) => typeof one.config?.[settings[0]] === "number");
+  const row = answer.runs.find((one) => typeof valueOf(one.config, settings[0]) === "number");
   const parts = [];
   if (settings.length) parts.push(`${spelled(settings[0])} <= ${row.config[settings[0]]}`);
   if (metric) parts.push(`${spelled(metric)} ${/acc|f1|auc/i.test(metric) ? "> 0.9" : "< 0.5"}`);

@@ -21,7 +21,7 @@ class Charts {
   #charts = new Map();
   #shape = "";
   #timer = null;
-  #looked = -Infinity;
+  #looked = performance.now();
   #undo = [];
 
   constructor(place, app) {
@@ -114,7 +114,8 @@ class Charts {
     if (!this.runs.length) return append(this.content, h("p", { class: "empty" }, "No run is here to draw."));
     if (wishes.metric !== null) return this.#buildOne(metrics, wishes);
     const groups = grouped(metrics, wishes.search);
-    if (!groups.size) append(this.content, h("p", { class: "empty" }, wishes.search ? "No metric has this in its name." : "These runs have logged no numbers yet."));
+    const empty = wishes.search ? "No metric has this in its name." : "These runs have logged no numbers yet.";
+    if (!groups.size) append(this.content, h("p", { class: "empty" }, empty));
     for (const [prefix, own] of groups) this.#group(prefix, own, wishes);
   }
 
@@ -133,7 +134,8 @@ class Charts {
   #fold(prefix, open) {
     const { state } = this.app;
     const without = (name) => state.all(name).filter((one) => one !== prefix);
-    state.set({ fold: open ? [...without("fold"), prefix] : without("fold"), unfold: open ? without("unfold") : [...without("unfold"), prefix] });
+    const [closed, opened] = [without("fold"), without("unfold")];
+    state.set(open ? { fold: [...closed, prefix], unfold: opened } : { fold: closed, unfold: [...opened, prefix] });
     [...this.content.querySelectorAll("section")].find((one) => one.dataset.prefix === prefix)?.querySelector("button").focus();
   }
 
@@ -159,7 +161,8 @@ class Charts {
   #buildOne(metrics, wishes) {
     const { state } = this.app;
     const at = metrics.indexOf(wishes.metric);
-    const go = (by, label, sign) => button(sign, () => state.set({ metric: metrics[at + by] }), { "aria-label": label, title: label, disabled: at < 0 || !metrics[at + by] });
+    const go = (by, label, sign) => button(sign, () => state.set({ metric: metrics[at + by] }),
+      { "aria-label": label, title: label, disabled: at < 0 || !metrics[at + by] });
     const chart = h("div", { class: "chart-large" });
     const back = button("← All charts", () => state.set({ metric: null }), { class: "chart-back" });
     append(this.content, [h("div", { class: "bar" }, back, go(-1, "The metric before", "‹"), go(1, "The next metric", "›"),

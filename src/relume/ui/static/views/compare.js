@@ -127,7 +127,9 @@ class Compare {
     this.inside = h("span", { class: "dim", role: "status" });
     this.keep = button("Keep only these", () => this.app.state.set({ runs: this.insideNames, limit: [] }, { replace: false }));
     this.clear = button("No limits", () => this.app.state.set({ limit: [] }), { class: "quiet" });
-    fill(this.place, this.#head(), this.#parallelCard(), this.#scatterCard(), this.#tableCard());
+    this.nothing = h("p", { class: "card dim", hidden: true }, "These runs share no settings and results to draw.");
+    this.cards = [this.#parallelCard(), this.#scatterCard()];
+    fill(this.place, this.#head(), this.nothing, this.cards, this.#tableCard());
     this.#paint();
   }
 
@@ -220,6 +222,9 @@ class Compare {
     if (this.#names.length < 2 || !this.parallelPlace?.isConnected) return;
     const { rows } = this;
     const want = (this.want = wanted(this.app.state, this.answer, rows));
+    const isNothing = !want.axes.length && !this.app.state.has("axis");
+    this.nothing.hidden = !isNothing;
+    this.cards.forEach((card) => { card.hidden = isNothing; });
     const width = this.parallelPlace.clientWidth;
     const key = JSON.stringify([width, this.#values([...want.axes, want.x, want.y, ...(want.result ? [want.result] : [])]), [...want.brushes], want.xScale, want.yScale]);
     if (key === this.#drawn || width < 50) return;

@@ -5,7 +5,7 @@ import { saveCsv } from "relume/exports.js";
 import { number } from "relume/format.js";
 import { Bar, firstRun } from "relume/tables/bar.js";
 import { Chooser } from "relume/tables/chooser.js";
-import { column, mainMetric, nameColumn } from "relume/tables/columns.js";
+import { column, mainMetric, nameColumn, valueOf } from "relume/tables/columns.js";
 import { Curves } from "relume/tables/curves.js";
 import { edit } from "relume/tables/editing.js";
 import { Grid } from "relume/tables/grid.js";
@@ -14,10 +14,19 @@ import { wanted } from "relume/tables/wanted.js";
 
 const PACE = 1000; // ms between two looks at the server
 
+const OWN = ["columns", "sort", "down", "where", "find", "group", "closed", "archived"];
+let kept = {}; // of the link, as it was when the table was left: the way back from a chart leads to the same table
+
 export async function mount(place, app) {
+  restore(app.state);
   const table = new Runs(place, app, await app.source.runs());
   await table.start();
   return { update: () => table.update(), unmount: () => table.close() };
+}
+
+function restore(state) {
+  if (!Object.keys(kept).length || OWN.some((name) => state.has(name))) return;
+  history.replaceState(null, "", state.link("runs", null, { runs: state.all("runs"), ...kept }));
 }
 
 class Runs {
@@ -111,6 +120,7 @@ class Runs {
 
   #draw(changed = []) {
     if (this.isClosed) return;
+    kept = Object.fromEntries(OWN.filter((name) => this.app.state.has(name)).map((name) => [name, this.app.state.all(name)]));
     const want = wanted(this.app.state, this.answer);
     const isEmpty = this.answer.runs.length === 0;
     this.full.hidden = isEmpty;
@@ -146,7 +156,7 @@ class Runs {
   #loadCurves(want, changed) {
     for (const one of want.columns) {
       if (one.kind !== "curve") continue;
-      const names = this.rows.filter((row) => row.metrics?.[one.name]).map((row) => row.name);
+      const names = this.rows.filter((row) => valueOf(row.metrics, one.name)).map((row) => row.name);
       this.curves.load(one.name, names, changed);
     }
   }
