@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -40,6 +41,7 @@ _MOST_BUCKETS = 20_000
 _MOST_STEP = 2**62
 _PICTURE_SECONDS = 600
 """What was logged stays as it is; but a run may be deleted, and another have its name."""
+_UNREADABLE = (RelumeError, OSError, sqlite3.Error)
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _log = logging.getLogger(__name__)
 
@@ -113,8 +115,16 @@ def _series(asked: Asked) -> Response:
         "branches": asked.flag("branches"),
         "relative": asked.flag("relative"),
     }
-    shown = [one for folder in asked.runs() for one in series(folder, metric, **options)]
+    shown = [one for folder in asked.runs() for one in _series_of(folder, metric, options)]
     return Response(frames.encode(shown), media_type="application/octet-stream")
+
+
+def _series_of(folder: Path, metric: str, options: Mapping[str, Any]) -> list[frames.Series]:
+    try:
+        return series(folder, metric, **options)
+    except _UNREADABLE as error:  # its row says what is wrong with it; the others are drawn
+        _log.warning("%s: %s", folder.name, error)
+        return []
 
 
 def _run(asked: Asked) -> Response:
@@ -185,6 +195,8 @@ def _answered(root: Path, answer: Answer) -> Callable[[Request], Any]:
             return _json({"error": str(error)}, 404)
         except RelumeError as error:
             return _json({"error": str(error)}, 400)
+        except _UNREADABLE as error:
+            return _json({"error": f"files of the run cannot be read: {error}"}, 400)
         except HTTPException:
             raise
         except Exception as error:  # one answer that fails must not end the others
