@@ -72,16 +72,16 @@ export function scatterCard(view) {
 }
 
 function scaleSelect(view, label, name) {
-  const select = select(view, label, name);
+  const scales = select(view, label, name);
   fill(
-    select,
+    scales,
     [
       ["", "scale: by itself"],
       ["linear", "linear"],
       ["log", "log"],
     ].map(([value, text]) => h("option", { value }, text)),
   );
-  return select;
+  return scales;
 }
 
 export function tableCard(view) {
