@@ -132,7 +132,8 @@ def _series_of(folder: Path, metric: str, options: Mapping[str, Any]) -> list[fr
 
 
 def _run(asked: Asked) -> Response:
-    return _json(run(asked.run(), asked.root))
+    folder = asked.run()
+    return _json(run(folder, asked.root, row=listing(asked.root).row(folder.name)))
 
 
 def _console(asked: Asked) -> Response:

@@ -18,7 +18,7 @@ export function parallel(rows, axes, shares, brushes, width, does) {
   const side = 62;
   const made = axes.map((column, place) => {
     const x = axes.length === 1 ? wide / 2 : side + (place * (wide - 2 * side)) / (axes.length - 1);
-    const scale = scaleOf(rows.map((row) => column.value(row)));
+    const scale = scaleOf(rows, column);
     return { column, x, scale, none: passing(rows, column, scale) };
   });
   const inside = new Set(kept(rows, made, brushes).map((row) => row.name));

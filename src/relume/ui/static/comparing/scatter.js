@@ -14,7 +14,7 @@ const EDGE = { left: 76, right: 24, top: 20, bottom: 52 };
 // shown: {x, y (columns), xScale, yScale ("", "linear", "log")}; does: {hover(name or null), link(name)}
 export function scatter(rows, shown, shares, inside, width, does) {
   const { x, y } = shown;
-  const [across, down] = [scaleOf(rows.map((row) => x.value(row)), shown.xScale), scaleOf(rows.map((row) => y.value(row)), shown.yScale)];
+  const [across, down] = [scaleOf(rows, x, shown.xScale), scaleOf(rows, y, shown.yScale)];
   const place = {
     x: (at) => EDGE.left + 8 + at * (width - EDGE.left - EDGE.right - 16),
     y: (at) => HEIGHT - EDGE.bottom - 8 - at * (HEIGHT - EDGE.top - EDGE.bottom - 16),

@@ -32,7 +32,7 @@ const KINDS = ["best", "last", "curve"];
 
 const NAMELESS = "(no name)";
 const METRICS = 3;
-const SETTINGS = 4;
+const SETTINGS = [4, 6]; // on most screens, and on wide ones
 
 export const own = Object.keys(OWN);
 
@@ -106,19 +106,19 @@ export function usual(answer) {
   const first = [main, ...metrics.filter((name) => !isVariant(name))].filter(Boolean).slice(0, METRICS);
   return [
     "status", ...(main ? [`curve:${main}`] : []), ...first.map((name) => `best:${name}`),
-    ...telling(answer).slice(0, SETTINGS).map((name) => `config:${name}`), "created", "seconds", "tags", "notes",
+    ...telling(answer, SETTINGS[Number(window.innerWidth > 1650)]).map((name) => `config:${name}`), "created", "seconds", "tags", "notes",
   ];
 }
 
 // Settings that many runs have and that differ among them, in the order of the settings; long texts are read elsewhere.
-function telling(answer) {
+function telling(answer, most) {
   const about = answer.settings.map((name, place) => {
     const values = answer.runs.map((row) => valueOf(row.config, name)).filter((value) => value !== undefined && value !== null).map(setting);
     const isLong = values.filter((value) => value.length > 24).length * 4 > values.length;
     return { name, place, count: values.length, kinds: new Set(values).size, isLong };
   });
   const some = about.filter((one) => one.kinds > 1 && !one.isLong);
-  const best = some.sort((a, b) => Math.log2(b.kinds) * b.count - Math.log2(a.kinds) * a.count || a.place - b.place).slice(0, SETTINGS);
+  const best = some.sort((a, b) => Math.log2(b.kinds) * b.count - Math.log2(a.kinds) * a.count || a.place - b.place).slice(0, most);
   return best.sort((a, b) => a.place - b.place).map((one) => one.name);
 }
 

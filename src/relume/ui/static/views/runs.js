@@ -14,10 +14,19 @@ import { wanted } from "relume/tables/wanted.js";
 
 const PACE = 1000; // ms between two looks at the server
 
+const OWN = ["columns", "sort", "down", "where", "find", "group", "closed", "archived"];
+let kept = {}; // of the link, as it was when the table was left: the way back from a chart leads to the same table
+
 export async function mount(place, app) {
+  restore(app.state);
   const table = new Runs(place, app, await app.source.runs());
   await table.start();
   return { update: () => table.update(), unmount: () => table.close() };
+}
+
+function restore(state) {
+  if (!Object.keys(kept).length || OWN.some((name) => state.has(name))) return;
+  history.replaceState(null, "", state.link("runs", null, { runs: state.all("runs"), ...kept }));
 }
 
 class Runs {
@@ -111,6 +120,7 @@ class Runs {
 
   #draw(changed = []) {
     if (this.isClosed) return;
+    kept = Object.fromEntries(OWN.filter((name) => this.app.state.has(name)).map((name) => [name, this.app.state.all(name)]));
     const want = wanted(this.app.state, this.answer);
     const isEmpty = this.answer.runs.length === 0;
     this.full.hidden = isEmpty;
