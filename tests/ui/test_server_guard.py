@@ -173,7 +173,7 @@ def test_only_the_pages_own_files_are_given(server: Address) -> None:
 
 
 def test_a_browser_keeps_a_file_only_under_the_address_of_its_content(server: Address) -> None:
-    address = re.search(rb'src="(static/app\.js\?[0-9a-f]+)"', ask(server, "/").body)[1].decode()
+    address = re.search(rb'src="(static/page\.js\?[0-9a-f]+)"', ask(server, "/").body)[1].decode()
     assert "immutable" in ask(server, f"/{address}").headers["cache-control"]
     assert ask(server, "/static/app.js?123").headers["cache-control"] == "no-cache"
 
