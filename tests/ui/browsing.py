@@ -61,7 +61,7 @@ class Visit:
     def __init__(self, context: BrowserContext, origin: str, allowed: tuple[str, ...] = ()) -> None:
         self.page: Page = context.new_page()
         self.origin, self.complaints, self._allowed = origin, list[str](), list(allowed)
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(30_000)
         self.page.on("console", self._console)
         self.page.on("pageerror", lambda error: self._complain(f"script: {error}"))
         self.page.on("dialog", self._dialog)

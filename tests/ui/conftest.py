@@ -19,6 +19,13 @@ _servers = ExitStack()
 _HERE = Path(__file__).parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests makes the runs and starts the browser: on a busy machine that takes its time."""
+    for item in items:
+        if _HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(300))
+
+
 def pytest_runtest_logfinish() -> None:
     _chromium.hide()
 

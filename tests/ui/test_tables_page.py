@@ -112,6 +112,17 @@ def test_columns_are_chosen_and_ordered_with_keys(visit: Callable[..., Visit], t
         assert heads.evaluate_all("all => all.map((one) => one.dataset.key)") == before
 
 
+def test_the_way_back_leads_to_the_same_table(visit: Callable[..., Visit], tmp_path: Path) -> None:
+    with running(make_some(tmp_path)) as address:
+        page = visit(address.origin).open("runs", columns=["status", "config:model"], sort="name", down=1)
+        page.get_by_role("link", name="run-2").click()
+        page.wait_for_url("**/#/run/run-2")
+        page.get_by_role("link", name="Runs", exact=True).click()
+        page.locator(LINES).first.wait_for()
+        assert "".join(names(page)) == "43210" and page.locator(".runs-table thead th").count() == 4
+        assert "columns=config%3Amodel" in page.url
+
+
 def test_runs_are_picked_one_by_one_in_ranges_and_all(visit: Callable[..., Visit], tmp_path: Path) -> None:
     with running(make_some(tmp_path)) as address:
         page = visit(address.origin).open("runs", sort="name")

@@ -16,10 +16,15 @@ def is_notebook() -> bool:
 
 def display(content: bytes, title: str, height: int) -> None:
     """Show a report below the cell. What it holds can reach neither the notebook nor the network."""
-    frame = (
+    show = importlib.import_module("IPython.display").display
+    plain = f"{title} (a report, which a notebook shows)"
+    show({"text/html": framed(content, title, height), "text/plain": plain}, raw=True)
+
+
+def framed(content: bytes, title: str, height: int) -> str:
+    """A frame with a whole report in it, as HTML."""
+    return (
         f'<iframe title="{html.escape(title)}" srcdoc="{html.escape(content.decode())}" '
         'sandbox="allow-scripts allow-downloads" '
         f'style="width: 100%; height: {height}px; border: 1px solid #8885; border-radius: 8px"></iframe>'
     )
-    show = importlib.import_module("IPython.display").display
-    show({"text/html": frame, "text/plain": f"{title} (a report, which a notebook shows)"}, raw=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -41,6 +42,7 @@ _MOST_BUCKETS = 20_000
 _MOST_STEP = 2**62
 _PICTURE_SECONDS = 600
 """What was logged stays as it is; but a run may be deleted, and another have its name."""
+_UNREADABLE = (RelumeError, OSError, sqlite3.Error)
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
 _one_chart = threading.Lock()
 """Charts that are asked for together are answered one after the other: so the first is there sooner."""
@@ -117,12 +119,21 @@ def _series(asked: Asked) -> Response:
         "relative": asked.flag("relative"),
     }
     with _one_chart:
-        shown = [one for folder in asked.runs() for one in series(folder, metric, **options)]
+        shown = [one for folder in asked.runs() for one in _series_of(folder, metric, options)]
     return Response(frames.encode(shown), media_type="application/octet-stream")
 
 
+def _series_of(folder: Path, metric: str, options: Mapping[str, Any]) -> list[frames.Series]:
+    try:
+        return series(folder, metric, **options)
+    except _UNREADABLE as error:  # its row says what is wrong with it; the others are drawn
+        _log.warning("%s: %s", folder.name, error)
+        return []
+
+
 def _run(asked: Asked) -> Response:
-    return _json(run(asked.run(), asked.root))
+    folder = asked.run()
+    return _json(run(folder, asked.root, row=listing(asked.root).row(folder.name)))
 
 
 def _console(asked: Asked) -> Response:
@@ -188,6 +199,8 @@ def _answered(root: Path, answer: Answer) -> Callable[[Request], Any]:
             return _json({"error": str(error)}, 404)
         except RelumeError as error:
             return _json({"error": str(error)}, 400)
+        except _UNREADABLE as error:
+            return _json({"error": f"files of the run cannot be read: {error}"}, 400)
         except HTTPException:
             raise
         except Exception as error:  # one answer that fails must not end the others

@@ -91,7 +91,7 @@ function differences(found, name, other) {
       .map((row) => ({ ...row, differs: setting(row.a) !== setting(row.b) }));
     const shown = which === "all" ? rows : rows.filter((row) => row.differs);
     return section(title, shown.length ? pairs(title, shown, name, other)
-      : h("p", { class: "dim" }, rows.length ? `Nothing differs: ${rows.length} are the same.` : "Neither has recorded any."));
+      : h("p", { class: "dim" }, rows.length ? `Nothing differs: ${rows.length === 1 ? "1 entry is" : `${rows.length} entries are`} the same.` : "Neither has recorded any."));
   }));
   show("differences");
   return [h("div", { class: "bar" }, switches("What to show", [["differences", "Only differences"], ["all", "All"]], "differences", show)), body];

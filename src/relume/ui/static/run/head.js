@@ -5,7 +5,8 @@ import { duration, moment, number } from "relume/format.js";
 import { bestText, mainMetrics, sparkline } from "relume/run/metrics.js";
 import { Notes } from "relume/run/notes.js";
 
-const TILES = 6;
+const TILES = 5;
+const FIRST = ["resume", "pack", "export the weights", "reproduce"]; // commands that stand outside of the list of all
 
 export class Head {
   #tiles = new Map();
@@ -23,6 +24,11 @@ export class Head {
     this.problems = h("ul", { class: "run-problems error" });
     this.element = h("header", { class: "card run-head" },
       h("div", { class: "run-title" }, this.title, this.status, this.notes.buttons), this.bar, this.line, this.problems, this.notes.element, this.tiles, this.commands);
+  }
+
+  // Beside the first part all is there; above the others the head is low, so that what they show is seen at once.
+  show(part) {
+    this.isWhole = part === "overview";
     this.draw();
   }
 
@@ -52,7 +58,8 @@ export class Head {
   // Tiles that stay are kept: a link in one does not lose the focus, and curves do not flicker.
   #drawTiles(metrics) {
     const names = mainMetrics(metrics, TILES);
-    this.tiles.hidden = !names.length;
+    this.tiles.hidden = !names.length || !this.isWhole;
+    if (this.tiles.hidden) return;
     for (const [name, tile] of this.#tiles) if (!names.includes(name)) { tile.element.remove(); this.#tiles.delete(name); }
     names.forEach((name, place) => {
       if (!this.#tiles.has(name)) this.#tiles.set(name, new Tile(this.page, name));
@@ -63,24 +70,31 @@ export class Head {
   }
 
   #drawCommands(commands) {
-    const text = JSON.stringify(commands);
+    const text = JSON.stringify([commands, this.isWhole]);
     if (text === this.drawn) return;
     this.drawn = text;
     this.commands.hidden = !commands.length;
-    const id = uid("command");
-    const shown = h("pre", { id, class: "command", tabindex: "0", hidden: true, "aria-label": "The command that was copied" });
-    fill(this.commands, h("span", { class: "dim" }, "Copy the command to"),
-      commands.map(({ label, command, note }) => {
-        const made = button(visible(label), async () => {
-          shown.hidden = false;
-          fill(shown, command ? said(command) : null, note ? h("span", { class: "dim" }, `${command ? "\n# " : ""}${visible(note)}`) : null);
-          if (command) await copy(command, made);
-          this.page.app.announce(command ? `Copied: ${command}` : visible(note));
-        }, { title: visible(command || note), "aria-describedby": id });
-        return made;
-      }), shown);
+    const shown = h("pre", { id: uid("command"), class: "command", tabindex: "0", hidden: true, "aria-label": "The command that was copied" });
+    const [first, more] = this.isWhole ? [commands.filter(isFirst), commands.filter((one) => !isFirst(one))] : [[], commands];
+    const buttons = (some) => some.map((one) => this.#command(one, shown));
+    fill(this.commands, first.length ? [h("span", { class: "dim" }, "Copy the command to"), buttons(first)] : null,
+      more.length ? h("details", { class: "commands-more" }, h("summary", { class: "button" }, first.length ? "more" : "Copy a command"),
+        h("div", { class: "commands" }, buttons(more))) : null, shown);
+  }
+
+  // Copies the command and shows it; one that is not to be had says why.
+  #command({ label, command, note }, shown) {
+    const made = button(visible(label), async () => {
+      shown.hidden = false;
+      fill(shown, command ? said(command) : null, note ? h("span", { class: "dim" }, `${command ? "\n# " : ""}${visible(note)}`) : null);
+      if (command) await copy(command, made);
+      this.page.app.announce(command ? `Copied: ${command}` : visible(note));
+    }, { title: visible(command || note), "aria-describedby": shown.id });
+    return made;
   }
 }
+
+function isFirst({ label }) { return FIRST.includes(label); }
 
 function status({ status: state = "damaged", reason }) {
   return h("span", {}, h("span", { class: `status status-${state}` }, state),

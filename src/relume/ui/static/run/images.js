@@ -93,9 +93,10 @@ export class Images {
     const guess = guessText(image);
     return h("button", { type: "button", class: `tile-image${isWrong(image) ? " wrong" : isGuess(image) ? " right" : ""}`,
       onclick: () => this.lightbox.open(at), dataset: { place: at } },
-    src ? h("img", { src, loading: "lazy", decoding: "async", alt: altOf(image, guess), width: image.width, height: image.height,
+    src ? h("img", { src, loading: "lazy", decoding: "async", alt: guess ? "" : altOf(image, guess), onerror: isGone, width: image.width, height: image.height,
       class: isSmall ? "pixels" : isOne ? "whole" : null }) : h("span", { class: "dim" }, "not in this report"),
-    guess ? h("span", { class: "guess" }, h("span", { class: "sign", "aria-hidden": "true" }, isWrong(image) ? "✗" : "✓"), said(guess)) : null,
+    guess ? h("span", { class: "guess" }, isGuess(image) ? [h("span", { class: "sign", "aria-hidden": "true" }, isWrong(image) ? "✗" : "✓"),
+      h("span", { class: "announcement" }, isWrong(image) ? "wrong: " : "right: ")] : null, said(guess)) : null,
     image.caption ? h("span", { class: "caption dim", title: visible(image.caption) }, said(image.caption)) : null,
     Array.isArray(image.stretched) ? h("span", { class: "caption dim" }, `Stretched from ${image.stretched.map((value) => number(value)).join(" to ")}`) : null);
   }
@@ -116,6 +117,10 @@ export class Images {
 function layersOf({ file, plain, masks = [] }) {
   if (!plain && !masks.length) return [];
   return [[file, "With marks"], ...(plain ? [[plain, "Without marks"]] : []), ...masks.map((mask) => [mask.file, `Mask ${visible(mask.name)}`])];
+}
+
+function isGone(event) {
+  event.target.replaceWith(h("span", { class: "error" }, "This picture is gone or damaged."));
 }
 
 export function trueOf(image) {

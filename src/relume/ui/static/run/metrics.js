@@ -4,11 +4,13 @@ import { svg } from "relume/dom.js";
 import { number, toNumber } from "relume/format.js";
 
 const FIRST = [/^val(idation)?[/_]/, /^test[/_]/, /^(?!train[/_])[^/]*(loss|accuracy|score|f1|auc)/, /^train[/_]/];
-const BESIDE = /^(system|freeze|lr|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?|activations?|dead_units|update_ratios?)\//;
+const BESIDE = /^(system|freeze|lr|speed|time|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?|activations?|dead_units|update_ratios?)\//;
 
 // The metrics that a person asks for first: those of validation, and those that have a better and a worse.
 export function mainMetrics(metrics, count) {
-  const names = Object.keys(metrics ?? {}).filter((name) => !BESIDE.test(name));
+  const all = Object.keys(metrics ?? {});
+  const main = all.filter((name) => !BESIDE.test(name) && name !== "lr");
+  const names = main.length ? main : all;
   const rank = (name) => {
     const place = FIRST.findIndex((pattern) => pattern.test(name));
     return (place < 0 ? FIRST.length : place) * 2 + (metrics[name].mode ? 0 : 1);
@@ -21,7 +23,7 @@ export function bestText(metric) {
   if (!metric?.mode || metric.best === null || metric.best === undefined) return "";
   const { best_epoch: epoch, best_step: step } = metric;
   const where = epoch > 0 ? ` @ epoch ${number(epoch, 3)}` : Number.isFinite(step) ? ` @ step ${number(step)}` : "";
-  return `best ${number(metric.best)}${where}`;
+  return `best ${number(metric.best, 3)}${where}`;
 }
 
 // A line of 120 x 28 through the values; what is no number is left out.

@@ -35,11 +35,12 @@ function setup({ facts: { config = {} }, app, name }) {
 function checkpoints({ facts: { checkpoints: found }, app, name }) {
   const rows = found?.rows ?? [];
   if (!rows.length) return null;
-  const named = (row) => row && [row.name, row.epoch !== null && row.epoch !== undefined ? ` (epoch ${number(row.epoch, 3)})` : ""].join("");
+  const named = (row) => h("span", { title: row.name }, Number.isFinite(row.number) ? String(row.number).padStart(6, "0") : said(row.name),
+    row.epoch > 0 ? ` · epoch ${number(row.epoch, 3)}` : ` · step ${number(row.step)}`);
   return section("Checkpoints", facts([
     ["kept", plural(rows.length, "checkpoint")],
-    ["best", rows.some((row) => row.is_best) ? said(named(rows.find((row) => row.is_best))) : null],
-    ["newest", said(named(rows.find((row) => row.is_newest) ?? rows.at(-1)))],
+    ["best", rows.some((row) => row.is_best) ? named(rows.find((row) => row.is_best)) : null],
+    ["newest", named(rows.find((row) => row.is_newest) ?? rows.at(-1))],
     ["on disk", size(found.disk_bytes)],
     ["without sharing", found.apart_bytes ? size(found.apart_bytes) : null],
   ]), h("p", {}, h("a", { href: app.state.link("run", name, { part: "checkpoints" }) }, "All checkpoints")));

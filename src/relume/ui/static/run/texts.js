@@ -4,18 +4,27 @@ import { button, copy, fill, h, said, visible } from "relume/dom.js";
 import { number } from "relume/format.js";
 import { empty } from "relume/run/parts.js";
 
+const TABLE = /^\|.*\|\s*\n\|[-|: ]+\|/m; // rows of markdown: a wrapped one cannot be read
+
 export class Text {
   constructor() {
     this.note = h("p", { class: "dim" });
+    this.wrap = button("Wrap lines", () => this.#wrap(this.wrap.getAttribute("aria-pressed") !== "true"), { "aria-pressed": "true" });
     this.text = h("pre", { class: "logged-text", dir: "auto", tabindex: "0", "aria-label": "Text" });
     this.element = h("div", {}, this.note, this.text,
-      h("div", { class: "bar" }, button("Copy", (event) => copy(this.text.textContent, event.currentTarget))));
+      h("div", { class: "bar" }, this.wrap, button("Copy", (event) => copy(this.text.textContent, event.currentTarget))));
   }
 
   show({ text = "", problem, shown, total }) {
     fill(this.text, visible(text));
+    if (this.wasTable === undefined) this.#wrap(!(this.wasTable = TABLE.test(text)));
     this.note.textContent = problem ?? (total > shown ? `The first ${number(shown)} of ${number(total)} characters.` : "");
     this.note.hidden = !this.note.textContent;
+  }
+
+  #wrap(isWrapped) {
+    this.wrap.setAttribute("aria-pressed", String(isWrapped));
+    this.text.classList.toggle("unwrapped", !isWrapped);
   }
 }
 

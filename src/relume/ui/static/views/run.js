@@ -49,6 +49,7 @@ class RunPage {
     const wanted = this.app.state.get("part", "overview");
     const part = parts.find((one) => one.id === wanted) ?? parts[0];
     this.tabs.fill(parts, part.id);
+    this.head.show(part.id);
     this.panel.setAttribute("aria-labelledby", `tab-${part.id}`);
     if (this.#open?.id === part.id) {
       await this.#open.panel?.update?.();
