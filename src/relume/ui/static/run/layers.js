@@ -114,7 +114,8 @@ function layered({ children, edges }) {
   const out = groupedBy(forward, "from");
   const depth = new Map();
   const order = [...children].sort((a, b) => a.order - b.order);
-  for (const child of order) depth.set(child, Math.max(0, ...(into.get(child) ?? []).map((edge) => (depth.get(edge.from) ?? 0) + 1)));
+  for (const child of order) depth.set(child, Math.max(0,
+    ...(into.get(child) ?? []).map((edge) => (depth.get(edge.from) ?? 0) + 1)));
   for (const child of [...order].reverse()) { // what has no inputs stands right above its user
     const users = (out.get(child) ?? []).map((edge) => depth.get(edge.to));
     if (users.length && !(into.get(child) ?? []).length) depth.set(child, Math.max(0, Math.min(...users) - 1));
