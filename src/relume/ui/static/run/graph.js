@@ -166,8 +166,7 @@ export class Graph {
     for (let one = hit.parent; one; one = one.parent) this.#open.add(one.id);
     this.#chosen = hit.id;
     this.#draw();
-    const size = Math.min(this.whole.width, 700);
-    this.#centre(hit, size);
+    this.#centre(hit, 760);
     this.#tell(hit);
     this.said.textContent = `${at + 1} of ${hits.length}: ${visible(hit.id)}`;
   }
