@@ -191,7 +191,7 @@ def test_lines_of_the_console_are_searched(tab: Visit) -> None:
 
 def test_images_are_shown_worst_first_and_one_by_one(tab: Visit) -> None:
     page = part(tab, "images", of="predictions")
-    page.get_by_label("Step").fill("0")
+    page.get_by_role("slider", name="Step").fill("0")
     expect(page.locator(".tile-image.wrong").first).to_be_visible()
     page.get_by_role("button", name="Only wrong").click()
     expect(page.locator(".tile-image:not(.wrong)")).to_have_count(0)

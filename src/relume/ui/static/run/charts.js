@@ -22,7 +22,8 @@ export class Charts {
       if (this.#made.has(metric)) continue;
       const place = h("div", { class: "run-chart" });
       this.element.append(place);
-      const chart = new Chart(place, { app: this.page.app, runs: [this.page.facts], metric });
+      const chart = new Chart(place, { app: this.page.app, runs: [this.page.facts], metric, sync: `run-${this.page.name}`,
+        onEnlarge: (name) => this.page.app.state.go("charts", null, { runs: [this.page.name], metric: name }) });
       this.#made.set(metric, { chart, place });
     }
     this.element.hidden = !metrics.length;
