@@ -1,16 +1,21 @@
-"""The checkpoints that runs have saved: what they are worth, and how a user names one."""
+"""The checkpoints that runs have saved: what they are worth, and how a user names one.
+
+To describe them needs no torch; to find one that is whole does, and imports it.
+"""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from relume.checkpoint import CHECKPOINTS, Candidate, Checkpoint, Keep, Manifest, Store
-from relume.checkpoint.loading import decode_meta
-from relume.checkpoint.manifest import read_manifest
+from relume.checkpoint.layout import CHECKPOINTS, Checkpoint, Layout
+from relume.checkpoint.manifest import Manifest, read_manifest
+from relume.checkpoint.plain import plain
+from relume.checkpoint.retention import Candidate, Keep
 from relume.direction import mode_of
 from relume.errors import (
     ConfigurationError,
@@ -23,6 +28,9 @@ from relume.errors import (
 )
 from relume.monitor import find_run
 
+if TYPE_CHECKING:
+    from relume.checkpoint import Store
+
 
 @dataclass(frozen=True)
 class Saved:
@@ -33,6 +41,7 @@ class Saved:
         epoch: epochs done; None where the checkpoint does not say, as for all that follows.
         batch: batches done of the epoch that was going on.
         step: optimizer updates done.
+        samples: samples seen.
         metrics: the last values at that time.
         reason: why it was saved: ``"1 epoch"``.
         time: when, in seconds since 1970.
@@ -45,6 +54,7 @@ class Saved:
     epoch: int | None = None
     batch: int | None = None
     step: int | None = None
+    samples: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     time: float | None = None
@@ -82,22 +92,46 @@ class Saves:
 
 def saves_of(store: Store, folder: str) -> Saves:
     """The checkpoints in a folder of manifests; a damaged one is among them and says so."""
+    return described(store.list(folder))
+
+
+def saves_in(folder: Path) -> Saves:
+    """The checkpoints of the run in ``folder``.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    folder = folder.absolute()
+    return described(Layout(folder.parent).checkpoints(f"{folder.name}/{CHECKPOINTS}"))
+
+
+def described(checkpoints: Sequence[Checkpoint]) -> Saves:
+    """Checkpoints by what their manifests say."""
     saved = []
     pieces: dict[str, int] = {}
     manifest_bytes = 0
-    for checkpoint in store.list(folder):
+    for checkpoint in checkpoints:
         try:
-            manifest_bytes += checkpoint.path.stat().st_size
-            manifest = read_manifest(checkpoint.path)
-            saved.append(_describe(checkpoint, manifest))
+            status = checkpoint.path.stat()
+            manifest_bytes += status.st_size
+            one, own = _read(checkpoint, status.st_mtime_ns, status.st_size)
         except FileNotFoundError:  # a training that goes on has deleted it
             continue
         except ManifestError as error:
             saved.append(Saved(checkpoint, problem=error))
             continue
-        pieces |= {piece.hash: piece.size_bytes for entry in manifest.entries for piece in entry.pieces}
+        saved.append(one)
+        pieces |= own
     apart_bytes = sum(one.total_bytes for one in saved)
     return Saves(saved, manifest_bytes + sum(pieces.values()), manifest_bytes + apart_bytes)
+
+
+@lru_cache(maxsize=128)
+def _read(checkpoint: Checkpoint, modified_ns: int, size_bytes: int) -> tuple[Saved, dict[str, int]]:
+    """What a manifest says, and its pieces with their sizes. It does not change once it is there."""
+    manifest = read_manifest(checkpoint.path)
+    pieces = {piece.hash: piece.size_bytes for entry in manifest.entries for piece in entry.pieces}
+    return _describe(checkpoint, manifest), pieces
 
 
 def find_checkpoint(name: str, root: str | Path = "runs", *, monitor: str | None = None) -> tuple[Store, Checkpoint]:
@@ -150,10 +184,14 @@ def _is_run(name: str, root: str | Path) -> bool:
 
 def store_of(folder: Path) -> tuple[Store, str]:
     """The store of a run's folder, and what its folder of manifests is called there."""
+    from relume.checkpoint import Store
+
     return Store(folder.absolute().parent), f"{folder.absolute().name}/{CHECKPOINTS}"
 
 
 def _by_path(path: Path) -> tuple[Store, Checkpoint]:
+    from relume.checkpoint import Store
+
     path = path.absolute()
     below = path.parent.parent
     is_run = not (below / "store").is_dir()
@@ -168,6 +206,8 @@ def _by_path(path: Path) -> tuple[Store, Checkpoint]:
 
 
 def _by_name(name: str, root: Path) -> tuple[Store, Checkpoint] | None:
+    from relume.checkpoint import Store
+
     store = Store(root)
     found = [
         point for folder in store.folders() for point in store.list(folder) if point.name == name.removesuffix(".json")
@@ -219,13 +259,14 @@ def _best(store: Store, folder: str, monitor: str | None) -> Checkpoint:
 
 
 def _describe(checkpoint: Checkpoint, manifest: Manifest) -> Saved:
-    meta = _mapping(decode_meta(manifest))
+    meta = _mapping(plain(manifest.meta))
     cursor, metrics = _mapping(meta.get("cursor")), _mapping(meta.get("metrics"))
     return Saved(
         checkpoint,
         epoch=_count(cursor.get("epoch")),
         batch=_count(cursor.get("batch")),
         step=_count(cursor.get("step")),
+        samples=_count(cursor.get("samples")),
         metrics={str(name): value for name, value in metrics.items() if isinstance(value, (int, float))},
         reason=str(meta.get("reason", "")),
         time=_seconds(manifest.time),

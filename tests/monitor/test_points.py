@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from relume.errors import ConfigurationError, UnknownNameError
 from relume.monitor import index as index_module
-from relume.monitor import points
 from relume.monitor.buckets import buckets
 from relume.monitor.index import columns, fold, index, metric_summary
 from relume.monitor.journal import encode, read_lines, values_line
@@ -129,19 +128,6 @@ def test_ten_thousand_names_are_folded_and_found(tmp_path: Path) -> None:
     summary = metric_summary(tmp_path)
     assert len(summary) == 10_000 and summary["weird 77/\x1b[31m é\U0001f600"]["last"] == 77.0
     assert columns(tmp_path, ["weird 77/\x1b[31m é\U0001f600"])["step"].tolist() == [77]
-
-
-@given(st.lists(st.tuples(st.integers(-9, 9), st.floats(-3, 3) | st.just(math.nan)), min_size=1, max_size=30))
-@settings(max_examples=60, deadline=None)
-def test_a_summary_says_the_same_of_one_piece_and_of_many(
-    tmp_path_factory: pytest.TempPathFactory, series: list
-) -> None:
-    folder = tmp_path_factory.mktemp("run")
-    write(folder, [(step, {"a": value}) for step, value in series])
-    with index(folder) as connection:
-        assert points.metrics(connection) == {"a": 1}
-        exact = points.summary(connection, 1)
-    np.testing.assert_equal(metric_summary(folder), {"a": exact})
 
 
 @given(st.lists(st.tuples(st.integers(-50, 50), st.floats()), min_size=1, max_size=60), st.integers(1, 30))

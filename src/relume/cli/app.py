@@ -22,6 +22,7 @@ from relume.cli.output import say
 from relume.cli.predict import predict
 from relume.cli.recorded import compare, history, import_app, plot
 from relume.cli.rehearse import PASSES_ARGUMENTS, rehearse
+from relume.cli.report import report
 from relume.cli.reproduce import reproduce
 from relume.cli.resume import resume
 from relume.cli.runs import runs, show
@@ -29,6 +30,7 @@ from relume.cli.share import pack
 from relume.cli.sync import sync
 from relume.cli.tensorboard import tensorboard
 from relume.cli.train import train
+from relume.cli.ui import ui
 from relume.cli.unpack import unpack
 from relume.errors import RelumeError, RelumeWarning
 from relume.version import __version__
@@ -61,6 +63,7 @@ app.command()(pack)
 app.command()(push)
 app.command()(pull)
 app.command()(sync)
+app.command()(ui)
 app.command()(tensorboard)
 app.command()(unpack)
 app.command()(inspect)
@@ -70,6 +73,7 @@ app.command()(summary)
 app.command()(compare)
 app.command()(plot)
 app.command()(history)
+app.command()(report)
 app.add_typer(import_app, name="import")
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from relume.cli.output import Json, Root, console, print_json, say, table_of
+from relume.cli.output import Json, Root, console, counted, print_json, say, table_of
 
 _SETTING = 300
 _COLOURS = {"running": "cyan", "finished": "green", "interrupted": "yellow", "failed": "red", "killed": "red"}
@@ -29,6 +29,7 @@ def runs(
         str | None,
         typer.Option(help="Columns to show, with commas between them, e.g. lr,val/loss.", show_default=False),
     ] = None,
+    with_archived: Annotated[bool, typer.Option("--all", help="Also the runs that were archived.")] = False,
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
 ) -> None:
@@ -40,7 +41,9 @@ def runs(
     if root.exists() and not root.is_dir():
         raise RootError(f"{root} is a file: --root is the folder that holds the runs.")
     there = facts_below(root)
-    found = choose(there, where, sort, descending=descending)
+    is_whole = with_archived or where is not None  # a condition can speak of archived runs itself
+    shown = there if is_whole else [facts for facts in there if not facts.get("archived")]
+    found = choose(shown, where, sort, descending=descending)
     names = shown_columns(there, columns, where, sort)
     if as_json:
         print_json(found if columns is None else as_rows(found, names))
@@ -48,10 +51,16 @@ def runs(
         typer.echo(csv_of(found, names), nl=False)
     elif not there:
         console().print(f"There are no runs in {root}. Try: relume train fashion-mnist")
-    elif not found:
+    elif not found and shown:
         console().print(f"None of the {len(there)} runs in {root} is such a run.")
     else:
-        console().print(_runs_table(found, names if columns or where or sort else None, is_whole=columns is None))
+        if shown:
+            console().print(_runs_table(found, names if columns or where or sort else None, is_whole=columns is None))
+        if len(shown) < len(there):
+            hidden = len(there) - len(shown)
+            console().print(
+                f"{counted(hidden, 'archived run')} {'is' if hidden == 1 else 'are'} hidden: --all shows all."
+            )
 
 
 def show(
@@ -79,7 +88,6 @@ def show(
         print_json(
             facts
             | {"seed": record.seed, "config": record.config, "argv": record.argv, "versions": record.versions}
-            | {"tags": record.tags, "notes": record.notes}
             | {"classes": None if report is None else report.as_json()}
         )
         return
@@ -157,6 +165,8 @@ def _headline(facts: dict[str, Any]) -> Any:
     text = Text.assemble((facts["name"], "bold"), "  ", _styled(facts["status"]))
     if facts["reason"]:
         text.append(f" ({facts['reason']})", style="dim")
+    if facts.get("archived"):
+        text.append(" archived", style="dim")
     if "seconds" in facts:
         text.append(f"  epoch {facts['epoch']}, step {facts['step']}, {duration(facts['seconds'])}")
     return text.append(f"\n{facts['folder']}", style="dim")

@@ -53,6 +53,9 @@ def pack(
         bool, typer.Option(help="The model as a graph, which opens without its class.", rich_help_panel=_WHAT)
     ] = True,
     code: Annotated[bool, typer.Option(help="The code that the run kept.", rich_help_panel=_WHAT)] = True,
+    report: Annotated[
+        bool, typer.Option(help="The run as a page that any browser opens.", rich_help_panel=_WHAT)
+    ] = True,
     checkpoint: Annotated[
         bool, typer.Option("--checkpoint", help="Also the whole checkpoint, to train on.", rich_help_panel=_WHAT)
     ] = False,
@@ -107,6 +110,7 @@ def pack(
         examples=examples,
         graph=graph,
         code=code,
+        report=report,
         checkpoint=checkpoint,
         sample=sample,
         title=title,
@@ -146,6 +150,7 @@ _GROUPS = (
     ("examples", "examples/"),
     ("sample of the data", "sample/"),
     ("code", "code/"),
+    ("report", "report.html"),
     ("whole checkpoint", "checkpoint/"),
     ("model card", ("README.md", "pictures/", "CITATION.cff")),
 )

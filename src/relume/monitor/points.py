@@ -1,7 +1,7 @@
 """The numbers of a run in its index: pieces of at most 1,024 points, packed, each with what is asked of it most.
 
 A piece is read at once and needs no Python object a point, so a million of them are read in a fraction of a second; its
-bounds tell whether it must be read at all.
+bounds and its sum tell whether it must be read at all.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+
+from relume.monitor.sums import SUM, added, sums_of
 
 POINT = np.dtype([("step", "<i8"), ("epoch", "<i8"), ("time", "<f8"), ("value", "<f8")])
 """One number that was logged; time in Unix seconds."""
@@ -26,8 +28,8 @@ SCHEMA = """
 CREATE TABLE metric (id INTEGER PRIMARY KEY, name TEXT UNIQUE NOT NULL);
 CREATE TABLE piece (
     metric INTEGER NOT NULL, segment INTEGER NOT NULL, line INTEGER NOT NULL,
-    count INTEGER NOT NULL, nan INTEGER NOT NULL, first_step INTEGER NOT NULL, last_step INTEGER NOT NULL,
-    low REAL, high REAL, points BLOB NOT NULL, crc INTEGER NOT NULL,
+    count INTEGER NOT NULL, first_step INTEGER NOT NULL, last_step INTEGER NOT NULL,
+    sum BLOB NOT NULL, sum_crc INTEGER NOT NULL, points BLOB NOT NULL, crc INTEGER NOT NULL,
     PRIMARY KEY (metric, segment, line)
 );
 """
@@ -59,34 +61,46 @@ class Folding:
 
     def store(self) -> None:
         """Write what was taken; a last piece that was not full yet goes on."""
+        places: list[tuple[int, int]] = []
+        pieces: list[bytes] = []
         for name, (line, packed) in self._packed.items():
-            metric = self._ids.get(name)
-            tail = None
-            if metric is None:
-                metric = self._connection.execute("INSERT INTO metric (name) VALUES (?)", (name,)).lastrowid
-                assert metric is not None
-            else:
-                tail = self._connection.execute(
-                    "SELECT line, points, crc, count FROM piece WHERE metric=? AND segment=? ORDER BY line DESC LIMIT 1",
-                    (metric, self._segment),
-                ).fetchone()
-            if tail is not None and tail[3] < PIECE:
-                line, packed = tail[0], bytearray(_whole(tail[1], tail[2])) + packed
-            points = np.frombuffer(packed, POINT)
-            rows = [
-                self._row(metric, line + start, points[start : start + PIECE]) for start in range(0, len(points), PIECE)
-            ]
-            self._connection.executemany("INSERT OR REPLACE INTO piece VALUES (?,?,?,?,?,?,?,?,?,?,?)", rows)
+            metric, line, packed = self._with_tail(name, line, packed)
+            # A piece that begins n points behind another begins at least n lines behind it: its key is free.
+            for start in range(0, len(packed) // POINT.itemsize, PIECE):
+                places.append((metric, line + start))
+                pieces.append(bytes(packed[start * POINT.itemsize : (start + PIECE) * POINT.itemsize]))
         self._packed = {}
+        if pieces:
+            rows = _rows(self._segment, places, pieces)
+            self._connection.executemany("INSERT OR REPLACE INTO piece VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
 
-    def _row(self, metric: int, line: int, points: Points) -> tuple[Any, ...]:
-        # A piece that begins n points behind another begins at least n lines behind it: its key is free.
-        steps, values = points["step"], points["value"]
-        known = values[~np.isnan(values)]
-        bounds = (float(known.min()), float(known.max())) if len(known) else (None, None)
-        counts = (len(points), len(points) - len(known), int(steps.min()), int(steps.max()))
-        content = points.tobytes()
-        return (metric, self._segment, line, *counts, *bounds, content, zlib.crc32(content))
+    def _with_tail(self, name: str, line: int, packed: bytearray) -> tuple[int, int, bytearray]:
+        """A metric's id and what is to be written of it, with where that begins."""
+        metric = self._ids.get(name)
+        if metric is None:
+            metric = self._connection.execute("INSERT INTO metric (name) VALUES (?)", (name,)).lastrowid
+            assert metric is not None
+            return metric, line, packed
+        tail = self._connection.execute(
+            "SELECT line, points, crc, count FROM piece WHERE metric=? AND segment=? ORDER BY line DESC LIMIT 1",
+            (metric, self._segment),
+        ).fetchone()
+        if tail is not None and tail[3] < PIECE:
+            return metric, tail[0], bytearray(_whole(tail[1], tail[2])) + packed
+        return metric, line, packed
+
+
+def _rows(segment: int, places: list[tuple[int, int]], pieces: list[bytes]) -> Iterator[tuple[Any, ...]]:
+    """The rows of pieces, each with its sum."""
+    counts = np.array([len(piece) // POINT.itemsize for piece in pieces])
+    starts = np.cumsum(counts) - counts
+    points = _joined(pieces)
+    bounds = (np.minimum.reduceat(points["step"], starts), np.maximum.reduceat(points["step"], starts))
+    sums = sums_of(points, starts)
+    for place, piece, count, first, last, one in zip(places, pieces, counts, *bounds, sums, strict=True):
+        content = one.tobytes()
+        steps = (int(first), int(last))
+        yield (place[0], segment, place[1], int(count), *steps, content, zlib.crc32(content), piece, zlib.crc32(piece))
 
 
 def metrics(connection: sqlite3.Connection) -> dict[str, int]:
@@ -126,55 +140,22 @@ def span(connection: sqlite3.Connection, metric: int) -> tuple[int, int]:
     return first, last
 
 
-def summary(connection: sqlite3.Connection, metric: int) -> dict[str, float]:
-    """How often a metric was logged, its last, smallest and largest value, and the steps and epochs of these."""
-    count, nan, low, high, newest = connection.execute(
-        "SELECT sum(count), sum(nan), min(low), max(high), max(last_step) FROM piece WHERE metric=?", (metric,)
-    ).fetchone()
-    if count is None:
-        raise sqlite3.DatabaseError("a metric of the index has no points")
-    last = read(connection, metric, newest, newest)[-1]
-    found = {"count": count, "nan": nan, "last": last["value"], "step": last["step"], "epoch": last["epoch"]}
-    for label, column, value in (("min", "low", low), ("max", "high", high)):
-        point = _first_with(connection, metric, column, value)
-        found[label] = float("nan") if value is None else value
-        found[f"{label}_step"] = -1 if point is None else point["step"]
-        found[f"{label}_epoch"] = -1 if point is None else point["epoch"]
-    return {key: value.item() if isinstance(value, np.generic) else value for key, value in found.items()}
-
-
 def summaries(connection: sqlite3.Connection) -> dict[str, dict[str, float]]:
-    """The `summary` of each metric (10,000 of some points each: 0.5 s)."""
-    rows = connection.execute("SELECT metric, points, crc FROM piece GROUP BY metric HAVING count(*) = 1")
-    short = {metric: _summary_of(np.frombuffer(_whole(content, crc), POINT)) for metric, content, crc in rows}
-    return {name: short.get(key) or summary(connection, key) for name, key in metrics(connection).items()}
+    """Of each metric how often it was logged, its last, smallest and largest value, and the steps and epochs of these.
 
-
-def _summary_of(points: Points) -> dict[str, float]:
-    """The summary of a metric all of whose points are at hand."""
-    steps, epochs, values = points["step"], points["epoch"], points["value"]
-    newest = len(steps) - 1 - int(steps[::-1].argmax())
-    nan = int(np.isnan(values).sum())
-    found: dict[str, float] = {"count": len(points), "nan": nan, "last": float(values[newest])}
-    found |= {"step": int(steps[newest]), "epoch": int(epochs[newest])}
-    for label, extreme in (("min", np.fmin), ("max", np.fmax)):
-        value = float(extreme.reduce(values))
-        at = np.flatnonzero(values == value)
-        first = int(at[steps[at].argmin()]) if len(at) else -1
-        found[label] = value
-        found[f"{label}_step"] = int(steps[first]) if len(at) else -1
-        found[f"{label}_epoch"] = int(epochs[first]) if len(at) else -1
-    return found
-
-
-def _first_with(connection: sqlite3.Connection, metric: int, column: str, value: float | None) -> Any:
-    """The point with the smallest step that has this value."""
-    rows = connection.execute(
-        f"SELECT points, crc FROM piece WHERE metric=? AND {column}=? ORDER BY first_step, segment, line",
-        (metric, value),
-    )
-    found = [points[points["value"] == value] for points in (np.frombuffer(_whole(*row), POINT) for row in rows)]
-    return min((points[np.argmin(points["step"])] for points in found), key=lambda point: point["step"], default=None)
+    No point is read for it: 1 millisecond for 50 metrics, or for one of a million points.
+    """
+    rows = connection.execute("SELECT metric, sum, sum_crc FROM piece ORDER BY metric, segment, line").fetchall()
+    if not rows:
+        return {}
+    keys = np.array([key for key, _, _ in rows])
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    found = added(np.frombuffer(b"".join(_whole(content, crc) for _, content, crc in rows), SUM), starts)
+    names = SUM.names or ()
+    known = {
+        key: dict(zip(names, row, strict=True)) for key, row in zip(keys[starts].tolist(), found.tolist(), strict=True)
+    }
+    return {name: known[key] for name, key in metrics(connection).items() if key in known}  # others fold meanwhile
 
 
 def _whole(content: bytes, crc: int) -> bytes:

@@ -15,6 +15,8 @@ import psutil
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from relume.errors import RootError, RunError, RunNameError, UnknownNameError, closest
+from relume.monitor.edits import FILE as EDITS
+from relume.monitor.edits import edits_of
 from relume.monitor.journal import last_line, segments
 
 Status = Literal["running", "finished", "interrupted", "failed", "killed"]
@@ -79,20 +81,21 @@ class RunRecord(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> RunRecord:
-        """Read a run's record.
+        """Read a run's record, with the notes and tags that a person has given the run since.
 
         Raises:
             RunError: there is none, or it is damaged.
         """
         path = folder / "run.json"
         try:
-            return cls.model_validate_json(path.read_text("utf-8"))
+            record = cls.model_validate_json(path.read_text("utf-8"))
         except FileNotFoundError:
             raise RunError(f"{folder} is no run: it has no run.json.") from None
         except (ValidationError, UnicodeDecodeError) as error:
             raise RunError(f"{path} is damaged or of a newer version: {error}") from None
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+        return record.model_copy(update=edits_of(folder).model_dump(exclude_none=True, exclude={"archived"}))
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -147,6 +150,7 @@ _OWN_FILES = (
     "provenance.json",
     "media",
     "wandb",
+    EDITS,
 )
 
 
@@ -237,14 +241,17 @@ def status_of(folder: Path) -> tuple[Status, dict[str, Any]]:
     if line.get("event") == "end":
         status = line.get("status")
         return (status if status in ("finished", "interrupted", "failed") else "failed"), line
-    process = RunRecord.load(folder).process
+    return ("running" if goes_on(folder, RunRecord.load(folder).process) else "killed"), line
+
+
+def goes_on(folder: Path, process: Process) -> bool:
+    """Whether the process of a run that wrote no ending lives, or, on another machine, its heartbeat is younger than a minute."""
     if process.is_here():
-        return ("running" if process.is_alive() else "killed"), line
+        return process.is_alive()
     try:
-        age_seconds = time.time() - (folder / "heartbeat").stat().st_mtime
+        return time.time() - (folder / "heartbeat").stat().st_mtime < _HEARTBEAT_SECONDS
     except OSError:
-        age_seconds = float("inf")
-    return ("running" if age_seconds < _HEARTBEAT_SECONDS else "killed"), line
+        return False
 
 
 def jsonable(value: Any) -> Any:

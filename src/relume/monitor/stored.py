@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from relume.monitor.curves import Curve, curve_of, drawing
 from relume.monitor.index import columns, metric_summary
 from relume.monitor.pace import duration, number
 from relume.monitor.record import RunRecord, find_run, runs_in, status_of
+from relume.monitor.reported import report
 from relume.page import Block, Cell, Folded, Grid, Page, Shown, Styled, dot, heading, line, text_of
 from relume.text import counted, printable
 
@@ -96,6 +98,24 @@ class StoredRun(Shown):
         """All that was logged, as columns: see :func:`relume.history`."""
         return columns(self.folder)
 
+    def report(self, path: str | os.PathLike[str] | None = None, height: int = 800, **options: Any) -> Path | None:
+        """All of the run in one HTML file that opens anywhere, offline: charts, checkpoints, settings, pictures.
+
+        Args:
+            path: the file. Without it a notebook shows the report below the cell, and needs no server for it; elsewhere
+                ``NAME.html`` is written to the current folder.
+            height: of the frame in the notebook, in pixels.
+            options: ``title``, ``images`` (at most so many, 64), ``max_mb`` (20) and ``force``, see ``relume report --help``.
+
+        Returns:
+            The path, where a file was written. An earlier report in its place is replaced, another file is not.
+
+        Raises:
+            ConfigurationError: the file cannot be written there, or an option makes no sense.
+            StorageError: the disk is full, read-only or fails.
+        """
+        return report([self.folder], path, height, **options)
+
     def page(self) -> Page:
         """What is shown: how it went, its metrics with their curves, its settings."""
         try:
@@ -134,6 +154,10 @@ class StoredRuns(Shown, Sequence[StoredRun]):
 
     def __len__(self) -> int:
         return len(self._runs)
+
+    def report(self, path: str | os.PathLike[str] | None = None, height: int = 800, **options: Any) -> Path | None:
+        """These runs side by side in one HTML file: see :meth:`StoredRun.report`; of several it is ``report.html``."""
+        return report([run.folder for run in self._runs], path, height, **options)
 
     def page(self) -> Page:
         """The table: of each run how it stands, its best values and the course of the first of them."""

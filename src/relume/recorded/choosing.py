@@ -12,15 +12,19 @@ from relume.errors import ConfigurationError, UnknownNameError, closest
 from relume.recorded.expression import parse
 from relume.recorded.facts import Facts, flat
 
-_OWN = ("name", "id", "status", "reason", "created", "seconds", "epoch", "step", "folder", "seed", "tags", "notes")
+_OWN = (
+    *("name", "id", "status", "reason", "created", "seconds", "epoch", "step", "folder", "seed", "tags", "notes"),
+    "archived",
+)
 _PARTS = ("best", "last", "min", "max", "count")
 
 
 def value_of(facts: Facts, name: str) -> Any:
     """What a name means for a run: None where the run has none.
 
-    In this order: a fact (name, id, status, reason, created, seconds, epoch, step, folder, seed, tags, notes), a setting of
-    the config (``optimizer.lr``, also with slashes; ``lr`` alone where no other ends so), and the best value of a metric.
+    In this order: a fact (name, id, status, reason, created, seconds, epoch, step, folder, seed, tags, notes, archived), a
+    setting of the config (``optimizer.lr``, also with slashes; ``lr`` alone where no other ends so), and the best value of a
+    metric.
     ``last:val/loss``, ``min:``, ``max:``, ``best:`` and ``count:`` name a value of a metric, ``config:`` a setting.
     ``created`` is a date, comparable with ``"2026-11-21"``.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from relume.direction import mode_of
-from relume.errors import ConfigurationError
+from relume.errors import ConfigurationError, RelumeError
 from relume.monitor import RunRecord, find_run, metric_summary
 from relume.monitor.buckets import buckets_of
 from relume.monitor.pace import number
@@ -152,6 +152,11 @@ def compare(*runs: str | Path, root: str | Path = "runs") -> Comparison:
         raise ConfigurationError(
             f"a comparison needs two runs at least, not {len(folders)}: compare('first', 'second')."
         )
+    return comparison_of(folders)
+
+
+def comparison_of(folders: Sequence[Path]) -> Comparison:
+    """Put the runs in these folders side by side; of a damaged one little is known."""
     facts = [facts_of(folder) for folder in folders]
     provenance = [_provenance(folder) for folder in folders]
     return Comparison(
@@ -173,9 +178,11 @@ def find_runs(runs: Sequence[str | Path], root: str | Path) -> list[Path]:
         UnknownNameError: there is no such run.
     """
     folders = [find_run(run, root) for run in runs]
-    for i, folder in enumerate(folders):
-        if folder.resolve() in [other.resolve() for other in folders[:i]]:
-            raise ConfigurationError(f"the run {str(runs[i])!r} is named twice.")
+    seen: set[Path] = set()
+    for run, folder in zip(runs, folders, strict=True):
+        if folder.resolve() in seen:
+            raise ConfigurationError(f"the run {str(run)!r} is named twice.")
+        seen.add(folder.resolve())
     return folders
 
 
@@ -262,7 +269,7 @@ def _provenance(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     environment: dict[str, Any] = {}
     try:
         record = RunRecord.load(folder)
-    except OSError:
+    except (RelumeError, OSError):
         return code, environment
     code["argv"] = " ".join(record.argv)
     environment.update({f"versions.{name}": version for name, version in record.versions.items()})

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from relume.direction import mode_of
 from relume.errors import RelumeError
 from relume.monitor import RunRecord, metric_summary, runs_in, status_of
+from relume.monitor.edits import edits_of
 
 Facts = dict[str, Any]
 
 
-def facts_of(folder: Path) -> Facts:
-    """How a run stands: name, id, status, reason, created, seconds, epoch, step, seed, tags, notes, config, metrics.
+def facts_of(folder: Path, summary: Mapping[str, Mapping[str, float]] | None = None) -> Facts:
+    """How a run stands: name, id, status, reason, created, seconds, epoch, step, seed, tags, notes, archived, config, metrics.
 
     A metric has ``last``, ``best``, ``min`` and ``max`` with their places; the best is the largest of what is known to be
     better when it is larger (accuracy, F1, …), and else the smallest. A run that cannot be read has the status "damaged".
+    ``summary`` is that of its metrics, where it is at hand.
     """
     try:
         record = RunRecord.load(folder)
         status, line = status_of(folder)
-        summary = metric_summary(folder)
-        written = json.loads((folder / "run.json").read_text("utf-8"))
+        summary = metric_summary(folder) if summary is None else summary
     except (RelumeError, OSError, ValueError, ArithmeticError) as error:  # one run must not hide the others
         return {"name": folder.name, "status": "damaged", "reason": str(error), "folder": str(folder), "metrics": {}}
     now = time.time() if status == "running" else _number(line.get("time"), record.created)
@@ -41,8 +41,9 @@ def facts_of(folder: Path) -> Facts:
         "folder": str(folder),
         "metrics": {name: _metric(name, entry) for name, entry in summary.items()},
         "seed": record.seed,
-        "tags": _texts(written.get("tags")),
-        "notes": str(written.get("notes") or ""),
+        "tags": record.tags,
+        "notes": record.notes,
+        "archived": bool(edits_of(folder).archived),
         "config": record.config,
     }
 
@@ -83,9 +84,3 @@ def _metric(name: str, entry: Mapping[str, float]) -> dict[str, Any]:
 
 def _number(value: Any, otherwise: float) -> float:
     return float(value) if isinstance(value, (int, float)) else otherwise
-
-
-def _texts(value: Any) -> list[str]:
-    return (
-        [str(item) for item in value] if isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) else []
-    )

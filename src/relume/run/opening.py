@@ -11,6 +11,7 @@ from typing import Any
 from relume.checkpoint import Store, mirrored_run_id, restore_from_mirror
 from relume.errors import ConfigurationError
 from relume.monitor import Process, RunRecord, jsonable, make_run_folder
+from relume.monitor.edits import FILE as EDITS
 from relume.monitor.journal import segments
 from relume.monitor.record import is_run, was_begun
 from relume.provenance.keeping import kept_files
@@ -87,7 +88,8 @@ def new_record(
 
 def small_files(root: Path, folder: Path, name: str) -> list[Path]:
     """What of the run is mirrored besides its checkpoints, below the root."""
-    parts = (*segments(folder), *kept_files(folder))
+    edits = [path for path in [folder / EDITS] if path.is_file()]
+    parts = (*segments(folder), *kept_files(folder), *edits)
     return [Path(name, "run.json"), *(path.relative_to(root) for path in parts)]
 
 

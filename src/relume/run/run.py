@@ -37,6 +37,7 @@ from relume.monitor.values import split
 from relume.provenance.secrets import process_redactor
 from relume.run import resuming, state
 from relume.run.arguments import as_config, check_epochs, check_notes, check_seed, check_step, check_tags, versions
+from relume.run.blocks import frozen_from_the_start
 from relume.run.companions import Companion, Companions
 from relume.run.cursor import Cursor, StepCounter
 from relume.run.delivering import Wanted, delivering
@@ -49,6 +50,7 @@ from relume.run.logged import LoggedMedia
 from relume.run.objects import Objects
 from relume.run.opening import choose_folder, chosen_of, new_record, small_files, stored_record
 from relume.run.passes import Passes
+from relume.run.planned import Planned
 from relume.run.provenance import CapturedProvenance
 from relume.run.resuming import Origin
 from relume.run.saving import Checkpoints, keep_from, label_of
@@ -227,6 +229,7 @@ class Run(AbstractContextManager["Run"]):
         self._opened: set[str] = set()
         self._seconds_before = 0.0
         self._passes = Passes()
+        self._planned = Planned()
         self._stops_now = False
         self._stopped_early = False
         self._mirroring: Mirror | None = None
@@ -261,6 +264,12 @@ class Run(AbstractContextManager["Run"]):
             ConfigurationError: its server did not start; what it said.
         """
         open_tensorboard([self.folder], height=height, port=port)
+
+    def report(self, path: str | os.PathLike[str] | None = None, height: int = 800, **options: Any) -> Path | None:
+        """All of the run so far in one HTML file that opens anywhere: see :meth:`relume.StoredRun.report`."""
+        if self.status == "new":
+            raise ConfigurationError(f"run {self.name!r} has not begun: there is nothing to report.")
+        return StoredRun(self.folder).report(path, height, **options)
 
     # ------------------------------------------------------------------------------------------------ start and end
 
@@ -434,6 +443,7 @@ class Run(AbstractContextManager["Run"]):
 
     def _close(self, status: Literal["finished", "interrupted", "failed"]) -> None:
         self._companions.close()
+        self._planned.end()
         self.status = status
         seconds = time.perf_counter() - self.started
         total = round(seconds + self._seconds_before, 3)
@@ -472,6 +482,8 @@ class Run(AbstractContextManager["Run"]):
         self._epochs_total = count
         self._in_epochs = self._has_looped = True
         self._loops += 1
+        if self.cursor.epoch < count and self._stop_reason is None:
+            self._planned.epochs(self.journal, count, self._place(), self.cursor.batch)
         try:
             while self.cursor.epoch < count and self._stop_reason is None:
                 if not self._passes.progress:
@@ -485,6 +497,7 @@ class Run(AbstractContextManager["Run"]):
         finally:
             self._in_epochs = False
             self._loops -= 1
+            self._planned.end()
         self._end_replay()
         if self._origin is not None and not self._origin.is_own and self.cursor.step == self._origin.cursor["step"]:
             self.note(f"nothing was trained: {self._origin.name} has {self.cursor.epoch} epochs behind it already")
@@ -573,6 +586,7 @@ class Run(AbstractContextManager["Run"]):
                 for text in self._loaders.decisions(stream):
                     self.note(text)
                 if leads:
+                    self._planned.batches = stream.length
                     console.epoch_start(epoch + 1, self._epochs_total or epoch + 1, stream.length, done)
                 batches = itertools.chain((batch,), batches)
                 self._end_replay()
@@ -646,6 +660,8 @@ class Run(AbstractContextManager["Run"]):
     def _say_change(self, change: Change) -> None:
         if change.text:
             self.note(change.text)
+        if change.blocks is not None:
+            self.journal.write({"event": "freeze", **change.blocks, **self._place()})
         self.log(change.values)
         self.ledger.again(change.values["freeze/phase"])
 
@@ -716,6 +732,7 @@ class Run(AbstractContextManager["Run"]):
     def _on_time(self) -> None:
         """Called by the keeper every now and then."""
         self._companions.look()
+        self._planned.look(self.journal, self._place(), self.cursor.batch)
         if self.cursor.step > 0 and not self._has_looped and "unlooped" not in self._said:
             self._said.add("unlooped")
             self.note(
@@ -915,6 +932,9 @@ class Run(AbstractContextManager["Run"]):
             self.console.note(text)
         if lines:
             self.journal.write({"event": "resume" if origin else "note", "text": "\n".join(lines), **self._place()})
+        frozen = None if self._freezing is not None else frozen_from_the_start(self.models, self.optimizers.values())
+        if frozen is not None:
+            self.journal.write({"event": "freeze", "phase": 0, "text": "", **frozen, **self._place()})
 
     def _check_storable(self) -> None:
         """An object that no checkpoint can hold is found now, and not after the first epoch.

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from relume.errors import ConfigurationError, closest, warn
+from relume.run.blocks import trained_blocks
 from relume.run.schedulechecks import check_phase, check_schedulers, common_root
 from relume.run.stopping import EarlyStopping
 from relume.text import counted
-from relume.transfer.phases import Length, Stall
+from relume.transfer.phases import Length, Phase, Stall
 from relume.transfer.plans import Plan, enter
 from relume.transfer.schedule import FreezeSchedule, Start
 from relume.transfer.selection import Anatomy
@@ -24,10 +25,11 @@ _TURNS_SAID = 2
 
 
 class Change(NamedTuple):
-    """A phase that has begun: what there is to say of it, and its numbers."""
+    """A phase that has begun: what there is to say of it, its numbers, and, in the first turns, the blocks it trains."""
 
     text: str
     values: dict[str, float]
+    blocks: dict[str, Any] | None = None
 
 
 class ScheduledFreezing:
@@ -191,7 +193,13 @@ class ScheduledFreezing:
         text = f"freeze: phase {of} ({phase}): {plan.trainable:,} of {counted(plan.total, 'parameter')} trainable"
         is_said = number < _TURNS_SAID * len(self.schedule.all)
         values = {"freeze/phase": float(place + 1), "freeze/trainable": float(plan.trainable)}
-        return Change(text if is_said else "", values)
+        return Change(text, values, self._blocks(place, phase)) if is_said else Change("", values)
+
+    def _blocks(self, place: int, phase: Phase) -> dict[str, Any] | None:
+        """Once a phase is enough: the metric ``freeze/phase`` says when it holds again."""
+        assert self._root is not None
+        blocks = trained_blocks(self._root, self._optimizers.values())
+        return None if blocks is None else {"phase": place + 1, "text": str(phase), **blocks}
 
     def _rate(self) -> dict[str, float]:
         """The largest learning rate of a group in which something is trained."""

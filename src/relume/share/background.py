@@ -30,6 +30,7 @@ _WHAT = {
     files.CODE: "which code",
     files.PROVENANCE: "the training as it was started",
     files.CARD: "this card",
+    files.REPORT: "the run as a page: its curves, settings and checkpoints",
     files.CITATION: "how to cite it, for programs",
     files.CRATE: "what is in here, for archives (RO-Crate 1.2)",
     files.CODE_FOLDER: "the code as it was",

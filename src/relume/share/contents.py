@@ -32,7 +32,9 @@ from relume.share.pictures import drawn
 from relume.share.sampling import sample_of
 from relume.share.sources import Sources, sources
 from relume.share.whole import whole_checkpoint
+from relume.ui.report import make
 
+_REPORT_IMAGES, _REPORT_MB = 32, 5.0
 _NUMBERS = re.compile(r"\[\n([-+.\deE,\s]+?)\n\s*\]")
 """A list of nothing but numbers, which is written on one line. Texts in JSON hold no line ends."""
 
@@ -295,6 +297,19 @@ class Contents:
             shown = "; ".join(found.facts.left_out[:3])
             more = f" and {len(found.facts.left_out) - 3} more" if len(found.facts.left_out) > 3 else ""
             self.notes.append(f"the code is not exactly what ran: {shown}{more} (all in code.json)")
+
+    def add_report(self, *, is_wanted: bool) -> None:
+        """The run as a page, to which the card links."""
+        if not is_wanted or self.source.folder is None:
+            return
+        try:
+            made = make(
+                [self.source.folder], title=self.facts.title, images=_REPORT_IMAGES, max_mb=_REPORT_MB, commands=False
+            )
+        except (RelumeError, OSError, ValueError, ArithmeticError) as error:  # nothing of the model depends on it
+            self.missing.append(f"a report of the run as a page: {_said(self.source, error)}")
+            return
+        self.files[named.REPORT] = held(made.content)
 
     def add_checkpoint(self) -> None:
         """The whole checkpoint, to train on."""

@@ -60,6 +60,7 @@ _NAMES = {
     files.CODE: "Which code trained it",
     files.PROVENANCE: "The training as it was started",
     files.CARD: "Model card",
+    files.REPORT: "Report on the training, as a page",
     files.CITATION: "How to cite the model",
     files.EXAMPLES: "Examples with the outputs that the author got",
     files.EXAMPLE_TENSORS: "Inputs and outputs of the examples (safetensors)",

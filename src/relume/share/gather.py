@@ -18,10 +18,10 @@ from relume.models.checkpointfile import checkpoint_metadata, checkpoint_state, 
 from relume.models.contents import RECIPE
 from relume.monitor import RunRecord, status_of
 from relume.provenance import Provenance
+from relume.provenance.portable import Portable
 from relume.provenance.record import Segment
 from relume.saved import find_checkpoint
 from relume.share import documents
-from relume.share.portable import Portable
 from relume.share.weights import weights_digest
 
 _LIBRARIES = ("torch", "torchvision", "timm", "relume")

@@ -60,6 +60,7 @@ def pack(
     examples: int = 4,
     graph: bool = True,
     code: bool = True,
+    report: bool = True,
     checkpoint: bool = False,
     sample: int = 0,
     title: str = "",
@@ -90,6 +91,7 @@ def pack(
         examples: how many examples with their outputs.
         graph: the model as a graph, which opens without its class, where it can be had.
         code: the source code that the run kept.
+        report: the run as a page that any browser opens, with its curves and pictures; the card links to it.
         checkpoint: also the whole checkpoint, to train on: optimizer and all.
         sample: how many samples of the data, with numbers measured on them.
         title, authors, licence, citation: for the model card; ``licence`` as SPDX has it (``"MIT"``).
@@ -134,6 +136,7 @@ def pack(
     whole.add_sample(sample)
     whole.add_graph(is_wanted=graph)
     whole.add_code()
+    whole.add_report(is_wanted=report)
     if checkpoint:
         whole.add_checkpoint()
     name = facts.name or "model"

@@ -27,6 +27,8 @@ def opening(documents: Documents, beside: Beside) -> str:
     parts = [f"# {prose(documents.title, 120) or 'A model'}", _summary(documents)]
     if headline := _headline(documents):
         parts.append(headline)
+    if files.REPORT in beside.sizes:
+        parts.append(f"How it was trained, to look at: [{files.REPORT}]({files.REPORT}) opens in any browser, offline.")
     if documents.run.notes.strip():
         parts.append("\n".join(f"> {prose(line, 600)}" for line in paragraph(documents.run.notes)))
     if beside.problem:

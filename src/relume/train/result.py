@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from relume.monitor import columns
 from relume.monitor.pace import duration
-from relume.monitor.stored import result_page
+from relume.monitor.stored import StoredRun, result_page
 from relume.page import Page, Shown
 from relume.text import counted
 from relume.trackers.board import open_tensorboard
@@ -60,3 +61,7 @@ class Result(Shown):
     def tensorboard(self, height: int = 800, port: int | None = None) -> None:
         """Open TensorBoard on this run, in the cell: see :meth:`relume.Run.tensorboard`."""
         open_tensorboard([self.folder], height=height, port=port)
+
+    def report(self, path: str | os.PathLike[str] | None = None, height: int = 800, **options: Any) -> Path | None:
+        """All of the run in one HTML file that opens anywhere: see :meth:`relume.StoredRun.report`."""
+        return StoredRun(self.folder).report(path, height, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 
 STATIC = Path(__file__).parent / "static"
@@ -21,7 +21,11 @@ def styles() -> list[Path]:
     return own + sorted(path for path in STATIC.rglob("*.css") if path not in own)
 
 
-@cache
 def read(path: Path) -> bytes:
-    """A file of the page; read once."""
+    """A file of the page; read once, and again when it has changed."""
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(256)
+def _read(path: Path, _changed: int) -> bytes:
     return path.read_bytes()

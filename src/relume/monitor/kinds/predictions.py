@@ -23,6 +23,7 @@ from relume.text import counted, printable
 
 _ROWS = 100
 _MOST_DRAWN = 400
+_LONGEST_NAME = 200
 _TILE, _EDGE, _GAP = 152, 5, 10
 _SAMPLE_WIDTH = 200
 _FRAMES = {True: (canvas.RIGHT, 2), False: (canvas.WRONG, _EDGE), None: (canvas.FAINT, 1)}
@@ -105,10 +106,11 @@ class Predictions(Media):
         found = {}
         if self._images is not None:
             images = self._drawn_ones()
-            picture = sheet([(images[g.number], g) for g in guesses[: self._count]], _headline(guesses))
+            drawn = guesses[: self._count]
+            picture = sheet([(images[g.number], g) for g in drawn], _headline(guesses))
             size = {"width": picture.width, "height": picture.height}
             content = {"kind": "image", "file": keep(folder, png(picture), "png")}
-            found[""] = content | size | {"caption": _headline(guesses)}
+            found[""] = content | size | {"caption": _headline(guesses), "predictions": _placed(drawn)}
         shown = guesses[:_ROWS]
         found["/text"] = Text(self._as_text(guesses, shown)).content(folder)
         found["/table"] = Table(*self._as_table(shown)).content(folder)
@@ -174,6 +176,26 @@ class Predictions(Media):
         return rows, columns
 
 
+def _placed(guesses: Sequence[Guess]) -> list[dict[str, Any]]:
+    """What each sample of a sheet was taken for, with the box (left, top, right, bottom) of its picture there."""
+    columns, top = canvas.columns_for(len(guesses)), _top()
+    found = []
+    for number, guess in enumerate(guesses):
+        left, upper = (at + _EDGE for at in _place(number, columns, top))
+        found.append(
+            {
+                "box": [left, upper, left + _TILE, upper + _TILE],
+                "sample": guess.number,
+                "true": guess.true[:_LONGEST_NAME],
+                "predicted": guess.predicted[:_LONGEST_NAME],
+                "right": guess.is_right,
+                "p_true": guess.true_share,
+                "p_predicted": guess.share,
+            }
+        )
+    return found
+
+
 def _images_of(samples: Any) -> Any:
     """A batch, or a list of images."""
     if is_several(samples) or (isinstance(samples, (list, tuple)) and not samples):
@@ -211,17 +233,34 @@ def sheet(tiles: Sequence[tuple[Any, Guess]], headline: str, columns: int | None
     letters, head = canvas.font(14), canvas.font(15, bold=True)
     columns = columns or canvas.columns_for(len(tiles))
     rows = -(-len(tiles) // columns)
-    line = sum(letters.getmetrics()) + 2
-    wide, high = _TILE + 2 * _EDGE, _TILE + 2 * _EDGE + 2 * line + 6
-    top = sum(head.getmetrics()) + 2 * _GAP
+    line, (wide, high) = _line(), _tile_size()
+    top = _top()
     width = max(columns * (wide + _GAP) + _GAP, 3 * (wide + _GAP) + _GAP)
     drawn = pillow().new("RGB", (width, rows * (high + _GAP) + top), canvas.PAPER)
     pen = ImageDraw.Draw(drawn)
     pen.text((_GAP, _GAP), canvas.fitted(headline, head, width - 2 * _GAP), font=head, fill=canvas.INK, anchor="la")
     for number, (image, guess) in enumerate(tiles):
-        place = (_GAP + number % columns * (wide + _GAP), top + number // columns * (high + _GAP))
-        _tile(drawn, pen, place, image, guess, letters, line)
+        _tile(drawn, pen, _place(number, columns, top), image, guess, letters, line)
     return drawn
+
+
+def _line() -> int:
+    return int(sum(canvas.font(14).getmetrics())) + 2
+
+
+def _top() -> int:
+    """Where the tiles of a sheet begin, below its headline."""
+    return int(sum(canvas.font(15, bold=True).getmetrics())) + 2 * _GAP
+
+
+def _tile_size() -> tuple[int, int]:
+    return _TILE + 2 * _EDGE, _TILE + 2 * _EDGE + 2 * _line() + 6
+
+
+def _place(number: int, columns: int, top: int) -> tuple[int, int]:
+    """The left upper corner of a tile."""
+    wide, high = _tile_size()
+    return _GAP + number % columns * (wide + _GAP), top + number // columns * (high + _GAP)
 
 
 def _tile(sheet: Any, pen: Any, place: tuple[int, int], image: Any, guess: Guess, letters: Any, line: int) -> None:

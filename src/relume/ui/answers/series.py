@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from relume.errors import RelumeError
 from relume.monitor import points
 from relume.monitor.buckets import Axis, reduced, starts_of
-from relume.monitor.index import ask
+from relume.monitor.record import RunRecord
 from relume.recorded.reading import dead_branches
 from relume.ui.answers.frames import Series
+from relume.ui.answers.opened import ask_again
 
 BUCKETS = 500
 """In a chart as wide as a screen: two pixels each."""
@@ -28,12 +30,14 @@ def series(
     high: float | None = None,
     since: int | None = None,
     branches: bool = False,
+    relative: bool = False,
 ) -> list[Series]:
     """What counts of a metric, and then, with ``branches``, what was logged and done again after a resume.
 
     Args:
         low, high: only points whose ``axis`` lies between, both included, and one neighbour on each side, so that lines
             go on to the edge. The time axis is in Unix seconds.
+        relative: on the time axis ``low`` and ``high`` are seconds since the run began: one question for many runs.
         since: only points of later steps; they are what is new in a chart that is up to date.
 
     Returns:
@@ -42,14 +46,25 @@ def series(
         on the axis, ``min``, ``max``, ``mean``, ``last``, ``count``, ``nan``. Each says its ``run``, ``metric``,
         ``branch``, ``bucketed``, and ``total``: the points within the bounds. None where the run has no such metric.
     """
-    found = ask(folder, lambda connection: _read(connection, metric, axis, low, high, since))
+    if relative and axis == "time":
+        low, high = _since_begin(folder, low, high)
+    found = ask_again(folder, lambda connection: _read(connection, metric, axis, low, high, since))
     live = [] if found is None else [(0, found)]
     if branches:
         for number, branch in enumerate(dead_branches(folder), 1):
             if metric in branch:
                 live.append((number, _within(branch[metric], axis, low, high)))
     about = {"run": folder.name, "metric": metric}
-    return [_shown(rows, axis, buckets, {**about, "branch": number}) for number, rows in live]
+    return [shown(rows, axis, buckets, {**about, "branch": number}) for number, rows in live]
+
+
+def _since_begin(folder: Path, low: float | None, high: float | None) -> tuple[float | None, float | None]:
+    """Seconds of a run's own clock as Unix seconds."""
+    try:
+        begin = RunRecord.load(folder).created
+    except RelumeError:
+        begin = 0.0
+    return (None if low is None else low + begin), (None if high is None else high + begin)
 
 
 def _read(
@@ -91,7 +106,8 @@ def _within(rows: points.Points, axis: Axis, low: float | None, high: float | No
     return rows[first:last]
 
 
-def _shown(rows: points.Points, axis: Axis, buckets: int, about: dict[str, Any]) -> Series:
+def shown(rows: points.Points, axis: Axis, buckets: int, about: dict[str, Any]) -> Series:
+    """Points as columns, see `series`; ``about`` goes along."""
     about |= {"total": len(rows), "bucketed": len(rows) > 2 * buckets}
     if not about["bucketed"]:
         return Series({name: rows[name] for name in ("step", "epoch", "time", "value")}, about)

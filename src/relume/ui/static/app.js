@@ -1,5 +1,6 @@
 // The frame of the page: heading, navigation, and the view that the link asks for.
 
+import { about } from "relume/about.js";
 import { button, fill, h, said } from "relume/dom.js";
 import { open, SourceError } from "relume/source.js";
 import { State } from "relume/state.js";
@@ -18,7 +19,7 @@ class App {
 
   constructor(source) {
     this.source = source;
-    this.state = new State();
+    this.state = new State(source.home);
     this.status = h("p", { class: "announcement", role: "status", "aria-live": "polite" });
     this.lost = h("p", { class: "lost", role: "alert", hidden: true }, "The server does not answer. What stands here is as it was; it goes on when the server is back.");
     this.tabs = h("nav", { "aria-label": "Views" });
@@ -30,7 +31,7 @@ class App {
         this.tabs,
         h("div", { class: "where" }, source.isLive ? null : h("span", { class: "chip" }, "report")),
         themeButton()),
-      this.lost, this.main, this.status);
+      this.lost, this.main, source.isLive ? null : about(source.report, source.count), this.status);
     this.state.on(() => this.#show());
     source.onChange((change) => { this.lost.hidden = !change.lost; });
     this.#show();
@@ -58,11 +59,15 @@ class App {
     try {
       const mounted = await VIEWS[view].mount(content, this);
       if (turn !== this.#turn) mounted?.unmount?.();
-      else this.#mounted = mounted ?? {};
+      else {
+        this.#mounted = mounted ?? {};
+        content.dataset.mounted = "";
+      }
     } catch (error) {
       if (turn !== this.#turn) return;
       if (!(error instanceof SourceError)) console.error(error);
       fill(content, problem(error));
+      content.dataset.mounted = "";
     }
   }
 

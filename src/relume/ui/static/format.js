@@ -40,11 +40,18 @@ export function size(bytes) {
   return place === 0 ? `${left} bytes` : `${left < 10 ? left.toFixed(2) : left < 100 ? left.toFixed(1) : Math.round(left)} ${units[place]}`;
 }
 
+// Whether this page is a report, which holds what it shows.
+export function isReport() {
+  return document.getElementById("answers") !== null;
+}
+
 // Unix seconds as a date of this browser's time zone; a report says UTC, so that it is the same everywhere.
 export function moment(seconds) {
   const date = new Date(toNumber(seconds) * 1000);
   if (Number.isNaN(date.getTime())) return "";
-  return date.toLocaleString("en-GB", { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" });
+  const form = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit" };
+  if (!isReport()) return date.toLocaleString("en-GB", form);
+  return `${date.toLocaleString("en-GB", { ...form, timeZone: "UTC" })} UTC`;
 }
 
 export function plural(count, one, many = `${one}s`) {

@@ -22,6 +22,7 @@ class Live {
   run(name) { return this.#json(`api/run/${encodeURIComponent(name)}`); }
   console(name) { return this.#json(`api/run/${encodeURIComponent(name)}/console`); }
   media(name) { return this.#json(`api/run/${encodeURIComponent(name)}/media`); }
+  items(name, media) { return this.#json(`api/run/${encodeURIComponent(name)}/items`, { name: media }); }
   item(name, id) { return this.#json(`api/run/${encodeURIComponent(name)}/media/${id}`); }
   file(name, id, file) { return `api/run/${encodeURIComponent(name)}/media/${id}/${file}`; }
   compare(runs) { return this.#json("api/compare", { run: runs }); }
@@ -72,7 +73,7 @@ class Live {
   async #fetch(path, query = {}) {
     const wanted = new URLSearchParams();
     for (const [name, value] of Object.entries(query)) {
-      if (value === null || value === undefined || value === "") continue;
+      if (value === null || value === undefined || (value === "" && name !== "metric")) continue;
       for (const one of [value].flat()) wanted.append(name, one);
     }
     let response;
@@ -111,27 +112,40 @@ class Inlined {
   }
 
   get report() { return this.#answers.report; }
+  get home() {
+    const [only, ...others] = this.#answers.runs.runs;
+    return others.length ? "" : `run/${encodeURIComponent(only.name)}`;
+  }
+  get count() { return this.#answers.runs.runs.length; }
   async runs() { return this.#answers.runs; }
   async choose() { throw new SourceError("A report has no server that could choose."); }
-  async marks(runs) { return { runs: Object.fromEntries(runs.map((name) => [name, this.#answers.marks.runs[name]])) }; }
+  async marks(runs) { return { runs: chosen(this.#answers.marks.runs, [runs].flat()) }; }
   async run(name) { return this.#of("run", name); }
   async console(name) { return this.#of("console", name); }
   async media(name) { return this.#of("media", name); }
+  async items(name, media) { return this.#of("items", `${name}/${media}`); }
   async item(name, id) { return this.#of("item", `${name}/${id}`); }
   file(name, id, file) { return this.files[`${name}/${id}/${file}`] ?? null; }
-  async compare() { return this.#answers.compare; }
+  async compare(runs) {
+    if (!this.#answers.compare) throw new SourceError("There are no two runs here that could be compared.");
+    return narrowed(this.#answers.compare, [runs].flat());
+  }
   async edit() { throw new SourceError("A report cannot be changed."); }
   onChange() { return () => {}; }
 
-  async series({ run, metric, low, high, axis = "step", branches }) {
+  async series({ run, metric, low, high, axis = "step", branches, relative }) {
     const found = [];
     for (const name of [run].flat()) {
+      const begin = relative && axis === "time" ? this.#created(name) : 0;
+      const [first, last] = [low, high].map((bound) => (isOpen(bound) ? bound : bound + begin));
       for (const one of this.#series.get(JSON.stringify([name, metric])) ?? []) {
-        if (one.branch === 0 || branches) found.push(within(one, axis, low, high));
+        if (one.branch === 0 || branches) found.push(within(along(one, axis), axis, first, last));
       }
     }
     return found;
   }
+
+  #created(name) { return this.#answers.runs.runs.find((row) => row.name === name)?.created ?? 0; }
 
   #of(kind, key) {
     const found = this.#answers[kind]?.[key];
@@ -140,17 +154,56 @@ class Inlined {
   }
 }
 
+function chosen(values, names) {
+  return Object.fromEntries(names.filter((name) => name in values).map((name) => [name, values[name]]));
+}
+
+// A comparison of all runs, as one of some of them.
+function narrowed(all, runs) {
+  const places = runs.map((name) => all.names.indexOf(name)).filter((place) => place >= 0);
+  const pick = (list) => (Array.isArray(list) ? places.map((place) => list[place]) : list);
+  const rows = (list) => (list ?? []).map((row) => {
+    const values = pick(row.values);
+    return { ...row, values, differs: values.some((value) => JSON.stringify(value) !== JSON.stringify(values[0])) };
+  });
+  const metrics = all.metrics.map((row) => {
+    const best = pick(row.best);
+    return { ...row, best, last: pick(row.last), best_step: pick(row.best_step), winner: winner(row.mode, best) };
+  }).filter((row) => row.best.some((value) => value !== null));
+  return { ...all, names: pick(all.names), status: pick(all.status), config: rows(all.config), code: rows(all.code), environment: rows(all.environment), metrics };
+}
+
+function winner(mode, best) {
+  const known = best.map((value) => (value === null ? NaN : Number(value)));
+  const there = known.filter((value) => !Number.isNaN(value));
+  if (!mode || there.length < 2) return null;
+  const top = mode === "max" ? Math.max(...there) : Math.min(...there);
+  return there.every((value) => value === top) ? null : known.indexOf(top);
+}
+
+// Buckets were made along the steps. Along another axis one ends where the next begins.
+function along(one, axis) {
+  if (!one.bucketed || axis === "step") return one;
+  const x = one.columns[axis];
+  const last_x = Float64Array.from(x, (value, place) => (place + 1 < x.length ? x[place + 1] : value));
+  return { ...one, columns: { ...one.columns, last_x } };
+}
+
 function within(one, axis, low, high) {
-  if (low === undefined && high === undefined) return one;
+  if (isOpen(low) && isOpen(high)) return one;
   const x = one.columns[axis];
   let first = 0;
   let last = x.length;
-  while (first < x.length && low !== undefined && x[first] < low) first += 1;
-  while (last > first && high !== undefined && x[last - 1] > high) last -= 1;
+  while (first < x.length && !isOpen(low) && x[first] < low) first += 1;
+  while (last > first && !isOpen(high) && x[last - 1] > high) last -= 1;
   first = Math.max(0, first - 1);
   last = Math.min(x.length, last + 1);
   const columns = Object.fromEntries(Object.entries(one.columns).map(([name, column]) => [name, column.subarray(first, last)]));
   return { ...one, columns, length: last - first };
+}
+
+function isOpen(bound) {
+  return bound === undefined || bound === null;
 }
 
 async function unpacked(element) {

@@ -3,8 +3,11 @@
 export class State {
   #listeners = new Set();
 
-  constructor() {
+  // `home` is where one is without a link: "run/fashion" in a report of one run.
+  constructor(home = "") {
+    this.home = home;
     window.addEventListener("hashchange", () => this.#tell());
+    if (location.protocol === "about:") document.addEventListener("click", follow);
   }
 
   get view() {
@@ -64,7 +67,7 @@ export class State {
   }
 
   #path() {
-    const path = location.hash.replace(/^#\/?/, "").split("?")[0];
+    const path = location.hash.replace(/^#\/?/, "").split("?")[0] || this.home;
     try {
       return path.split("/").map(decodeURIComponent);
     } catch {
@@ -80,11 +83,20 @@ export class State {
     const text = [...query].length ? `?${query}` : "";
     const hash = `#/${path.map(encodeURIComponent).join("/")}${text}`;
     if (hash === location.hash) return;
-    history[replace ? "replaceState" : "pushState"](null, "", hash);
+    // The whole address: in a notebook's frame a part of one would be read as a part of the notebook's.
+    history[replace ? "replaceState" : "pushState"](null, "", `${location.href.split("#")[0]}${hash}`);
     this.#tell();
   }
 
   #tell() {
     for (const listener of [...this.#listeners]) listener(this);
   }
+}
+
+// A link within a frame that has no address of its own (a report in a notebook's cell) would lead to the notebook's.
+function follow(event) {
+  const link = event.target instanceof Element ? event.target.closest('a[href^="#"]') : null;
+  if (!link || event.defaultPrevented) return;
+  event.preventDefault();
+  location.hash = link.getAttribute("href");
 }
