@@ -28,7 +28,8 @@ export async function mount(place, page) {
 
 function chain(page) {
   const drawing = lineage(page.facts);
-  return section("Where it comes from", h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Lineage" }, drawing),
+  return section("Where it comes from", h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Lineage" },
+    drawing),
     h("div", { class: "bar" }, saving(`${page.name}-lineage`, { drawing: () => drawing })));
 }
 
@@ -41,25 +42,33 @@ function table(page, { rows = [], disk_bytes: disk, apart_bytes: apart }) {
     { label: "checkpoint", value: (row) => row.number ?? row.name, cell: nameOf },
     { label: "epoch", value: (row) => row.epoch, isNumber: true, cell: (row) => number(row.epoch, 3) },
     { label: "step", value: (row) => row.step, isNumber: true, cell: (row) => number(row.step) },
-    ...names.map((name) => ({ label: name, value: (row) => row.metrics?.[name], isNumber: true, cell: (row) => number(row.metrics?.[name]) })),
-    { label: "size", value: (row) => row.size_bytes, isNumber: true, cell: (row) => h("span", { class: "nowrap" }, size(row.size_bytes)) },
+    ...names.map((name) => ({ label: name, value: (row) => row.metrics?.[name], isNumber: true,
+      cell: (row) => number(row.metrics?.[name]) })),
+    { label: "size", value: (row) => row.size_bytes, isNumber: true,
+      cell: (row) => h("span", { class: "nowrap" }, size(row.size_bytes)) },
     { label: "new on disk · shared", value: (row) => row.stored_bytes, isNumber: true, cell: (row) => sizes(row, largest) },
-    { label: "made", value: (row) => row.created, isNumber: true, cell: (row) => h("span", { class: "nowrap" }, row.created ? moment(row.created) : "") },
-    { label: "kept because", value: (row) => row.kept, cell: (row) => (row.problem ? h("span", { class: "error" }, said(row.problem)) : said(row.kept ?? "")) },
+    { label: "made", value: (row) => row.created, isNumber: true,
+      cell: (row) => h("span", { class: "nowrap" }, row.created ? moment(row.created) : "") },
+    { label: "kept because", value: (row) => row.kept,
+      cell: (row) => (row.problem ? h("span", { class: "error" }, said(row.problem)) : said(row.kept ?? "")) },
   ];
   const csvRows = () => [["checkpoint", "epoch", "step", ...names, "size_bytes", "stored_bytes", "shared_bytes", "kept"],
-    ...rows.map((row) => [row.name, row.epoch, row.step, ...names.map((name) => row.metrics?.[name]), row.size_bytes, row.stored_bytes, row.shared_bytes, row.kept])];
+    ...rows.map((row) => [row.name, row.epoch, row.step, ...names.map((name) => row.metrics?.[name]), row.size_bytes,
+      row.stored_bytes, row.shared_bytes, row.kept])];
   return section(`Checkpoints`, facts([
     ["kept", plural(rows.length, "checkpoint")],
     ["on disk, all together", size(disk)],
     ["as files of their own", apart ? `${size(apart)}${disk ? ` · ${number(apart / disk, 2)} times as much` : ""}` : null],
-  ]), sortable("Checkpoints", columns, rows), legend(), h("div", { class: "bar" }, saving(`${page.name}-checkpoints`, { rows: csvRows })));
+  ]), sortable("Checkpoints", columns, rows), legend(),
+    h("div", { class: "bar" }, saving(`${page.name}-checkpoints`, { rows: csvRows })));
 }
 
 function nameOf(row) {
-  return h("span", { class: "checkpoint-name" }, h("span", { title: row.name }, said(row.number === null || row.number === undefined ? row.name
+  return h("span", { class: "checkpoint-name" }, h("span", { title: row.name },
+    said(row.number === null || row.number === undefined ? row.name
     : String(row.number).padStart(6, "0"))),
-  row.is_best ? h("span", { class: "chip best" }, "★ best") : null, row.is_newest ? h("span", { class: "chip" }, "newest") : null);
+  row.is_best ? h("span", { class: "chip best" }, "★ best") : null,
+    row.is_newest ? h("span", { class: "chip" }, "newest") : null);
 }
 
 function sizes({ stored_bytes: stored, shared_bytes: shared }, largest) {
@@ -73,6 +82,7 @@ function sizes({ stored_bytes: stored, shared_bytes: shared }, largest) {
 }
 
 function legend() {
-  return h("p", { class: "dim legend" }, h("span", { class: "key size-new" }), "new on disk ", h("span", { class: "key size-shared" }),
+  return h("p", { class: "dim legend" }, h("span", { class: "key size-new" }), "new on disk ",
+    h("span", { class: "key size-shared" }),
     "shared with checkpoints before it: stored once");
 }

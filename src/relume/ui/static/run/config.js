@@ -39,11 +39,14 @@ export async function mount(place, page) {
   return { update };
 }
 
-function draw(place, { config = {}, versions = {}, packages = {}, argv = [], folder, started_in: directory, code = {}, environment = {}, data = [] }) {
+function draw(place, { config = {}, versions = {}, packages = {}, argv = [], folder, started_in: directory, code = {},
+  environment = {}, data = [] }) {
   fill(place, settings(config),
-    code.lines?.length || code.line ? section("Code", code.line ? h("p", {}, said(code.line)) : null, lines(code.lines ?? [])) : null,
+    code.lines?.length || code.line ? section("Code", code.line ? h("p", {}, said(code.line)) : null, lines(code.lines ?? []))
+      : null,
     data.length ? section("Data", lines(data)) : null,
-    Object.keys(environment).length ? section("Environment", facts(Object.entries(environment).map(([name, value]) => [name, setting(value)]))) : null,
+    Object.keys(environment).length ? section("Environment",
+      facts(Object.entries(environment).map(([name, value]) => [name, setting(value)]))) : null,
     Object.keys(versions).length ? section("Versions", facts(Object.entries(versions)), packagesOf(packages)) : null,
     argv.length || folder ? section("Started as", argv.length ? h("pre", { class: "wrapped" }, said(argv.join(" "))) : null,
       facts([["in", directory], ["folder of the run", folder]])) : null);
@@ -52,7 +55,8 @@ function draw(place, { config = {}, versions = {}, packages = {}, argv = [], fol
 function packagesOf(packages) {
   const names = Object.keys(packages);
   if (!names.length) return null;
-  return h("details", { class: "as-table" }, h("summary", {}, `All ${names.length} packages`), facts(names.map((name) => [name, setting(packages[name])])));
+  return h("details", { class: "as-table" }, h("summary", {}, `All ${names.length} packages`),
+    facts(names.map((name) => [name, setting(packages[name])])));
 }
 
 function lines(texts) {
@@ -68,12 +72,15 @@ function settings(config) {
   const count = h("span", { class: "dim", role: "status" });
   const show = (wanted) => {
     const found = names.filter((name) => `${name} ${setting(config[name])}`.toLowerCase().includes(wanted.toLowerCase()));
-    fill(body, found.map((name) => h("tr", {}, h("th", { scope: "row" }, said(name)), h("td", { class: "value" }, said(setting(config[name]))))));
+    fill(body, found.map((name) => h("tr", {}, h("th", { scope: "row" }, said(name)),
+      h("td", { class: "value" }, said(setting(config[name]))))));
     count.textContent = wanted ? `${found.length} of ${names.length}` : `${names.length}`;
   };
   show("");
-  const field = h("input", { id: find, type: "search", placeholder: "Search the settings", oninput: (event) => show(event.target.value) });
-  return section("Settings", h("div", { class: "bar" }, h("label", { class: "announcement", for: find }, "Search the settings"), field, count),
+  const field = h("input", { id: find, type: "search", placeholder: "Search the settings",
+    oninput: (event) => show(event.target.value) });
+  return section("Settings", h("div", { class: "bar" }, h("label", { class: "announcement", for: find }, "Search the settings"),
+    field, count),
     h("div", { class: "scroll settings", tabindex: "0", role: "region", "aria-label": "Settings" },
       h("table", { class: "grid" }, h("caption", { class: "announcement" }, "Settings"), body)));
 }
@@ -91,18 +98,23 @@ function differences(found, name, other) {
       .map((row) => ({ ...row, differs: setting(row.a) !== setting(row.b) }));
     const shown = which === "all" ? rows : rows.filter((row) => row.differs);
     return section(title, shown.length ? pairs(title, shown, name, other)
-      : h("p", { class: "dim" }, rows.length ? `Nothing differs: ${rows.length === 1 ? "1 entry is" : `${rows.length} entries are`} the same.` : "Neither has recorded any."));
+      : h("p", { class: "dim" },
+        rows.length ? `Nothing differs: ${rows.length === 1 ? "1 entry is" : `${rows.length} entries are`} the same.`
+        : "Neither has recorded any."));
   }));
   show("differences");
-  return [h("div", { class: "bar" }, switches("What to show", [["differences", "Only differences"], ["all", "All"]], "differences", show)), body];
+  return [h("div", { class: "bar" }, switches("What to show", [["differences", "Only differences"], ["all", "All"]],
+    "differences", show)), body];
 }
 
 function pairs(title, rows, name, other) {
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", { class: "grid pairs" },
     h("caption", { class: "announcement" }, title),
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "name"), h("th", { scope: "col" }, said(name)), h("th", { scope: "col" }, said(other)))),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "name"), h("th", { scope: "col" }, said(name)),
+      h("th", { scope: "col" }, said(other)))),
     h("tbody", {}, rows.map((row) => h("tr", { class: row.differs ? "differs" : null },
-      h("th", { scope: "row" }, said(row.name)), h("td", { class: "value" }, value(row.a)), h("td", { class: "value" }, value(row.b)))))));
+      h("th", { scope: "row" }, said(row.name)), h("td", { class: "value" }, value(row.a)),
+        h("td", { class: "value" }, value(row.b)))))));
 }
 
 function value(one) {

@@ -21,7 +21,8 @@ export class Confusion {
     this.matrix = h("div", { class: "matrix" });
     this.words = h("div", { class: "matrix-words" });
     this.element = h("div", {}, h("div", { class: "bar" },
-      switches("Cells show", [["share", "Share of the row"], ["count", "Counts"]], "share", (by) => { this.#by = by; this.#draw(); }),
+      switches("Cells show", [["share", "Share of the row"], ["count", "Counts"]], "share",
+        (by) => { this.#by = by; this.#draw(); }),
       saving("confusion-matrix", { rows: () => this.#rows(), drawing: () => this.matrix.querySelector("svg") ?? svg("svg") })),
     this.readout, this.note = h("p", { class: "dim" }), h("div", { class: "matrix-both" }, this.matrix, this.words));
     this.onTheme = () => this.#draw();
@@ -34,7 +35,8 @@ export class Confusion {
     this.#answer = answer;
     this.#draw();
     fill(this.words, confusions(answer), scores(answer));
-    this.note.textContent = answer.total > answer.shown ? `The ${number(answer.shown)} classes with the most mistakes, of ${number(answer.total)}.` : "";
+    this.note.textContent = answer.total > answer.shown
+      ? `The ${number(answer.shown)} classes with the most mistakes, of ${number(answer.total)}.` : "";
     this.note.hidden = !this.note.textContent;
   }
 
@@ -47,13 +49,15 @@ export class Confusion {
     const shade = (row, column) => (this.#by === "share" ? share(row, column) : counts[row][column] / most);
     this.say = (row, column) => {
       this.#place = [row, column];
-      this.readout.textContent = `${visible(classes[row])} taken for ${visible(classes[column])}${row === column ? " (right)" : ""}: `
+      this.readout.textContent = `${visible(classes[row])} taken for ${visible(classes[column])}`
+        + `${row === column ? " (right)" : ""}: `
         + `${number(counts[row][column])} of ${number(sums[row])}, ${number(100 * share(row, column), 3)} %`;
     };
     const all = this.#answer.samples ?? sums.reduce((sum, one) => sum + one, 0);
     const right = counts.reduce((sum, row, place) => sum + row[place], 0);
     const accuracy = toNumber(this.#answer.accuracy ?? right / all);
-    this.readout.textContent = `${number(100 * accuracy, 4)} % of ${number(all)} samples right. Point at a cell, or move with the arrow keys.`;
+    this.readout.textContent = `${number(100 * accuracy, 4)} % of ${number(all)} samples right. `
+      + "Point at a cell, or move with the arrow keys.";
     const text = (row, column) => (this.#by === "count" ? number(counts[row][column]) : shareText(share(row, column)));
     const drawn = classes.length <= DRAWN ? drawing(classes, counts, shade, text, this.say) : painting(classes, shade, this.say);
     drawn.setAttribute("tabindex", "0");
@@ -96,19 +100,26 @@ function drawing(classes, counts, shade, text, say) {
   const side = classes.length * cell;
   const x = (column) => left + column * cell;
   const y = (row) => top + row * cell;
-  return svg("svg", { class: "confusion", viewBox: `0 0 ${left + side + top * 0.7} ${top + side + 12}`, width: left + side + top * 0.7, height: top + side + 12,
-    role: "img", "aria-label": `Confusion matrix of ${classes.length} classes. Rows are the true classes, columns what they were taken for.`, "font-size": letters },
+  return svg("svg", { class: "confusion", viewBox: `0 0 ${left + side + top * 0.7} ${top + side + 12}`,
+    width: left + side + top * 0.7, height: top + side + 12,
+    role: "img", "aria-label": `Confusion matrix of ${classes.length} classes. `
+      + "Rows are the true classes, columns what they were taken for.", "font-size": letters },
   svg("text", { class: "axis", x: left, y: 13 }, "taken for →"), svg("text", { class: "axis", x: 2, y: top - 6 }, "true ↓"),
   classes.map((name, place) => [
-    svg("text", { x: left - 7, y: y(place) + cell / 2 + 4, "text-anchor": "end", direction: "ltr" }, cut(name, 18), svg("title", {}, visible(name))),
-    svg("text", { transform: `translate(${x(place) + cell / 2 + 4} ${top - 7}) rotate(-50)`, direction: "ltr" }, cut(name, 18), svg("title", {}, visible(name)))]),
+    svg("text", { x: left - 7, y: y(place) + cell / 2 + 4, "text-anchor": "end", direction: "ltr" }, cut(name, 18),
+      svg("title", {}, visible(name))),
+    svg("text", { transform: `translate(${x(place) + cell / 2 + 4} ${top - 7}) rotate(-50)`, direction: "ltr" }, cut(name, 18),
+      svg("title", {}, visible(name)))]),
   classes.map((_, row) => classes.map((__, column) => {
     const strength = shade(row, column);
     const tell = () => say(row, column);
-    return svg("g", { class: row === column ? "right" : "wrong", "data-cell": `${row}-${column}`, onpointerenter: tell, onclick: tell },
+    return svg("g", { class: row === column ? "right" : "wrong", "data-cell": `${row}-${column}`, onpointerenter: tell,
+      onclick: tell },
       svg("rect", { class: "ground", x: x(column), y: y(row), width: cell - 1, height: cell - 1 }),
-      svg("rect", { class: "shade", x: x(column), y: y(row), width: cell - 1, height: cell - 1, "fill-opacity": counts[row][column] ? 0.06 + 0.94 * strength : 0 }),
-      cell > 20 && counts[row][column] ? svg("text", { class: strength > 0.55 ? "on" : "off", x: x(column) + cell / 2, y: y(row) + cell / 2 + 4, "text-anchor": "middle" },
+      svg("rect", { class: "shade", x: x(column), y: y(row), width: cell - 1, height: cell - 1,
+        "fill-opacity": counts[row][column] ? 0.06 + 0.94 * strength : 0 }),
+      cell > 20 && counts[row][column] ? svg("text", { class: strength > 0.55 ? "on" : "off", x: x(column) + cell / 2,
+        y: y(row) + cell / 2 + 4, "text-anchor": "middle" },
         text(row, column)) : null);
   })));
 }
@@ -117,7 +128,8 @@ function drawing(classes, counts, shade, text, say) {
 function painting(classes, shade, say) {
   const cell = Math.max(1, Math.floor(720 / classes.length));
   const side = classes.length * cell;
-  const canvas = h("canvas", { width: side, height: side, class: "confusion", role: "img", "aria-label": `Confusion matrix of ${classes.length} classes` });
+  const canvas = h("canvas", { width: side, height: side, class: "confusion", role: "img",
+    "aria-label": `Confusion matrix of ${classes.length} classes` });
   const pen = canvas.getContext("2d");
   const [right, wrong, ground] = [ink("accent"), ink("bad"), ink("hover")];
   pen.fillStyle = ground;
@@ -141,21 +153,26 @@ function painting(classes, shade, say) {
 
 function confusions({ classes, counts, pairs }) {
   const found = pairs?.map(({ class: from, taken_for: to, times }) => [from, to, times]) ?? counts.flatMap((row, from) => row
-    .map((count, to) => [classes[from], classes[to], from === to ? 0 : count])).filter(([, , count]) => count).sort((a, b) => b[2] - a[2]);
+    .map((count, to) => [classes[from], classes[to], from === to ? 0 : count])).filter(([, , count]) => count).sort((a,
+      b) => b[2] - a[2]);
   const sums = new Map(classes.map((name, place) => [name, counts[place].reduce((all, one) => all + one, 0)]));
-  const share = (from, times) => (sums.get(from) >= times ? ` of ${number(sums.get(from))} (${number((100 * times) / sums.get(from), 3)} %)` : "");
-  return section("Most often confused", found.length ? h("ol", { class: "confusions" }, found.slice(0, LISTED).map(([from, to, times]) => h("li", {},
+  const share = (from, times) => (sums.get(from) >= times
+    ? ` of ${number(sums.get(from))} (${number((100 * times) / sums.get(from), 3)} %)` : "");
+  return section("Most often confused", found.length
+    ? h("ol", { class: "confusions" }, found.slice(0, LISTED).map(([from, to, times]) => h("li", {},
     said(from), " taken for ", said(to), h("span", { class: "dim" }, ` — ${number(times)}${share(from, times)}`))))
     : h("p", { class: "dim" }, "Nothing was confused."));
 }
 
 function scores({ classes, counts, per_class: known, macro, weighted }) {
   const rows = known ?? classes.map((name, label) => scoreOf(name, label, counts));
-  const measure = (label) => ({ label, isNumber: true, value: (row) => row[label], cell: (row) => toNumber(row[label]).toFixed(3) });
+  const measure = (label) => ({ label, isNumber: true, value: (row) => row[label],
+    cell: (row) => toNumber(row[label]).toFixed(3) });
   return section("Class by class", sortable("Precision, recall and F1 of each class", [
     { label: "class", value: (row) => row.name }, measure("precision"), measure("recall"), measure("f1"),
     { label: "samples", isNumber: true, value: (row) => row.support, cell: (row) => number(row.support) }], rows),
-  macro ? h("p", { class: "dim" }, `Mean over the classes: precision ${number(macro.precision, 3)}, recall ${number(macro.recall, 3)}, F1 ${number(macro.f1, 3)}`
+  macro ? h("p", { class: "dim" },
+    `Mean over the classes: precision ${number(macro.precision, 3)}, recall ${number(macro.recall, 3)}, F1 ${number(macro.f1, 3)}`
     + `; weighted by their samples: F1 ${number(weighted?.f1, 3)}.`) : null);
 }
 

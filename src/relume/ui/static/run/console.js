@@ -29,7 +29,8 @@ class Lines {
     this.count = h("span", { class: "dim", role: "status" });
     this.box = h("div", { class: "console", tabindex: "0", role: "log", "aria-label": "Console", "aria-live": "off" });
     this.box.addEventListener("scroll", () => this.#scrolled());
-    this.follow = button("Follow the end", () => this.#follow(this.follow.getAttribute("aria-pressed") !== "true"), { "aria-pressed": "true" });
+    this.follow = button("Follow the end", () => this.#follow(this.follow.getAttribute("aria-pressed") !== "true"),
+      { "aria-pressed": "true" });
     const text = () => this.#lines.map(textOf).join("\n");
     this.element = h("section", { class: "card part", "aria-label": "Console" },
       h("div", { class: "bar" }, h("label", { class: "announcement", for: find }, "Search the lines"), this.find,
@@ -57,14 +58,17 @@ class Lines {
     const wanted = this.find.value.toLowerCase();
     const found = wanted ? this.#lines.filter((line) => textOf(line).toLowerCase().includes(wanted)) : this.#lines;
     const shown = found.slice(-SHOWN);
-    const isMore = !wanted && this.#drawn.length > 0 && shown.length >= this.#drawn.length && this.#drawn.at(-1)?.text === shown[this.#drawn.length - 1]?.text
+    const isMore = !wanted && this.#drawn.length > 0 && shown.length >= this.#drawn.length
+      && this.#drawn.at(-1)?.text === shown[this.#drawn.length - 1]?.text
       && this.#drawn[0]?.text === shown[0]?.text && this.wanted === wanted;
     if (isMore) this.box.append(...shown.slice(this.#drawn.length).map((line) => this.#row(line)));
-    else fill(this.box, shown.map((line) => this.#row(line)), this.#lines.length ? null : h("p", { class: "empty" }, "It has not said anything."));
+    else fill(this.box, shown.map((line) => this.#row(line)),
+      this.#lines.length ? null : h("p", { class: "empty" }, "It has not said anything."));
     this.#drawn = shown;
     this.wanted = wanted;
     this.count.textContent = wanted ? `${number(found.length)} of ${number(this.#lines.length)} lines`
-      : found.length > shown.length ? `the last ${number(shown.length)} of ${number(found.length)} lines` : `${number(found.length)} lines`;
+      : found.length > shown.length ? `the last ${number(shown.length)} of ${number(found.length)} lines`
+        : `${number(found.length)} lines`;
     if (this.left) this.count.textContent += ` · ${number(this.left)} before them are left out`;
     if (this.follow.getAttribute("aria-pressed") === "true" && !wanted) this.box.scrollTop = this.box.scrollHeight;
   }

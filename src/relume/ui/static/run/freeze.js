@@ -18,7 +18,8 @@ export async function mount(place, page) {
   const { state } = page.app;
   const shown = h("div");
   const readout = h("p", { class: "readout", role: "status" }, "Point at a bar, or move through them with the Tab key.");
-  const axis = switches("Axis", [["step", "Steps"], ["epoch", "Epochs"]], state.get("axis", "step"), (value) => state.set({ axis: value === "step" ? null : value }));
+  const axis = switches("Axis", [["step", "Steps"], ["epoch", "Epochs"]], state.get("axis", "step"),
+    (value) => state.set({ axis: value === "step" ? null : value }));
   let drawing = null;
   let drawn = "";
   const draw = () => {
@@ -33,15 +34,19 @@ export async function mount(place, page) {
   };
   draw();
   fill(place, section("Which block trained when",
-    h("div", { class: "bar" }, axis, saving(`${page.name}-freezing`, { drawing: () => drawing, rows: () => rowsOf(known(page.facts.freeze)) })), readout, shown,
-    h("p", { class: "dim" }, "The top row is the block next to the input, the last the one next to the output. A darker bar trained at a higher learning rate; where there is no bar, the block was frozen.")));
+    h("div", { class: "bar" }, axis, saving(`${page.name}-freezing`,
+      { drawing: () => drawing, rows: () => rowsOf(known(page.facts.freeze)) })), readout, shown,
+    h("p", { class: "dim" },
+      "The top row is the block next to the input, the last the one next to the output. "
+      + "A darker bar trained at a higher learning rate; where there is no bar, the block was frozen.")));
   return { refresh: draw, update: draw };
 }
 
 // A run that was made before blocks were recorded has phases and their rates: one row, of whatever was trained.
 function known(freeze) {
   if (freeze.blocks.length) return freeze;
-  const phases = freeze.phases.map((phase) => ({ ...phase, trained: [0], lr: phase.largest_lr ?? null, text: phase.text || `phase ${phase.number ?? ""}` }));
+  const phases = freeze.phases.map((phase) => ({ ...phase, trained: [0], lr: phase.largest_lr ?? null,
+    text: phase.text || `phase ${phase.number ?? ""}` }));
   return { blocks: ["what was trained"], phases };
 }
 
@@ -92,20 +97,24 @@ function heading({ text }, place, [first, last], x, height) {
 
 function bar(phase, block, row, [first, last], axis, x, shade, say) {
   const rate = rateOf(phase, block);
-  const said = `${visible(block)}: ${isPartly(phase, row) ? "partly trained" : "trained"} from ${axis} ${number(first)} to ${number(last)}${rate === null ? "" : ` at learning rate ${rateText(rate)}`}`
+  const said = `${visible(block)}: ${isPartly(phase, row) ? "partly trained" : "trained"} from ${axis} ${number(first)} `
+    + `to ${number(last)}${rate === null ? "" : ` at learning rate ${rateText(rate)}`}`
     + `${phase.text ? ` (${visible(phase.text)})` : ""}`;
   const width = Math.max(2, x(last) - x(first) - 1);
   const strength = shade(toNumber(rate));
   const tell = () => say(said);
-  return svg("g", { class: isPartly(phase, row) ? "block partly" : "block", tabindex: "0", role: "img", "aria-label": said, onfocus: tell, onpointerenter: tell, onclick: tell },
+  return svg("g", { class: isPartly(phase, row) ? "block partly" : "block", tabindex: "0", role: "img", "aria-label": said,
+    onfocus: tell, onpointerenter: tell, onclick: tell },
     svg("title", {}, said),
     svg("rect", { x: x(first), y: TOP + row * ROW + 3, width, height: ROW - 6, rx: 4, "fill-opacity": strength }),
-    rate !== null && width > 60 ? svg("text", { class: strength > 0.6 ? "rate" : "rate faint", x: x(first) + width / 2, y: TOP + row * ROW + 17, "text-anchor": "middle" }, `lr ${rateText(rate)}`) : null);
+    rate !== null && width > 60 ? svg("text", { class: strength > 0.6 ? "rate" : "rate faint", x: x(first) + width / 2,
+      y: TOP + row * ROW + 17, "text-anchor": "middle" }, `lr ${rateText(rate)}`) : null);
 }
 
 function ticks(begin, end, x, height, axis) {
   const places = [0, 0.25, 0.5, 0.75, 1].map((share) => begin + share * (end - begin));
-  return svg("g", { class: "ticks" }, places.map((at, place) => svg("text", { x: x(at), y: height - 14, "text-anchor": place === 0 ? "start" : place === 4 ? "end" : "middle" },
+  return svg("g", { class: "ticks" }, places.map((at, place) => svg("text",
+    { x: x(at), y: height - 14, "text-anchor": place === 0 ? "start" : place === 4 ? "end" : "middle" },
     `${place === 0 ? `${axis} ` : ""}${number(axis === "step" ? Math.round(at) : at, 3)}`)));
 }
 
@@ -120,18 +129,22 @@ function wordOf(phase, row) {
 
 function rowsOf({ blocks, phases }) {
   return [["phase", "first_step", "last_step", "first_epoch", "last_epoch", "block", "trained", "lr"],
-    ...phases.flatMap((phase, place) => blocks.map((block, row) => [phase.text ?? `phase ${place + 1}`, phase.first_step, phase.last_step,
+    ...phases.flatMap((phase, place) => blocks.map((block, row) => [phase.text ?? `phase ${place + 1}`, phase.first_step,
+      phase.last_step,
       phase.first_epoch, phase.last_epoch, block, wordOf(phase, row), isTrained(phase, row) ? rateOf(phase, block) : ""]))];
 }
 
 function table({ blocks, phases }) {
-  const range = (phase) => `steps ${number(phase.first_step)} – ${phase.last_step === null || phase.last_step === undefined ? "now" : number(phase.last_step)}`;
-  return h("details", { class: "as-table" }, h("summary", {}, "As a table"), h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Freezing as a table" },
+  const end = (phase) => (phase.last_step === null || phase.last_step === undefined ? "now" : number(phase.last_step));
+  const range = (phase) => `steps ${number(phase.first_step)} – ${end(phase)}`;
+  return h("details", { class: "as-table" }, h("summary", {}, "As a table"),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Freezing as a table" },
     h("table", { class: "grid" }, h("caption", { class: "announcement" }, "Which block trained in which phase"),
       h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "block"), phases.map((phase, place) => h("th", { scope: "col" },
         said(phase.text ?? `phase ${place + 1}`), h("br"), h("span", { class: "dim" }, range(phase)))))),
       h("tbody", {}, blocks.map((block, row) => h("tr", {}, h("th", { scope: "row" }, said(block)), phases.map((phase) => {
         const rate = rateOf(phase, block);
-        return h("td", {}, isTrained(phase, row) ? `${wordOf(phase, row)}${rate === null ? "" : `, lr ${rateText(rate)}`}` : h("span", { class: "dim" }, "frozen"));
+        return h("td", {}, isTrained(phase, row) ? `${wordOf(phase, row)}${rate === null ? "" : `, lr ${rateText(rate)}`}`
+          : h("span", { class: "dim" }, "frozen"));
       })))))));
 }

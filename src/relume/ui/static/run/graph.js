@@ -21,14 +21,19 @@ export class Graph {
   constructor(panel) {
     this.panel = panel;
     const find = uid("find");
-    this.search = h("input", { id: find, type: "search", placeholder: "Find a node", onkeydown: (event) => { if (event.key === "Enter") this.#find(); } });
+    this.search = h("input", { id: find, type: "search", placeholder: "Find a node",
+      onkeydown: (event) => { if (event.key === "Enter") this.#find(); } });
     this.said = h("span", { class: "dim", role: "status" });
     this.place = h("div", { class: "graph-place" });
     this.details = h("aside", { class: "graph-details", "aria-label": "Node" });
-    const own = h("label", { class: "check" }, this.showOwn = h("input", { type: "checkbox", onchange: () => this.#rebuild() }), "parameters");
-    this.element = h("div", {}, h("div", { class: "bar" }, h("label", { class: "announcement", for: find }, "Find a node"), this.search,
-      button("Find", () => this.#find()), button("Open all", () => this.#openAll()), button("Close all", () => { this.#open.clear(); this.#draw(true); }), own,
-      button("+", () => this.#zoom(0.8), { "aria-label": "Larger" }), button("−", () => this.#zoom(1.25), { "aria-label": "Smaller" }),
+    const own = h("label", { class: "check" }, this.showOwn = h("input", { type: "checkbox", onchange: () => this.#rebuild() }),
+      "parameters");
+    this.element = h("div", {}, h("div", { class: "bar" }, h("label", { class: "announcement", for: find }, "Find a node"),
+      this.search,
+      button("Find", () => this.#find()), button("Open all", () => this.#openAll()),
+        button("Close all", () => { this.#open.clear(); this.#draw(true); }), own,
+      button("+", () => this.#zoom(0.8), { "aria-label": "Larger" }),
+        button("−", () => this.#zoom(1.25), { "aria-label": "Smaller" }),
       button("Fit", () => this.#fit()), saving(panel.one.name, { drawing: () => this.place.querySelector("svg") }), this.said),
     h("div", { class: "graph-both" }, this.place, this.details));
   }
@@ -48,7 +53,8 @@ export class Graph {
     this.#chosen = null;
     this.#draw(true);
     fill(this.details, h("p", { class: "dim" }, "Choose a node to see what it is. A module opens with Enter or a click."),
-      this.problem ? h("p", { class: "error" }, said(this.problem)) : null, this.left ? h("p", { class: "dim" }, this.left) : null);
+      this.problem ? h("p", { class: "error" }, said(this.problem)) : null,
+        this.left ? h("p", { class: "dim" }, this.left) : null);
   }
 
   #openAll() {
@@ -65,13 +71,15 @@ export class Graph {
       count += group.children.length;
       return true;
     });
-    this.said.textContent = count + root.children.length >= MOST_DRAWN ? "Not all modules are open: there would be too many nodes." : plural(this.#tree.leaves.size, "node");
+    this.said.textContent = count + root.children.length >= MOST_DRAWN
+      ? "Not all modules are open: there would be too many nodes." : plural(this.#tree.leaves.size, "node");
     const [width, height] = [root.width + 2 * MARGIN, root.height + 2 * MARGIN];
     this.whole = { x: -width / 2, y: -MARGIN, width, height };
     const arrow = uid("arrow");
     this.shown = [];
     this.drawing = svg("svg", { class: "graph", role: "group", "aria-label": "Graph of the model" },
-      svg("defs", {}, svg("marker", { id: arrow, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" },
+      svg("defs", {}, svg("marker", { id: arrow, viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7,
+        orient: "auto" },
         svg("path", { class: "head", d: "M0 0L8 4L0 8z" }))),
       this.#level(root, 0, 0, arrow));
     fill(this.place, this.drawing);
@@ -82,17 +90,24 @@ export class Graph {
   }
 
   #level(group, x, y, arrow) {
-    return [group.edges.map((edge) => line(edge, x, y, arrow)), group.children.map((child) => this.#one(child, x + child.x, y + child.y, arrow))];
+    return [group.edges.map((edge) => line(edge, x, y, arrow)),
+      group.children.map((child) => this.#one(child, x + child.x, y + child.y, arrow))];
   }
 
   #one(one, x, y, arrow) {
     one.at = { x, y };
-    const said = `${visible(one.id)}${one.isGroup ? `, ${plural(one.size, "node")}` : `, ${visible(one.node.kind ?? "")} ${shapeText(one.node.shape)}`}`;
-    const element = svg("g", { class: `node ${one.isGroup ? "group" : `leaf kind-${String(one.node.kind ?? "").replace(/[^a-z0-9_]/gi, "")}`}${one.isOpen ? " open" : ""}`,
-      role: "button", tabindex: this.shown.length ? "-1" : "0", "aria-label": said, "aria-expanded": one.isGroup ? String(one.isOpen) : null, onclick: (event) => { event.stopPropagation(); this.#choose(one); } },
+    const what = one.isGroup ? plural(one.size, "node") : `${visible(one.node.kind ?? "")} ${shapeText(one.node.shape)}`;
+    const said = `${visible(one.id)}, ${what}`;
+    const sort = one.isGroup ? "group" : `leaf kind-${String(one.node.kind ?? "").replace(/[^a-z0-9_]/gi, "")}`;
+    const element = svg("g",
+      { class: `node ${sort}${one.isOpen ? " open" : ""}`,
+      role: "button", tabindex: this.shown.length ? "-1" : "0", "aria-label": said,
+        "aria-expanded": one.isGroup ? String(one.isOpen) : null,
+        onclick: (event) => { event.stopPropagation(); this.#choose(one); } },
     svg("title", {}, said),
     svg("rect", { x: x - one.width / 2, y, width: one.width, height: one.height, rx: one.isOpen ? 10 : 7 }),
-    svg("text", { x: one.isOpen ? x - one.width / 2 + 12 : x, y: y + 19, "text-anchor": one.isOpen ? "start" : "middle", direction: "ltr" },
+    svg("text", { x: one.isOpen ? x - one.width / 2 + 12 : x, y: y + 19, "text-anchor": one.isOpen ? "start" : "middle",
+      direction: "ltr" },
       `${one.isGroup ? (one.isOpen ? "− " : "+ ") : ""}${visible(labelOf(one))}`));
     this.shown.push({ one, element });
     return one.isOpen ? [element, svg("g", {}, this.#level(one, x, y, arrow))] : element;
@@ -123,10 +138,12 @@ export class Graph {
 
   #tell(one) {
     const leaves = one.isGroup ? this.#nodes.filter((node) => String(node.id).startsWith(`${one.id}/`)) : [];
-    const owned = (one.isGroup ? leaves : [...new Set(one.node.inputs ?? [])].map((id) => this.own.get(id)).filter(Boolean)).filter((node) => HIDDEN.has(node.kind));
+    const owned = (one.isGroup ? leaves : [...new Set(one.node.inputs
+      ?? [])].map((id) => this.own.get(id)).filter(Boolean)).filter((node) => HIDDEN.has(node.kind));
     const used = one.isGroup ? [] : this.#nodes.filter((node) => node.inputs?.includes(one.id)).map((node) => node.id);
     const values = owned.reduce((sum, node) => sum + (node.shape ?? []).reduce((product, side) => product * side, 1), 0);
-    const list = (names) => h("ul", { class: "lines" }, names.slice(0, 40).map((name) => h("li", {}, said(name))), names.length > 40 ? h("li", { class: "dim" }, `and ${names.length - 40} more`) : null);
+    const list = (names) => h("ul", { class: "lines" }, names.slice(0, 40).map((name) => h("li", {}, said(name))),
+      names.length > 40 ? h("li", { class: "dim" }, `and ${names.length - 40} more`) : null);
     const inputs = one.isGroup ? [] : (one.node.inputs ?? []).filter((id) => !this.own.has(id));
     fill(this.details, h("h3", {}, said(one.id)), facts([
       ["kind", one.isGroup ? "module" : one.node.kind], ["nodes", one.isGroup ? number(one.size) : null],
@@ -140,7 +157,8 @@ export class Graph {
   #find() {
     const text = this.search.value.trim().toLowerCase();
     if (!text) return;
-    const hits = [...this.#tree.leaves.values()].filter((leaf) => leaf.id.toLowerCase().includes(text) || String(leaf.node.kind).toLowerCase().includes(text));
+    const hits = [...this.#tree.leaves.values()].filter((leaf) => leaf.id.toLowerCase().includes(text)
+      || String(leaf.node.kind).toLowerCase().includes(text));
     if (!hits.length) { this.said.textContent = "No node has this in its name."; return; }
     const at = this.#found.text === text ? (this.#found.at + 1) % hits.length : 0;
     this.#found = { text, at };
@@ -148,8 +166,7 @@ export class Graph {
     for (let one = hit.parent; one; one = one.parent) this.#open.add(one.id);
     this.#chosen = hit.id;
     this.#draw();
-    const size = Math.min(this.whole.width, 700);
-    this.#centre(hit, size);
+    this.#centre(hit, 760);
     this.#tell(hit);
     this.said.textContent = `${at + 1} of ${hits.length}: ${visible(hit.id)}`;
   }
@@ -166,7 +183,8 @@ export class Graph {
     const scale = Math.min(1.25, Math.max(0.6, Math.min(across / this.whole.width, down / this.whole.height)));
     const [width, height] = [across / scale, down / scale];
     const isTall = this.whole.height > height;
-    this.#show({ x: this.whole.x + this.whole.width / 2 - width / 2, y: isTall ? this.whole.y : this.whole.y + this.whole.height / 2 - height / 2, width, height });
+    this.#show({ x: this.whole.x + this.whole.width / 2 - width / 2,
+      y: isTall ? this.whole.y : this.whole.y + this.whole.height / 2 - height / 2, width, height });
   }
 
   #zoom(by, at = { x: 0.5, y: 0.5 }) {
@@ -188,14 +206,16 @@ export class Graph {
     drawing.addEventListener("pointermove", (event) => {
       if (!from || !event.buttons) { from = null; return; }
       const scale = this.#view.width / drawing.clientWidth;
-      this.#show({ ...this.#view, x: this.#view.x - (event.clientX - from[0]) * scale, y: this.#view.y - (event.clientY - from[1]) * scale });
+      this.#show({ ...this.#view, x: this.#view.x - (event.clientX - from[0]) * scale,
+        y: this.#view.y - (event.clientY - from[1]) * scale });
       from = [event.clientX, event.clientY];
     });
     drawing.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !drawing.contains(document.activeElement)) return; // else the page scrolls, as everywhere
       event.preventDefault();
       const box = drawing.getBoundingClientRect();
-      this.#zoom(event.deltaY < 0 ? 0.88 : 1.14, { x: (event.clientX - box.left) / box.width, y: (event.clientY - box.top) / box.height });
+      this.#zoom(event.deltaY < 0 ? 0.88 : 1.14, { x: (event.clientX - box.left) / box.width,
+        y: (event.clientY - box.top) / box.height });
     }, { passive: false });
     drawing.addEventListener("keydown", (event) => this.#key(event));
   }
@@ -219,7 +239,8 @@ export class Graph {
 
   #reveal({ at, height }) {
     const view = this.#view;
-    const isSeen = at.x > view.x && at.x < view.x + view.width && at.y > view.y && at.y + Math.min(height, 60) < view.y + view.height;
+    const isSeen = at.x > view.x && at.x < view.x + view.width && at.y > view.y && at.y + Math.min(height, 60) < view.y
+      + view.height;
     if (!isSeen) this.#show({ ...view, x: at.x - view.width / 2, y: at.y - view.height / 3 });
   }
 }
@@ -232,6 +253,7 @@ function line({ from, to, isBack, shape }, x, y, arrow) {
   const [ax, ay] = [x + from.x, y + from.y + from.height];
   const [bx, by] = [x + to.x, y + to.y - 1];
   const bend = Math.max(14, Math.min(60, Math.abs(by - ay) / 2));
-  return svg("g", { class: isBack ? "edge back" : "edge" }, svg("title", {}, `${visible(from.id)} → ${visible(to.id)} ${shapeText(shape)}`),
+  return svg("g", { class: isBack ? "edge back" : "edge" },
+    svg("title", {}, `${visible(from.id)} → ${visible(to.id)} ${shapeText(shape)}`),
     svg("path", { d: `M${ax} ${ay}C${ax} ${ay + bend} ${bx} ${by - bend} ${bx} ${by}`, "marker-end": `url(#${arrow})` }));
 }

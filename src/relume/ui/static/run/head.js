@@ -23,7 +23,8 @@ export class Head {
     this.commands = h("div", { class: "commands" });
     this.problems = h("ul", { class: "run-problems error" });
     this.element = h("header", { class: "card run-head" },
-      h("div", { class: "run-title" }, this.title, this.status, this.notes.buttons), this.bar, this.line, this.problems, this.notes.element, this.tiles, this.commands);
+      h("div", { class: "run-title" }, this.title, this.status, this.notes.buttons), this.bar, this.line, this.problems,
+        this.notes.element, this.tiles, this.commands);
   }
 
   // Beside the first part all is there; above the others the head is low, so that what they show is seen at once.
@@ -52,7 +53,8 @@ export class Head {
     if (!isShown) return;
     const share = Math.min(1, Math.max(0, (epoch ?? 0) / epochs));
     this.progress.value = share;
-    this.progressText.textContent = `${Math.round(100 * share)} %${left === null || left === undefined ? "" : ` · ${duration(left)} left`}`;
+    const rest = left === null || left === undefined ? "" : ` · ${duration(left)} left`;
+    this.progressText.textContent = `${Math.round(100 * share)} %${rest}`;
   }
 
   // Tiles that stay are kept: a link in one does not lose the focus, and curves do not flicker.
@@ -74,11 +76,13 @@ export class Head {
     if (text === this.drawn) return;
     this.drawn = text;
     this.commands.hidden = !commands.length;
-    const shown = h("pre", { id: uid("command"), class: "command", tabindex: "0", hidden: true, "aria-label": "The command that was copied" });
+    const shown = h("pre", { id: uid("command"), class: "command", tabindex: "0", hidden: true,
+      "aria-label": "The command that was copied" });
     const [first, more] = this.isWhole ? [commands.filter(isFirst), commands.filter((one) => !isFirst(one))] : [[], commands];
     const buttons = (some) => some.map((one) => this.#command(one, shown));
     fill(this.commands, first.length ? [h("span", { class: "dim" }, "Copy the command to"), buttons(first)] : null,
-      more.length ? h("details", { class: "commands-more" }, h("summary", { class: "button" }, first.length ? "more" : "Copy a command"),
+      more.length ? h("details", { class: "commands-more" },
+        h("summary", { class: "button" }, first.length ? "more" : "Copy a command"),
         h("div", { class: "commands" }, buttons(more))) : null, shown);
   }
 
@@ -86,7 +90,8 @@ export class Head {
   #command({ label, command, note }, shown) {
     const made = button(visible(label), async () => {
       shown.hidden = false;
-      fill(shown, command ? said(command) : null, note ? h("span", { class: "dim" }, `${command ? "\n# " : ""}${visible(note)}`) : null);
+      fill(shown, command ? said(command) : null, note ? h("span", { class: "dim" }, `${command ? "\n# " : ""}${visible(note)}`)
+        : null);
       if (command) await copy(command, made);
       this.page.app.announce(command ? `Copied: ${command}` : visible(note));
     }, { title: visible(command || note), "aria-describedby": shown.id });

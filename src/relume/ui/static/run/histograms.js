@@ -19,7 +19,8 @@ export class Histograms {
     this.modes = switches("Drawn as", [["ridges", "Ridges"], ["overlay", "Overlaid"], ["map", "Heatmap"]], this.#mode,
       (mode) => { panel.page.app.state.set({ shape: mode === "ridges" ? null : mode }); this.#draw(); });
     this.element = h("div", { class: "histograms" }, h("div", { class: "bar" }, this.modes,
-      saving(`${panel.one.name}-histograms`, { drawing: () => this.drawing.querySelector("svg"), rows: () => this.#rows() })), this.readout, this.drawing);
+      saving(`${panel.one.name}-histograms`, { drawing: () => this.drawing.querySelector("svg"), rows: () => this.#rows() })),
+        this.readout, this.drawing);
   }
 
   get #mode() { return this.panel.page.app.state.get("shape", "ridges"); }
@@ -41,7 +42,8 @@ export class Histograms {
     const scene = { items, x, low, high, density: items.map(densities) };
     scene.most = Math.max(...scene.density.map((values) => Math.max(...values)), 1e-300);
     const drawn = svg("svg", { class: `histogram ${this.#mode}`, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, tabindex: "0", role: "img",
-      "aria-label": `${visible(this.panel.one.name)}: ${items.length} histograms, values from ${number(low)} to ${number(high)}` },
+      "aria-label": `${visible(this.panel.one.name)}: ${items.length} histograms, `
+        + `values from ${number(low)} to ${number(high)}` },
     { ridges, overlay, map }[this.#mode]?.(scene) ?? ridges(scene), axis(scene));
     drawn.addEventListener("pointermove", (event) => this.#point(event, drawn, scene));
     drawn.addEventListener("keydown", (event) => this.#key(event));
@@ -68,8 +70,10 @@ export class Histograms {
   #say(row, bin) {
     this.#chosen = [row, bin];
     const item = this.#items[row];
-    const beside = [item.nan && `${number(item.nan)} NaN`, item.infinite && `${number(item.infinite)} infinite`].filter(Boolean).join(", ");
-    this.readout.textContent = `${whereOf(item)}: ${number(item.counts[bin])} values from ${number(item.edges[bin])} to ${number(item.edges[bin + 1])}`
+    const beside = [item.nan && `${number(item.nan)} NaN`,
+      item.infinite && `${number(item.infinite)} infinite`].filter(Boolean).join(", ");
+    this.readout.textContent = `${whereOf(item)}: ${number(item.counts[bin])} values `
+      + `from ${number(item.edges[bin])} to ${number(item.edges[bin + 1])}`
       + ` of ${number(item.counts.reduce((sum, count) => sum + count, 0))}${beside ? ` (and ${beside})` : ""}`;
     this.drawing.querySelectorAll(".chosen").forEach((one) => one.classList.remove("chosen"));
     this.drawing.querySelector(`[data-row="${row}"]`)?.classList.add("chosen");
@@ -90,7 +94,8 @@ function densities({ edges, counts }) {
 // Each ridge is as high as its own range allows and the highest of all is full: so that narrow ones do not flatten the rest,
 // heights are the square root of the density.
 function outline({ edges }, density, x, base, height, most) {
-  const points = density.map((value, bin) => `L${x((edges[bin] + edges[bin + 1]) / 2).toFixed(1)} ${(base - height * Math.sqrt(value / most)).toFixed(1)}`);
+  const points = density.map((value,
+    bin) => `L${x((edges[bin] + edges[bin + 1]) / 2).toFixed(1)} ${(base - height * Math.sqrt(value / most)).toFixed(1)}`);
   return `M${x(edges[0]).toFixed(1)} ${base.toFixed(1)}${points.join("")}L${x(edges.at(-1)).toFixed(1)} ${base.toFixed(1)}`;
 }
 
@@ -112,28 +117,35 @@ function ridges({ items, x, density, most }) {
   const every = Math.max(1, Math.ceil(items.length / 14));
   const height = items.length === 1 ? HEIGHT - TOP - BOTTOM : RIDGE;
   return items.map((item, row) => svg("g", {},
-    svg("path", { class: "ridge", "data-row": row, d: outline(item, density[row], x, baseOf(row, items.length), height, most), "fill-opacity": 0.35 + (0.6 * (row + 1)) / items.length }),
-    row % every === 0 || row === items.length - 1 ? svg("text", { x: LEFT - 8, y: baseOf(row, items.length) + 4, "text-anchor": "end" }, number(item.step)) : null));
+    svg("path", { class: "ridge", "data-row": row, d: outline(item, density[row], x, baseOf(row, items.length), height, most),
+      "fill-opacity": 0.35 + (0.6 * (row + 1)) / items.length }),
+    row % every === 0 || row === items.length - 1 ? svg("text",
+      { x: LEFT - 8, y: baseOf(row, items.length) + 4, "text-anchor": "end" }, number(item.step)) : null));
 }
 
 function overlay({ items, x, density, most }) {
-  return items.map((item, row) => svg("path", { class: "line", "data-row": row, d: outline(item, density[row], x, HEIGHT - BOTTOM, HEIGHT - TOP - BOTTOM, most),
+  return items.map((item, row) => svg("path", { class: "line", "data-row": row,
+    d: outline(item, density[row], x, HEIGHT - BOTTOM, HEIGHT - TOP - BOTTOM, most),
     "stroke-opacity": 0.15 + (0.85 * (row + 1)) / items.length }));
 }
 
 function map({ items, x, density, most }) {
   const high = (HEIGHT - TOP - BOTTOM) / items.length;
   const every = Math.max(1, Math.ceil(items.length / 14));
-  return items.map((item, row) => svg("g", { "data-row": row, class: "map-row" }, density[row].map((value, bin) => (value ? svg("rect", { class: "shade",
-    x: x(item.edges[bin]).toFixed(1), y: (TOP + row * high).toFixed(1), width: Math.max(0.6, x(item.edges[bin + 1]) - x(item.edges[bin])).toFixed(1), height: (high + 0.3).toFixed(1),
+  return items.map((item, row) => svg("g", { "data-row": row, class: "map-row" },
+    density[row].map((value, bin) => (value ? svg("rect", { class: "shade",
+    x: x(item.edges[bin]).toFixed(1), y: (TOP + row * high).toFixed(1),
+      width: Math.max(0.6, x(item.edges[bin + 1]) - x(item.edges[bin])).toFixed(1), height: (high + 0.3).toFixed(1),
     "fill-opacity": (0.05 + 0.95 * Math.sqrt(value / most)).toFixed(3) }) : null)),
-  row % every === 0 ? svg("text", { x: LEFT - 8, y: TOP + (row + 0.5) * high + 4, "text-anchor": "end" }, number(item.step)) : null));
+  row % every === 0 ? svg("text", { x: LEFT - 8, y: TOP + (row + 0.5) * high + 4, "text-anchor": "end" }, number(item.step))
+    : null));
 }
 
 function axis({ x, low, high }) {
   const y = HEIGHT - BOTTOM;
   return svg("g", { class: "ticks" }, svg("path", { class: "rule", d: `M${LEFT} ${y}H${WIDTH - RIGHT}` }),
     [0, 0.25, 0.5, 0.75, 1].map((share) => { const value = low + share * (high - low);
-      return svg("text", { x: x(value), y: y + 18, "text-anchor": share === 0 ? "start" : share === 1 ? "end" : "middle" }, number(value, 3)); }),
+      return svg("text", { x: x(value), y: y + 18, "text-anchor": share === 0 ? "start" : share === 1 ? "end" : "middle" },
+        number(value, 3)); }),
     svg("text", { x: 6, y: 12 }, "step"));
 }

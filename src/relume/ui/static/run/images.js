@@ -42,22 +42,26 @@ export class Images {
   get images() {
     const images = this.#answer?.images ?? [];
     const [first] = images;
-    return images.length === 1 && this.#layer && layersOf(first).some(([file]) => file === this.#layer) ? [{ ...first, file: this.#layer }] : images;
+    return images.length === 1 && this.#layer && layersOf(first).some(([file]) => file === this.#layer)
+      ? [{ ...first, file: this.#layer }] : images;
   }
 
   // Those that are shown, in their order, each with its place among all.
   get shown() {
     const all = this.images.map((image, place) => ({ image, place }));
-    const kept = all.filter(({ image }) => (!this.#onlyWrong || isWrong(image)) && (!this.#class || trueOf(image) === this.#class));
+    const kept = all.filter(({ image }) => (!this.#onlyWrong || isWrong(image))
+      && (!this.#class || trueOf(image) === this.#class));
     if (!this.#isGuessed) return kept;
-    const by = { worst: (one) => [badness(one.image)], logged: (one) => [one.image.sample ?? one.place], class: (one) => [trueOf(one.image), badness(one.image)] }[this.#order];
+    const by = { worst: (one) => [badness(one.image)], logged: (one) => [one.image.sample ?? one.place],
+      class: (one) => [trueOf(one.image), badness(one.image)] }[this.#order];
     return kept.map((one) => ({ ...one, key: by(one) })).sort((a, b) => compare(a.key, b.key) || a.place - b.place);
   }
 
   get #isGuessed() { return this.images.some((image) => isGuess(image)); }
 
   #drawBar() {
-    const classes = [...new Set(this.images.map(trueOf).filter(Boolean))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    const classes = [...new Set(this.images.map(trueOf).filter(Boolean))].sort((a, b) => a.localeCompare(b, "en",
+      { numeric: true }));
     const layers = this.#answer?.images?.length === 1 ? layersOf(this.#answer.images[0]) : [];
     const key = JSON.stringify([this.#isGuessed, classes, layers]);
     if (key === this.barKey) return;
@@ -67,12 +71,15 @@ export class Images {
     this.bar.hidden = !this.#isGuessed && !layers.length;
     if (layers.length) {
       if (!layers.some(([file]) => file === this.#layer)) this.#layer = layers[0][0];
-      fill(this.bar, switches("Show", layers.map(([file, text]) => [file, text]), this.#layer, (file) => { this.#layer = file; redraw(); }));
+      fill(this.bar, switches("Show", layers.map(([file, text]) => [file, text]), this.#layer,
+        (file) => { this.#layer = file; redraw(); }));
     }
     if (!this.#isGuessed) return;
     fill(this.bar,
-      switches("Order", [["worst", "Worst first"], ["class", "By class"], ["logged", "As logged"]], this.#order, (value) => { this.#order = value; redraw(); }),
-      switches("Which", [["all", "All"], ["wrong", "Only wrong"]], this.#onlyWrong ? "wrong" : "all", (value) => { this.#onlyWrong = value === "wrong"; redraw(); }),
+      switches("Order", [["worst", "Worst first"], ["class", "By class"], ["logged", "As logged"]], this.#order,
+        (value) => { this.#order = value; redraw(); }),
+      switches("Which", [["all", "All"], ["wrong", "Only wrong"]], this.#onlyWrong ? "wrong" : "all",
+        (value) => { this.#onlyWrong = value === "wrong"; redraw(); }),
       classes.length > 1 ? choice("True class", [["", "all"], ...classes.map((name) => [name, visible(name)])], this.#class,
         (value) => { this.#class = value; redraw(); }) : null);
   }
@@ -87,10 +94,12 @@ export class Images {
     const shown = this.shown;
     const isOne = this.images.length === 1;
     const wrong = this.images.filter(isWrong).length;
-    this.count.textContent = this.#isGuessed ? `${plural(shown.length, "image")} · ${number(wrong)} of ${number(this.images.length)} wrong${this.#left()}` : "";
+    this.count.textContent = this.#isGuessed
+      ? `${plural(shown.length, "image")} · ${number(wrong)} of ${number(this.images.length)} wrong${this.#left()}` : "";
     this.count.hidden = !this.#isGuessed;
     this.grid.classList.toggle("one", isOne);
-    fill(this.grid, shown.length ? shown.map((one, at) => h("li", {}, this.#tile(one.image, at, isOne))) : h("li", { class: "none" }, empty("None of them.")));
+    fill(this.grid, shown.length ? shown.map((one, at) => h("li", {}, this.#tile(one.image, at, isOne)))
+      : h("li", { class: "none" }, empty("None of them.")));
   }
 
   #tile(image, at, isOne) {
@@ -99,12 +108,15 @@ export class Images {
     const guess = guessText(image);
     return h("button", { type: "button", class: `tile-image${isWrong(image) ? " wrong" : isGuess(image) ? " right" : ""}`,
       onclick: () => this.lightbox.open(at), dataset: { place: at } },
-    src ? h("img", { src, loading: "lazy", decoding: "async", alt: guess ? "" : altOf(image, guess), onerror: isGone, width: image.width, height: image.height,
+    src ? h("img", { src, loading: "lazy", decoding: "async", alt: guess ? "" : altOf(image, guess), onerror: isGone,
+      width: image.width, height: image.height,
       class: isSmall ? "pixels" : isOne ? "whole" : null }) : h("span", { class: "dim" }, "not in this report"),
-    guess ? h("span", { class: "guess" }, isGuess(image) ? [h("span", { class: "sign", "aria-hidden": "true" }, isWrong(image) ? "✗" : "✓"),
+    guess ? h("span", { class: "guess" }, isGuess(image)
+      ? [h("span", { class: "sign", "aria-hidden": "true" }, isWrong(image) ? "✗" : "✓"),
       h("span", { class: "announcement" }, isWrong(image) ? "wrong: " : "right: ")] : null, said(guess)) : null,
     image.caption ? h("span", { class: "caption dim", title: visible(image.caption) }, said(image.caption)) : null,
-    Array.isArray(image.stretched) ? h("span", { class: "caption dim" }, `Stretched from ${image.stretched.map((value) => number(value)).join(" to ")}`) : null);
+    Array.isArray(image.stretched) ? h("span", { class: "caption dim" },
+      `Stretched from ${image.stretched.map((value) => number(value)).join(" to ")}`) : null);
   }
 
   // Arrow keys go over the grid, up and down by what stands above and below.
@@ -122,7 +134,8 @@ export class Images {
 // What an image can be shown as: [file, what it is].
 function layersOf({ file, plain, masks = [] }) {
   if (!plain && !masks.length) return [];
-  return [[file, "With marks"], ...(plain ? [[plain, "Without marks"]] : []), ...masks.map((mask) => [mask.file, `Mask ${visible(mask.name)}`])];
+  return [[file, "With marks"], ...(plain ? [[plain, "Without marks"]] : []),
+    ...masks.map((mask) => [mask.file, `Mask ${visible(mask.name)}`])];
 }
 
 function isGone(event) {
@@ -152,7 +165,8 @@ function badness(image) {
 
 export function guessText(image) {
   if (!isGuess(image)) return trueOf(image);
-  return `${visible(image.predicted)}${percent(image.score)}${isWrong(image) ? `, is ${visible(trueOf(image))}${percent(image.label_score)}` : ""}`;
+  const truth = isWrong(image) ? `, is ${visible(trueOf(image))}${percent(image.label_score)}` : "";
+  return `${visible(image.predicted)}${percent(image.score)}${truth}`;
 }
 
 function percent(share) {
@@ -160,7 +174,8 @@ function percent(share) {
 }
 
 export function altOf(image, guess) {
-  return [isGuess(image) ? (isWrong(image) ? "wrong:" : "right:") : "", guess, image.caption ? visible(image.caption) : ""].filter(Boolean).join(" ") || "logged image";
+  return [isGuess(image) ? (isWrong(image) ? "wrong:" : "right:") : "", guess,
+    image.caption ? visible(image.caption) : ""].filter(Boolean).join(" ") || "logged image";
 }
 
 function compare(a, b) {

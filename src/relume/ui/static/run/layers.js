@@ -30,15 +30,26 @@ export function treeOf(nodes) {
 }
 
 function folded(group) {
-  group.children = group.children.map((child) => {
-    if (!child.isGroup) return child;
+  group.children = group.children.flatMap((child) => {
+    if (!child.isGroup) return [child];
     folded(child);
-    if (child.children.length !== 1) return child;
-    const [only] = child.children;
-    only.parent = group;
-    only.label = only.isGroup ? `${child.label}/${only.label}` : child.label;
-    return only;
+    const { children } = child;
+    if (children.length === 1) {
+      children[0].label = children[0].isGroup ? `${child.label}/${children[0].label}` : child.label;
+      return children;
+    }
+    return isCalledAgain(children) ? children : [child];
   });
+  for (const child of group.children) child.parent = group;
+}
+
+// One module in several places, as a ReLU that a block uses three times: its calls stand where they are, or edges would go in
+// circles.
+function isCalledAgain(children) {
+  const own = new Set(children.map((child) => child.id));
+  const isAlone = ({ node }) => node.kind === children[0].node.kind && !node.inputs?.some((id) => own.has(id));
+  return children.every((child) => !child.isGroup && isAlone(child))
+    && children.some((child) => child.node.inputs?.length);
 }
 
 function counted(one) {
@@ -114,7 +125,8 @@ function layered({ children, edges }) {
   const out = groupedBy(forward, "from");
   const depth = new Map();
   const order = [...children].sort((a, b) => a.order - b.order);
-  for (const child of order) depth.set(child, Math.max(0, ...(into.get(child) ?? []).map((edge) => (depth.get(edge.from) ?? 0) + 1)));
+  for (const child of order) depth.set(child, Math.max(0,
+    ...(into.get(child) ?? []).map((edge) => (depth.get(edge.from) ?? 0) + 1)));
   for (const child of [...order].reverse()) { // what has no inputs stands right above its user
     const users = (out.get(child) ?? []).map((edge) => depth.get(edge.to));
     if (users.length && !(into.get(child) ?? []).length) depth.set(child, Math.max(0, Math.min(...users) - 1));

@@ -14,8 +14,10 @@ export class Lightbox {
     this.text = h("p", { class: "lightbox-text", "aria-live": "polite" });
     this.element = h("dialog", { class: "lightbox", "aria-label": "Image", onkeydown: (event) => this.#key(event),
       onclick: (event) => { if (event.target === this.element) this.close(); } },
-    h("div", { class: "bar" }, button("‹", () => this.#move(-1), { "aria-label": "Image before" }), button("›", () => this.#move(1), { "aria-label": "Next image" }),
-      button("−", () => this.#zoom(0.5), { "aria-label": "Smaller" }), button("+", () => this.#zoom(2), { "aria-label": "Larger" }),
+    h("div", { class: "bar" }, button("‹", () => this.#move(-1), { "aria-label": "Image before" }),
+      button("›", () => this.#move(1), { "aria-label": "Next image" }),
+      button("−", () => this.#zoom(0.5), { "aria-label": "Smaller" }),
+        button("+", () => this.#zoom(2), { "aria-label": "Larger" }),
       this.text, button("Close", () => this.close())), this.picture);
   }
 
@@ -43,7 +45,8 @@ export class Lightbox {
   }
 
   #key(event) {
-    const does = { ArrowRight: () => this.#move(1), ArrowLeft: () => this.#move(-1), "+": () => this.#zoom(2), "-": () => this.#zoom(0.5) }[event.key];
+    const does = { ArrowRight: () => this.#move(1), ArrowLeft: () => this.#move(-1), "+": () => this.#zoom(2),
+      "-": () => this.#zoom(0.5) }[event.key];
     if (!does) return;
     event.preventDefault();
     does();
@@ -63,8 +66,10 @@ export class Lightbox {
     const src = this.images.address(image);
     fill(this.picture, src ? h("img", { src, alt: altOf(image, guess), class: scale >= 2 ? "pixels" : null,
       style: { width: `${Math.round(width * scale)}px`, height: `${Math.round(height * scale)}px` } }) : null);
-    fill(this.text, guess ? h("strong", { class: isWrong(image) ? "wrong" : null }, isWrong(image) ? "✗ " : "", said(guess)) : null, image.caption ? h("span", {}, " ", said(image.caption)) : null,
-      h("span", { class: "dim" }, ` ${this.#at + 1} of ${shown.length} · ${width} × ${height} · ${whereOf(this.images.item)}`));
+    fill(this.text, guess ? h("strong", { class: isWrong(image) ? "wrong" : null }, isWrong(image) ? "✗ " : "", said(guess))
+      : null, image.caption ? h("span", {}, " ", said(image.caption)) : null,
+      h("span", { class: "dim" }, ` ${this.#at + 1} of ${shown.length} · ${width} × ${height} · `,
+        whereOf(this.images.item)));
     return null;
   }
 }

@@ -13,14 +13,16 @@ export function lineage({ name, lineage: origin, checkpoints = {}, resumes = [],
   const parent = originText(origin);
   const start = LEFT + (parent ? BOX + 40 : 0);
   const end = WIDTH - 110;
-  const steps = [step ?? 0, ...(checkpoints.rows ?? []).map((row) => row.step ?? 0), ...branches.map((one) => one.last_step ?? 0)];
+  const steps = [step ?? 0, ...(checkpoints.rows ?? []).map((row) => row.step ?? 0),
+    ...branches.map((one) => one.last_step ?? 0)];
   const last = Math.max(1, ...steps.filter(Number.isFinite));
   const x = (at) => start + ((end - start) * Math.min(Math.max(at ?? 0, 0), last)) / last;
   const rows = (checkpoints.rows ?? []).filter((row) => Number.isFinite(row.step));
   const said = [`${name}, ${status}, up to step ${number(step ?? 0)}`, parent && `began from ${parent}`,
     `${rows.length} checkpoints`, resumes.length && `resumed at step ${resumes.map((one) => number(one.step)).join(", ")}`,
     branches.length && `${branches.length} dead branches`].filter(Boolean).join("; ");
-  return svg("svg", { class: "lineage", preserveAspectRatio: "xMinYMid meet", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": visible(said) },
+  return svg("svg", { class: "lineage", preserveAspectRatio: "xMinYMid meet", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img",
+    "aria-label": visible(said) },
     parent ? box(LEFT, parent) : null,
     parent ? svg("path", { class: "way", d: `M${LEFT + BOX} ${MIDDLE}H${start}` }) : null,
     branches.map((one) => branch(one, x)),
@@ -36,7 +38,8 @@ function originText(origin) {
   if (!origin) return "";
   if (origin.imported) return `imported from ${origin.imported.kind ?? "elsewhere"}`;
   const from = origin.run ?? origin.weights ?? origin.name ?? "";
-  return [from, origin.checkpoint].filter((part) => part && part !== from).length ? `${from ? `${from}, ` : ""}${origin.checkpoint}` : String(from || "another run");
+  return [from, origin.checkpoint].filter((part) => part && part !== from).length
+    ? `${from ? `${from}, ` : ""}${origin.checkpoint}` : String(from || "another run");
 }
 
 function text(x, y, content, anchor, properties) {
@@ -65,7 +68,8 @@ function resume({ step }, x) {
 function branch({ first_step: first, last_step: last, points }, x) {
   const [from, to] = [x(first), Math.max(x(last), x(first) + 18)];
   return svg("g", { class: "branch" },
-    svg("title", {}, `steps ${number(first)} to ${number(last)} were done again after a resume: ${number(points)} points are of a dead branch`),
+    svg("title", {}, `steps ${number(first)} to ${number(last)} were done again after a resume: `
+      + `${number(points)} points are of a dead branch`),
     svg("path", { d: `M${from} ${MIDDLE}C${from + 10} ${MIDDLE} ${from} ${MIDDLE + 38} ${from + 14} ${MIDDLE + 38}H${to}` }),
     svg("path", { d: `M${to - 4} ${MIDDLE + 34}l8 8m0 -8l-8 8` }));
 }

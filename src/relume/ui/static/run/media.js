@@ -106,7 +106,8 @@ class Panel {
     if (key === this.barKey) return;
     this.barKey = key;
     const { state } = this.page.app;
-    const pick = names.length > 1 ? choice("What", names.map((other) => [other.name, visible(other.name)]), one.name, (name) => state.set({ of: name, at: null }))
+    const pick = names.length > 1 ? choice("What", names.map((other) => [other.name, visible(other.name)]), one.name,
+      (name) => state.set({ of: name, at: null }))
       : h("h2", { class: "media-name" }, h("bdi", {}, visible(one.name)));
     const hadFocus = this.bar.contains(document.activeElement) && document.activeElement.tagName === "SELECT";
     fill(this.bar, pick, this.Shown.ofAllSteps ? null : this.stepper.element);
@@ -115,5 +116,6 @@ class Panel {
 }
 
 function hasContent(answer) {
-  return ["images", "text", "nodes", "vertices", "rows", "counts", "items", "file", "precision", "curves"].some((name) => answer[name] !== undefined);
+  return ["images", "text", "nodes", "vertices", "rows", "counts", "items", "file", "precision",
+    "curves"].some((name) => answer[name] !== undefined);
 }

@@ -42,9 +42,11 @@ export class Mesh {
   show({ vertices = [], colors, faces, shown, total, problem }) {
     this.#shape = shapeOf(vertices, colors, faces);
     const counts = total ?? { vertices: vertices.length, faces: faces?.length ?? 0 };
-    const what = faces?.length ? `${plural(counts.vertices, "vertex", "vertices")}, ${plural(counts.faces, "face")}` : plural(counts.vertices, "point");
+    const what = faces?.length ? `${plural(counts.vertices, "vertex", "vertices")}, ${plural(counts.faces, "face")}`
+      : plural(counts.vertices, "point");
     const less = shown ? ` ${number(faces?.length || shown.vertices)} of them are shown.` : "";
-    this.canvas.setAttribute("aria-label", `${what}. Turn it with the arrow keys; plus and minus change its size, 0 puts it back.`);
+    this.canvas.setAttribute("aria-label",
+      `${what}. Turn it with the arrow keys; plus and minus change its size, 0 puts it back.`);
     fill(this.text, problem ?? `${what}.${less}`, " Drag, or use the arrow keys, + and −; 0 puts it back.");
     this.#later();
   }
@@ -69,7 +71,8 @@ export class Mesh {
     }, { passive: false });
     this.canvas.addEventListener("keydown", (event) => {
       const does = KEYS[event.key] ? () => this.#turn(...KEYS[event.key])
-        : { "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8), 0: () => this.#change({ ...FRONT }) }[event.key];
+        : { "+": () => this.zoom(1.25), "=": () => this.zoom(1.25), "-": () => this.zoom(0.8),
+          0: () => this.#change({ ...FRONT }) }[event.key];
       if (!does) return;
       event.preventDefault();
       does();
@@ -149,7 +152,8 @@ function paint(raster, { at, count, faces, shade }, { turn, tilt, zoom }, sharp)
   else for (let place = 0; place < count; place += 1) {
     const light = 0.55 + 0.45 * Math.min(1, Math.max(0, (z[place] + 1) / 2));
     const [red, green, blue] = shade[place];
-    raster.point(x[place], y[place], z[place], Math.max(1, Math.min(6, 220 / Math.sqrt(count))) * sharp, packed(red * light, green * light, blue * light));
+    raster.point(x[place], y[place], z[place], Math.max(1, Math.min(6, 220 / Math.sqrt(count))) * sharp,
+      packed(red * light, green * light, blue * light));
   }
 }
 
@@ -161,5 +165,6 @@ function face(raster, x, y, z, a, b, c, shade, scale) {
   const [nx, ny, nz] = [uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx];
   const light = 0.35 + (0.65 * Math.abs(nz * 0.85 + nx * 0.35 - ny * 0.4)) / (Math.hypot(nx, ny, nz) || 1);
   const mean = (place) => ((shade[a]?.[place] ?? 0) + (shade[b]?.[place] ?? 0) + (shade[c]?.[place] ?? 0)) / 3;
-  raster.triangle(x[a], y[a], z[a], x[b], y[b], z[b], x[c], y[c], z[c], packed(mean(0) * light, mean(1) * light, mean(2) * light));
+  raster.triangle(x[a], y[a], z[a], x[b], y[b], z[b], x[c], y[c], z[c],
+    packed(mean(0) * light, mean(1) * light, mean(2) * light));
 }

@@ -4,7 +4,8 @@ import { svg } from "relume/dom.js";
 import { number, toNumber } from "relume/format.js";
 
 const FIRST = [/^val(idation)?[/_]/, /^test[/_]/, /^(?!train[/_])[^/]*(loss|accuracy|score|f1|auc)/, /^train[/_]/];
-const BESIDE = /^(system|freeze|lr|speed|time|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?|activations?|dead_units|update_ratios?)\//;
+const BESIDE = new RegExp("^(system|freeze|lr|speed|time|hardware|weight_norms?|grad(ient)?(_norms?)?|weights?|param(eter)?s?"
+  + "|activations?|dead_units|update_ratios?)/");
 
 // The metrics that a person asks for first: those of validation, and those that have a better and a worse.
 export function mainMetrics(metrics, count) {
@@ -33,7 +34,8 @@ export function sparkline(series) {
   const values = live.columns.value ?? live.columns.mean;
   const x = live.columns.step;
   const kept = [];
-  for (let place = 0; place < values.length; place += 1) if (Number.isFinite(values[place])) kept.push([x[place], toNumber(values[place])]);
+  for (let place = 0; place < values.length; place += 1) if (Number.isFinite(values[place])) kept.push([x[place],
+    toNumber(values[place])]);
   if (kept.length < 2) return null;
   const step = Math.max(1, Math.floor(kept.length / 240));
   const points = kept.filter((_, place) => place % step === 0 || place === kept.length - 1);
@@ -43,6 +45,7 @@ export function sparkline(series) {
   const place = ([px, py]) => [
     2 + 116 * (last > first ? (px - first) / (last - first) : 0.5), 26 - 24 * (high > low ? (py - low) / (high - low) : 0.5)];
   const path = points.map((one, at) => `${at ? "L" : "M"}${place(one).map((v) => v.toFixed(1)).join(" ")}`).join("");
-  return svg("svg", { viewBox: "0 0 120 28", class: "tile-spark", "aria-hidden": "true", focusable: "false", preserveAspectRatio: "none" },
+  return svg("svg", { viewBox: "0 0 120 28", class: "tile-spark", "aria-hidden": "true", focusable: "false",
+    preserveAspectRatio: "none" },
     svg("path", { d: path, "vector-effect": "non-scaling-stroke" }));
 }

@@ -23,10 +23,13 @@ export class Notes {
     const canEdit = source.isLive && facts.status !== "damaged";
     this.element.hidden = !tags.length && !notes;
     fill(this.element,
-      tags.length ? h("ul", { class: "tags", "aria-label": "Tags" }, tags.map((tag) => h("li", { class: "chip" }, said(tag)))) : null,
+      tags.length ? h("ul", { class: "tags", "aria-label": "Tags" }, tags.map((tag) => h("li", { class: "chip" }, said(tag))))
+        : null,
       notes ? h("p", { class: "notes-text", dir: "auto" }, said(notes)) : null);
-    fill(this.buttons, canEdit ? [this.open = button(tags.length || notes ? "Edit tags and notes" : "Add tags and notes", () => this.#edit(), { class: "quiet" }),
-      button(archived ? "Take out of the archive" : "Archive", () => this.#save({ archived: !archived }), { class: "quiet" })] : null);
+    fill(this.buttons, canEdit ? [this.open = button(tags.length || notes ? "Edit tags and notes" : "Add tags and notes",
+      () => this.#edit(), { class: "quiet" }),
+      button(archived ? "Take out of the archive" : "Archive", () => this.#save({ archived: !archived }), { class: "quiet" })]
+        : null);
   }
 
   #edit() {
@@ -43,7 +46,8 @@ export class Notes {
       onkeydown: (event) => { if (event.key === "Escape") this.#close(); } },
       h("label", { for: tagsId }, "Tags, with commas between them"), tagsField,
       h("label", { for: notesId }, "Notes"), notesField,
-      h("div", { class: "bar" }, h("button", { class: "primary" }, "Save"), button("Cancel", () => this.#close())), this.problem));
+      h("div", { class: "bar" }, h("button", { class: "primary" }, "Save"), button("Cancel", () => this.#close())),
+        this.problem));
     tagsField.focus();
   }
 

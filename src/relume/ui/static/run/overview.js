@@ -16,7 +16,8 @@ const SETTINGS = ["model", "dataset", "loss", "optimizer", "lr", "batch_size", "
 export async function mount(place, page) {
   const charts = new Charts(page);
   const kept = h("div", { class: "columns" });
-  const link = h("a", { class: "button", href: page.app.state.link("charts", null, { runs: [page.name] }) }, "All charts of this run");
+  const link = h("a", { class: "button", href: page.app.state.link("charts", null, { runs: [page.name] }) },
+    "All charts of this run");
   const draw = () => {
     charts.fill(mainMetrics(page.facts.metrics, CHARTS));
     fill(kept, setup(page), checkpoints(page));
@@ -29,13 +30,15 @@ export async function mount(place, page) {
 function setup({ facts: { config = {} }, app, name }) {
   const shown = SETTINGS.filter((key) => key in config).map((key) => [key, setting(config[key])]);
   if (!shown.length) return null;
-  return section("Set up as", facts(shown), h("p", {}, h("a", { href: app.state.link("run", name, { part: "config" }) }, "All settings, code and environment")));
+  return section("Set up as", facts(shown), h("p", {},
+    h("a", { href: app.state.link("run", name, { part: "config" }) }, "All settings, code and environment")));
 }
 
 function checkpoints({ facts: { checkpoints: found }, app, name }) {
   const rows = found?.rows ?? [];
   if (!rows.length) return null;
-  const named = (row) => h("span", { title: row.name }, Number.isFinite(row.number) ? String(row.number).padStart(6, "0") : said(row.name),
+  const named = (row) => h("span", { title: row.name },
+    Number.isFinite(row.number) ? String(row.number).padStart(6, "0") : said(row.name),
     row.epoch > 0 ? ` · epoch ${number(row.epoch, 3)}` : ` · step ${number(row.step)}`);
   return section("Checkpoints", facts([
     ["kept", plural(rows.length, "checkpoint")],

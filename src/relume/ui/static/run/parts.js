@@ -109,7 +109,8 @@ export class Stepper {
     this.next.disabled = place >= this.#items.length - 1;
     const where = item ? whereOf(item) : "";
     this.range.setAttribute("aria-valuetext", where);
-    fill(this.said, where, this.#items.length > 1 ? h("span", { class: "dim" }, ` · ${place + 1} of ${this.#items.length}`) : null,
+    fill(this.said, where, this.#items.length > 1 ? h("span", { class: "dim" }, ` · ${place + 1} of ${this.#items.length}`)
+      : null,
       item?.time ? h("span", { class: "dim stepper-time" }, ` · ${moment(item.time)}`) : null);
   }
 }

@@ -34,8 +34,10 @@ export class Raster {
   triangle(ax, ay, az, bx, by, bz, cx, cy, cz, colour) {
     const area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
     if (area === 0 || !Number.isFinite(area)) return;
-    const [left, right] = [Math.max(0, Math.floor(Math.min(ax, bx, cx))), Math.min(this.width - 1, Math.ceil(Math.max(ax, bx, cx)))];
-    const [top, bottom] = [Math.max(0, Math.floor(Math.min(ay, by, cy))), Math.min(this.height - 1, Math.ceil(Math.max(ay, by, cy)))];
+    const [left, right] = [Math.max(0, Math.floor(Math.min(ax, bx, cx))),
+      Math.min(this.width - 1, Math.ceil(Math.max(ax, bx, cx)))];
+    const [top, bottom] = [Math.max(0, Math.floor(Math.min(ay, by, cy))),
+      Math.min(this.height - 1, Math.ceil(Math.max(ay, by, cy)))];
     for (let row = top; row <= bottom; row += 1) {
       const y = row + 0.5;
       for (let column = left; column <= right; column += 1) {

@@ -21,7 +21,8 @@ export class Table {
       return { label, isNumber, value: (row) => row[place], cell: (row) => cellOf(row[place]) };
     });
     fill(this.element, sortable(`Table ${this.panel.one.name}`, heads, shown),
-      h("p", { class: "dim" }, all > shown.length ? `The first ${number(shown.length)} of ${number(all)} rows.` : `${number(all)} rows.`),
+      h("p", { class: "dim" }, all > shown.length ? `The first ${number(shown.length)} of ${number(all)} rows.`
+        : `${number(all)} rows.`),
       h("div", { class: "bar" }, saving(`${this.panel.one.name}-${item.step}`, { rows: () => [columns, ...rows] })));
   }
 }

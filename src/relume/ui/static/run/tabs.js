@@ -9,7 +9,8 @@ export class Tabs {
 
   constructor(onpick) {
     this.onpick = onpick;
-    this.element = h("div", { class: "tabs", role: "tablist", "aria-label": "Parts of this run", onkeydown: (event) => this.#key(event) });
+    this.element = h("div", { class: "tabs", role: "tablist", "aria-label": "Parts of this run",
+      onkeydown: (event) => this.#key(event) });
   }
 
   // Tabs that stay are kept, so that the focus stays too.

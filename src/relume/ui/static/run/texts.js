@@ -9,7 +9,8 @@ const TABLE = /^\|.*\|\s*\n\|[-|: ]+\|/m; // rows of markdown: a wrapped one can
 export class Text {
   constructor() {
     this.note = h("p", { class: "dim" });
-    this.wrap = button("Wrap lines", () => this.#wrap(this.wrap.getAttribute("aria-pressed") !== "true"), { "aria-pressed": "true" });
+    this.wrap = button("Wrap lines", () => this.#wrap(this.wrap.getAttribute("aria-pressed") !== "true"),
+      { "aria-pressed": "true" });
     this.text = h("pre", { class: "logged-text", dir: "auto", tabindex: "0", "aria-label": "Text" });
     this.element = h("div", {}, this.note, this.text,
       h("div", { class: "bar" }, this.wrap, button("Copy", (event) => copy(this.text.textContent, event.currentTarget))));
@@ -41,6 +42,7 @@ export class Figure {
     return fill(this.element, h("figure", {},
       h("img", { src, width, height, alt: `${visible(this.panel.one.name)} at step ${number(item.step)}` }),
       h("figcaption", {}, caption ? said(caption) : null)),
-    h("div", { class: "bar" }, h("a", { class: "button", href: src, download: `${visible(this.panel.one.name).replaceAll("/", "-")}-${item.step}.png` }, "Download")));
+    h("div", { class: "bar" }, h("a", { class: "button", href: src,
+      download: `${visible(this.panel.one.name).replaceAll("/", "-")}-${item.step}.png` }, "Download")));
   }
 }
