@@ -103,7 +103,7 @@ def make(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, Path]
 
 def rows(run: int, metrics: int, points: int) -> Iterator[tuple[int, dict[str, float]]]:
     rng = random.Random(run)
-    names = [f"train/m{number}" for number in range(metrics)]
+    names = ["val/loss", *(f"train/m{number}" for number in range(1, metrics))]
     for step in range(points):
         yield step, {name: math.sin(step / 30 + at + run / 9) + rng.gauss(0, 0.1) for at, name in enumerate(names)}
 
