@@ -60,7 +60,7 @@ def _moments(seconds: float | None) -> Iterator[None]:
 
 
 def _main(root: str, name: str, seconds: float | None = None) -> None:
-    with relume.Run(name, root=root, config={"lr": 0.01, "epochs": 20}, quiet=True) as run:
+    with relume.Run(name, root=root, config={"lr": 0.01}, quiet=True) as run:
         print("begun", flush=True)
         for step, _ in enumerate(_moments(seconds)):
             run.log(

@@ -240,6 +240,23 @@ def test_dead_branches_are_drawn_until_they_are_switched_off(tab: Visit) -> None
     drawn(page, "train/loss", 1)
 
 
+def test_what_happened_is_marked_described_and_can_be_switched_off(tab: Visit) -> None:
+    page = tab.open("charts", runs="frozen-phases", search="val/loss")
+    chart = drawn(page, "val/loss", 1)
+    expect(chart).to_have_attribute("data-marks", re.compile("[1-9]"))
+    marks = int(str(chart.get_attribute("data-marks")))
+    svg = saved(page, chart, "SVG")[1].decode()
+    assert "2 block2, head" in svg and "the best by" in svg
+    plot = chart.locator(".u-over")
+    box = plot.bounding_box()
+    assert box is not None
+    plot.hover(position={"x": box["width"] * 0.99 - 2, "y": 60})  # where the run ended
+    expect(chart.locator(".tip")).to_contain_text("finished")
+    page.get_by_text("Marks and more").click()
+    page.get_by_label("Freeze phases").uncheck()
+    expect(chart).to_have_attribute("data-marks", str(marks - 3))
+
+
 def test_a_chart_is_taken_along_as_png_svg_and_csv(tab: Visit) -> None:
     page = tab.open("charts", runs=["sweep-01-adam-0.003", "sweep-08-sgd-0.1"], smooth=0.6)
     chart = drawn(page, "val/accuracy", 2)

@@ -299,3 +299,18 @@ def test_a_deleted_or_damaged_index_is_made_again(tmp_path: Path) -> None:
     folder = logged(tmp_path, {"one": "text"})
     (folder / "metrics.db").write_bytes(b"garbage" * 999)
     assert only(folder)["text"] == "text"
+
+
+def test_boxes_beyond_a_sheet_are_cut_to_it(tmp_path: Path) -> None:
+    folder = logged(tmp_path, {"good": relume.Image(np.zeros((8, 8)))})
+    stored = next((folder / "media").rglob("*.png")).relative_to(folder).as_posix()
+    sheet = {"kind": "image", "file": stored, "predictions": [{"box": [0, 0, 99_999, 99_999]}, {"box": [5, 5, 1, 1]}]}
+    with (folder / "journal" / "0001.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 2, "epoch": 1, "time": 1.0, "media": {"bad": sheet}}) + "\n")
+    with pytest.raises(RunError, match="the picture is damaged"):
+        media.file(folder, only(folder, "bad")["id"], "sample-0.png")
+    sheet["predictions"] = sheet["predictions"][:1]
+    with (folder / "journal" / "0001.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 3, "epoch": 1, "time": 1.0, "media": {"bad": sheet}}) + "\n")
+    item = only(folder, "bad")
+    assert picture(folder, item, "sample-0.png").size == (8, 8)

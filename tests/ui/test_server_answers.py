@@ -63,7 +63,10 @@ def test_a_question_that_makes_no_sense_is_answered_with_a_sentence(server: Addr
 
 
 def test_all_answers_are_json_that_browsers_read(server: Address) -> None:
-    for target in ("/api/runs", "/api/run/a", "/api/run/b", "/api/run/a/console"):
+    for target in (
+        *("/api/runs", "/api/run/a", "/api/run/b", "/api/run/a/console", "/api/run/a/media"),
+        *("/api/choose?where=lr%20%3E%200&sort=train%2Floss", "/api/marks?run=a&run=b", "/api/compare?run=a&run=b"),
+    ):
         answer = ask(server, target)
         assert answer.status == 200, answer.body
         assert b"NaN" not in answer.body.replace(b'"NaN"', b"") and b":Infinity" not in answer.body
@@ -111,6 +114,18 @@ def test_what_is_sent_is_checked(server: Address, sent: bytes, status: int) -> N
 def test_a_run_that_does_not_exist_takes_no_notes(server: Address, root: Path) -> None:
     assert post(server, "/api/run/none/edit", {"notes": "x"}).status == 404
     assert not (root / "none").exists()
+
+
+def test_a_journal_that_cannot_be_read_leaves_the_others(server: Address, root: Path) -> None:
+    (segment,) = (root / "a" / "journal").glob("*.jsonl")
+    segment.unlink()
+    segment.mkdir()
+    shown = decode(ask(server, "/api/series?run=a&run=b&metric=train%2Floss").body)
+    assert [one.about["run"] for one in shown] == ["b"]
+    for part in ("console", "media"):
+        answer = ask(server, f"/api/run/a/{part}")
+        assert answer.status == 400 and "cannot be read" in answer.json["error"]
+    assert len(ask(server, "/api/runs").json["runs"]) == 2
 
 
 def test_damage_to_one_run_leaves_the_others(server: Address, root: Path) -> None:

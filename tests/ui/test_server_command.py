@@ -73,8 +73,13 @@ def test_it_says_where_the_page_is_and_ends_at_ctrl_c_with_status_0_while_a_page
 
 
 def test_torch_is_not_loaded_and_training_goes_first(root: Path) -> None:
+    with relume.Run("other", root=root, quiet=True) as run:
+        run.log({"train/loss": 0.5}, step=1)
+        run.checkpoint()
+    asked = ("runs", "run/fashion", "run/other", "run/fashion/console", "run/fashion/media")
+    asked += ("marks?run=other", "compare?run=fashion&run=other", "choose?sort=seed")
     with started("--root", root, "--port", 0) as (process, line):
-        for target in ("", "api/runs", "api/run/fashion", "api/run/fashion/console"):
+        for target in ("", *(f"api/{one}" for one in asked)):
             with urlopen(url_in(line) + target) as answer:
                 assert answer.status == 200
         assert "torch" not in Path(f"/proc/{process.pid}/maps").read_text()

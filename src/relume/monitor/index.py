@@ -38,14 +38,19 @@ def index(run_folder: Path) -> Iterator[sqlite3.Connection]:
     Where the file cannot be used (a read-only folder, a file system without locks, a damaged index), the journal is folded
     into memory instead.
     """
+    with closing(opened(run_folder)) as connection:
+        yield connection
+
+
+def opened(run_folder: Path) -> sqlite3.Connection:
+    """As `index`; the caller closes it, in any thread."""
     path = run_folder / "metrics.db"
     try:
         connection = _open(path)
         _fold(connection, run_folder)
     except sqlite3.DatabaseError as error:
-        connection = _instead(error, path, run_folder)
-    with closing(connection):
-        yield connection
+        return _instead(error, path, run_folder)
+    return connection
 
 
 def ask(run_folder: Path, question: Callable[[sqlite3.Connection], _Answer]) -> _Answer:

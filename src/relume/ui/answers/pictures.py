@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,10 @@ def bytes_of(folder: Path, content: Mapping[str, Any], name: str) -> bytes:
         UnknownNameError: the content has none of this name.
         RunError: it is gone, damaged, too large, or no PNG.
     """
-    samples = {f"sample-{number}.png": box for number, (box, _) in enumerate(boxes_of(content))}
+    boxes = tuple(tuple(box) for box, _ in boxes_of(content))
+    samples = [f"sample-{number}.png" for number in range(len(boxes))]
     if name in samples:
-        return _cut_out(stored(folder, content.get("file")), samples[name])
+        return _cut_out(folder, str(content.get("file")), boxes)[samples.index(name)]
     files = files_of(content) if content.get("kind") in ("image", "figure") else {}
     if name not in files:
         raise UnknownNameError(f"there is no picture {printable(name)!r} here.")
@@ -79,11 +81,23 @@ def stored(folder: Path, name: object) -> bytes:
     return kept(folder, name)
 
 
-def _cut_out(data: bytes, box: list[int]) -> bytes:
+@lru_cache(maxsize=4)
+def _cut_out(folder: Path, name: str, boxes: tuple[tuple[int, ...], ...]) -> list[bytes]:
+    """All samples of a sheet, which is decoded once for them: a page asks for one after the other."""
+    data = stored(folder, name)
     try:
-        image = pillow().open(io.BytesIO(data), formats=["PNG"])
-        made = io.BytesIO()
-        image.crop(tuple(box)).save(made, "PNG")
+        sheet = pillow().open(io.BytesIO(data), formats=["PNG"])
+        return [_encoded(sheet.crop(_within(box, sheet.size))) for box in boxes]
     except Exception as error:  # a decoder raises whatever comes to its mind
         raise RunError(f"the picture is damaged ({type(error).__name__}: {error!s:.200}).") from error
+
+
+def _encoded(image: Any) -> bytes:
+    made = io.BytesIO()
+    image.save(made, "PNG")
     return made.getvalue()
+
+
+def _within(box: tuple[int, ...], size: tuple[int, int]) -> tuple[int, ...]:
+    """Boxes come from a journal: one that is larger than the sheet would take memory for nothing."""
+    return tuple(min(side, most) for side, most in zip(box, (*size, *size), strict=True))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from relume.errors import RelumeError, RunError
 from relume.monitor import RunRecord
 from relume.monitor.index import SYSTEM
+from relume.monitor.journal import live_ranges, segments
 from relume.provenance.record import Machine, Provenance, Segment
 from relume.provenance.words import code_line, code_lines, data_lines
 from relume.recorded.reading import dead_branches, resumes
@@ -79,6 +81,15 @@ def _resumes(folder: Path) -> list[dict[str, Any]]:
 
 def _branches(folder: Path) -> list[dict[str, Any]]:
     """What was logged and then done again, in the numbers of `series`."""
+    live = dict(live_ranges(folder))
+    parts = [(path, live.get(path, 0)) for path in segments(folder)]
+    dead = tuple((path.name, begin, path.stat().st_size) for path, begin in parts if begin is not None)
+    return _branches_of(folder, dead) if dead else []
+
+
+@lru_cache(maxsize=32)
+def _branches_of(folder: Path, dead: tuple[tuple[str, int, int], ...]) -> list[dict[str, Any]]:
+    """Read once: parts of a journal that are dead do not change, and may be long."""
     found = []
     for number, branch in enumerate(dead_branches(folder), 1):
         first = min(int(points["step"].min()) for points in branch.values())

@@ -11,10 +11,10 @@ import numpy as np
 from relume.errors import RelumeError
 from relume.monitor import points
 from relume.monitor.buckets import Axis, reduced, starts_of
-from relume.monitor.index import ask
 from relume.monitor.record import RunRecord
 from relume.recorded.reading import dead_branches
 from relume.ui.answers.frames import Series
+from relume.ui.answers.opened import ask_again
 
 BUCKETS = 500
 """In a chart as wide as a screen: two pixels each."""
@@ -48,7 +48,7 @@ def series(
     """
     if relative and axis == "time":
         low, high = _since_begin(folder, low, high)
-    found = ask(folder, lambda connection: _read(connection, metric, axis, low, high, since))
+    found = ask_again(folder, lambda connection: _read(connection, metric, axis, low, high, since))
     live = [] if found is None else [(0, found)]
     if branches:
         for number, branch in enumerate(dead_branches(folder), 1):

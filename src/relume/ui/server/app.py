@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterable
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from anyio.to_thread import current_default_thread_limiter
@@ -33,14 +35,17 @@ from relume.ui.answers.series import BUCKETS, series
 from relume.ui.server.asked import BODY_LIMIT_BYTES, Asked
 from relume.ui.server.guard import Guard
 from relume.ui.server.live import Events, Live
-from relume.ui.server.page import digest, files, page, policy
+from relume.ui.server.page import assembled, digest, files, page, policy
 
 _THREADS = 8
 _MOST_BUCKETS = 20_000
 _MOST_STEP = 2**62
 _PICTURE_SECONDS = 600
 """What was logged stays as it is; but a run may be deleted, and another have its name."""
+_UNREADABLE = (RelumeError, OSError, sqlite3.Error)
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
+_one_chart = threading.Lock()
+"""Charts that are asked for together are answered one after the other: so the first is there sooner."""
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[Asked], Response]
@@ -78,7 +83,7 @@ def application(root: Path, *, hosts: Iterable[str] = (), token: str | None = No
         exception_handlers={HTTPException: _not_here, Exception: _failed},
         lifespan=_with_few_threads,
     )
-    app.state.live = live
+    app.state.live, app.state.root = live, root
     return app
 
 
@@ -113,8 +118,17 @@ def _series(asked: Asked) -> Response:
         "branches": asked.flag("branches"),
         "relative": asked.flag("relative"),
     }
-    shown = [one for folder in asked.runs() for one in series(folder, metric, **options)]
+    with _one_chart:
+        shown = [one for folder in asked.runs() for one in _series_of(folder, metric, options)]
     return Response(frames.encode(shown), media_type="application/octet-stream")
+
+
+def _series_of(folder: Path, metric: str, options: Mapping[str, Any]) -> list[frames.Series]:
+    try:
+        return series(folder, metric, **options)
+    except _UNREADABLE as error:  # its row says what is wrong with it; the others are drawn
+        _log.warning("%s: %s", folder.name, error)
+        return []
 
 
 def _run(asked: Asked) -> Response:
@@ -160,12 +174,15 @@ async def _page(request: Request) -> Response:
 
 
 async def _file(request: Request) -> Response:
-    path = files().get(request.path_params["path"])
-    if path is None:
+    name = request.path_params["path"]
+    content, path = assembled().get(name), files().get(name)
+    if content is None and path is not None:
+        content = assets.read(path)
+    if content is None:
         raise HTTPException(404)
-    is_named = request.url.query == digest(path)  # an address that no other content will ever have
+    is_named = request.url.query == digest(content)  # an address that no other content will ever have
     lasting = "private, max-age=31536000, immutable" if is_named else "no-cache"
-    return Response(assets.read(path), media_type=_TYPES[path.suffix], headers={"cache-control": lasting})
+    return Response(content, media_type=_TYPES[PurePath(name).suffix], headers={"cache-control": lasting})
 
 
 # ------------------------------------------------------------------------------------------------------------ together
@@ -182,6 +199,8 @@ def _answered(root: Path, answer: Answer) -> Callable[[Request], Any]:
             return _json({"error": str(error)}, 404)
         except RelumeError as error:
             return _json({"error": str(error)}, 400)
+        except _UNREADABLE as error:
+            return _json({"error": f"files of the run cannot be read: {error}"}, 400)
         except HTTPException:
             raise
         except Exception as error:  # one answer that fails must not end the others
@@ -222,5 +241,6 @@ def _json(content: Any, status: int = 200) -> Response:
 async def _with_few_threads(app: Starlette) -> AsyncIterator[None]:
     """Answers wait for each other, so that a training has the machine."""
     current_default_thread_limiter().total_tokens = _THREADS
+    threading.Thread(target=listing(app.state.root).rows, daemon=True).start()  # the first page need not wait for it
     yield
     app.state.live.close()

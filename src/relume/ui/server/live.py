@@ -62,7 +62,10 @@ class _Seen:
 
 
 class Watcher:
-    """Compares how the files of all runs below a root stand with how they stood (hot path: 1.3 ms for 100 runs at rest)."""
+    """Compares how the files of all runs below a root stand with how they stood.
+
+    Hot path, measured for 100 runs: 0.7 ms a look where none runs, 3.3 ms where all do; 0.5% and 1.4% of a core.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root

@@ -16,7 +16,7 @@ import { Feed } from "relume/charts/feed.js";
 import { saveCsv, savePng, saveSvg } from "relume/charts/files.js";
 import { HELP, Keys } from "relume/charts/keys.js";
 import { isSparse, lineOf, placeOf, smoothed, xExtent, yExtent } from "relume/charts/lines.js";
-import { MOST_ASKED, placed } from "relume/charts/marks.js";
+import { drawn, MOST_ASKED, placed } from "relume/charts/marks.js";
 import { menu } from "relume/charts/menu.js";
 import { Plot } from "relume/charts/plot.js";
 import { summary, table } from "relume/charts/table.js";
@@ -258,7 +258,9 @@ export class Chart {
   }
 
   // For those who wait for it: how many lines are drawn, and of which zoom.
-  #drawn({ lines }) {
+  #drawn(shown) {
+    const { lines } = shown;
+    this.element.dataset.marks = drawn(shown.marks, shown).length;
     if (!this.#answer) return;
     this.element.dataset.drawn = lines.length;
     this.element.dataset.points = lines.reduce((sum, line) => sum + line.x.length, 0);

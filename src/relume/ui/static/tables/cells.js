@@ -15,7 +15,7 @@ export function content(column, row, around) {
 
 export function signature(column, row, around) {
   if (column.kind === "curve") return String(Boolean(valueOf(row.metrics, column.name)));
-  if (column.kind === "status") return JSON.stringify([row.status, row.reason, row.epoch, row.epochs, duration(row.left_seconds)]);
+  if (column.kind === "status") return JSON.stringify([row.status, row.reason, row.epoch, row.epochs, row.epoch ? 0 : row.step, duration(row.left_seconds)]);
   if (column.kind === "tags") return JSON.stringify(row.tags);
   const value = column.value(row);
   if (column.sub) return `${value} ${isBest(column, value, around)} ${valueOf(row.metrics, column.name)?.last}`;
@@ -39,11 +39,11 @@ function shortened(reason) {
 
 function progress(row) {
   const parts = [];
-  if (row.epochs) parts.push(`epoch ${number(row.epoch)}/${number(row.epochs)}`);
+  if (row.epochs && row.epoch) parts.push(`epoch ${number(row.epoch)}/${number(row.epochs)}`);
   else if (row.epoch) parts.push(`epoch ${number(row.epoch)}`);
   else parts.push(`step ${number(row.step)}`);
   if (!isMissing(row.left_seconds)) parts.push(`${duration(row.left_seconds)} left`);
-  const share = row.epochs ? Math.min(1, row.epoch / row.epochs) : null;
+  const share = row.epochs && row.epoch ? Math.min(1, row.epoch / row.epochs) : null;
   return [
     h("div", { class: "reason" }, parts.join(" · ")),
     share === null ? null : h("div", { class: "progress", "aria-hidden": "true" }, h("span", { style: { width: `${share * 100}%` } })),
