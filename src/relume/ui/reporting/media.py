@@ -80,23 +80,55 @@ def media(folders: Sequence[Path], images: int, room_bytes: int, clean: Callable
 
 def _things(folders: Sequence[Path], images: int, clean: Callable[[Any], Any]) -> Iterator[Thing]:
     listed = [(folder, entry) for folder in folders for entry in _listed(folder) if entry["items"]]
-    pictured = sum(entry["kind"] in ("image", "figure") for _, entry in listed)
+    shares = _shares([_wanted(folder, entry) for folder, entry in listed], images)
     courses = sum(entry["kind"] == _OF_ALL_STEPS for _, entry in listed)
-    left = images
-    for folder, entry in listed:
+    for (folder, entry), share in zip(listed, shares, strict=True):
         try:
             if entry["kind"] == _OF_ALL_STEPS:
                 steps = max(10, min(_MOST_STEPS, _STEPS // courses))
                 yield _course(folder, entry, steps)
             elif entry["kind"] in ("image", "figure"):
-                share = left // pictured
-                thing = _pictures(folder, entry, share, clean)
-                left, pictured = left - len(thing.files), pictured - 1
-                yield thing
+                yield _pictures(folder, entry, share, clean)
             else:
                 yield _newest(folder, entry, _TEXTS if entry["kind"] == "text" else 1, clean)
         except (RelumeError, OSError, ValueError):  # one thing that is gone hides no other
             continue
+
+
+def _wanted(folder: Path, entry: Json) -> int:
+    """How many pictures the newest step of a name has."""
+    if entry["kind"] not in ("image", "figure"):
+        return 0
+    try:
+        return sum(len(_files(picture)) for picture in _shown(answers.item(folder, entry["items"][-1]["id"])))
+    except (RelumeError, OSError, ValueError):
+        return 0
+
+
+def _shares(wanted: Sequence[int], most: int) -> list[int]:
+    """What each gets of ``most``: those that want little first get all, and leave more to the others.
+
+    Example:
+        >>> _shares([24, 1, 1], 64), _shares([24, 1, 30], 21)
+        ([24, 1, 1], [10, 1, 10])
+    """
+    shares = [0] * len(wanted)
+    waiting = sorted((count, place) for place, count in enumerate(wanted) if count)
+    for number, (count, place) in enumerate(waiting):
+        shares[place] = min(count, most // (len(waiting) - number))
+        most -= shares[place]
+    return shares
+
+
+def _shown(item: Mapping[str, Any]) -> list[Json]:
+    """The pictures of an item."""
+    return list(item.get("images", [item] if "file" in item else []))
+
+
+def _files(picture: Mapping[str, Any]) -> list[str]:
+    """A picture's file, and those that belong to it."""
+    plain = [picture["plain"]] if "plain" in picture else []
+    return [picture["file"], *plain, *(mask["file"] for mask in picture.get("masks", []))]
 
 
 def _listed(folder: Path) -> list[Json]:
@@ -131,11 +163,9 @@ def _pictures(folder: Path, entry: Json, most: int, clean: Callable[[Any], Any])
     item = clean(answers.item(folder, place["id"]))
     thing = Thing(folder.name, {**entry, "items": [place]}, {place["id"]: item})
     item.pop("sheet", None)  # the same pictures again
-    shown = item.get("images", [item] if "file" in item else [])
-    kept = []
+    shown, kept = _shown(item), []
     for picture in shown:
-        names = [picture["file"], *([picture["plain"]] if "plain" in picture else [])]
-        names += [mask["file"] for mask in picture.get("masks", [])]
+        names = _files(picture)
         if len(thing.files) + len(names) > most:
             thing.left_out += 1
             continue
@@ -147,6 +177,8 @@ def _pictures(folder: Path, entry: Json, most: int, clean: Callable[[Any], Any])
             )
     if "images" in item:
         item["images"] = kept
+    if len(kept) < len(shown):
+        item |= {"shown": len(kept), "total": len(shown)}
     if not kept:
         thing.listed["items"], thing.items = [], {}
     return thing

@@ -241,6 +241,7 @@ def _json(content: Any, status: int = 200) -> Response:
 async def _with_few_threads(app: Starlette) -> AsyncIterator[None]:
     """Answers wait for each other, so that a training has the machine."""
     current_default_thread_limiter().total_tokens = _THREADS
-    threading.Thread(target=listing(app.state.root).rows, daemon=True).start()  # the first page need not wait for it
+    # The first page need not wait until all runs were read.
+    threading.Thread(target=listing(app.state.root).rows, daemon=True).start()
     yield
     app.state.live.close()

@@ -58,7 +58,7 @@ def page(nonce: str, *, with_token: bool = False) -> str:
     together = {name: f"static/{name}?{digest(content)}" for name, content in assembled().items()}
     if together:
         head.append(f'<link rel="stylesheet" href="{together["page.css"]}">')
-        head.append(f'<script type="module" src="{together["page.js"]}"></script>')
+        head.append(f'<script type="module" nonce="{nonce}" src="{together["page.js"]}"></script>')
     else:
         head += _one_by_one(nonce)
     whole = read(STATIC / "index.html").decode()

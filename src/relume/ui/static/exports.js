@@ -21,12 +21,35 @@ export function saveCsv(rows, name) {
 
 // Names of files from names of metrics and runs.
 export function safe(name) {
-  return name.replace(/[^\p{L}\p{N}._-]+/gu, "-").slice(0, 120).replace(/^[-.]+/, "") || "relume";
+  return (
+    name
+      .replace(/[^\p{L}\p{N}._-]+/gu, "-")
+      .slice(0, 120)
+      .replace(/^[-.]+/, "") || "relume"
+  );
 }
 
-const KEPT = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "stroke-linejoin",
-  "stroke-linecap", "opacity", "font-size", "font-family", "font-weight", "text-anchor", "dominant-baseline", "direction", "unicode-bidi",
-  "paint-order", "visibility", "display"];
+const KEPT = [
+  "fill",
+  "fill-opacity",
+  "stroke",
+  "stroke-width",
+  "stroke-opacity",
+  "stroke-dasharray",
+  "stroke-linejoin",
+  "stroke-linecap",
+  "opacity",
+  "font-size",
+  "font-family",
+  "font-weight",
+  "text-anchor",
+  "dominant-baseline",
+  "direction",
+  "unicode-bidi",
+  "paint-order",
+  "visibility",
+  "display",
+];
 
 // A copy that looks alike without the page's styles, on the page's card.
 function standalone(element) {
@@ -69,6 +92,8 @@ export async function svgToPng(element, name, scale = 2) {
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
   canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  const blob = await new Promise((done) => { canvas.toBlob(done, "image/png"); });
+  const blob = await new Promise((done) => {
+    canvas.toBlob(done, "image/png");
+  });
   download(`${safe(name)}.png`, "image/png", blob);
 }

@@ -24,10 +24,15 @@ export function parallel(rows, axes, shares, brushes, width, does) {
   const inside = new Set(kept(rows, made, brushes).map((row) => row.name));
   const height = HEIGHT[Number(made.some((axis) => axis.none))];
   const drawing = svg("svg", {
-    class: "parallel", viewBox: `0 0 ${wide} ${height}`, width: wide, height, role: "img",
-    "aria-label": `A line for each of ${rows.length} runs over ${axes.map(title).join(", ")}. The limits of each axis can be given below.`,
+    class: "parallel",
+    viewBox: `0 0 ${wide} ${height}`,
+    width: wide,
+    height,
+    role: "img",
+    "aria-label": `A line for each of ${rows.length} runs over ${axes.map(title).join(", ")}. Limits can be given below.`,
   });
-  for (const row of ordered(rows, shares)) drawing.append(curve(row, made, shares.get(row.name), inside.has(row.name), does));
+  for (const row of ordered(rows, shares))
+    drawing.append(curve(row, made, shares.get(row.name), inside.has(row.name), does));
   made.forEach((axis) => drawing.append(drawnAxis(axis, brushes.get(axis.column.key), does)));
   return { drawing, axes: made, inside };
 }
@@ -40,10 +45,12 @@ function passing(rows, column, scale) {
 
 // The runs whose values lie within all limits.
 export function kept(rows, axes, brushes) {
-  return rows.filter((row) => axes.every(({ column, scale }) => {
-    const limit = brushes.get(column.key);
-    return !limit || scale.isWithin(column.value(row), limit[0], limit[1]);
-  }));
+  return rows.filter((row) =>
+    axes.every(({ column, scale }) => {
+      const limit = brushes.get(column.key);
+      return !limit || scale.isWithin(column.value(row), limit[0], limit[1]);
+    }),
+  );
 }
 
 // The best last: they lie on top.
@@ -61,10 +68,19 @@ function curve(row, axes, share, isInside, does) {
   const path = smooth(points);
   const enter = () => does.hover(row.name);
   const leave = () => does.hover(null);
-  return svg("g", { class: `run-line${isInside ? "" : " outside"}`, "data-run": row.name, onpointerenter: enter, onpointerleave: leave },
+  return svg(
+    "g",
+    { class: `run-line${isInside ? "" : " outside"}`, "data-run": row.name, onpointerenter: enter, onpointerleave: leave },
     svg("title", {}, visible(row.name)),
-    svg("path", { class: "reach", d: path, onclick: () => { location.hash = does.link(row.name); } }),
-    svg("path", { class: "line", d: path, stroke: tint(share) }));
+    svg("path", {
+      class: "reach",
+      d: path,
+      onclick: () => {
+        location.hash = does.link(row.name);
+      },
+    }),
+    svg("path", { class: "line", d: path, stroke: tint(share) }),
+  );
 }
 
 function smooth(points) {
@@ -72,7 +88,7 @@ function smooth(points) {
   for (let place = 1; place < points.length; place += 1) {
     const [[x0, y0], [x1, y1]] = [points[place - 1], points[place]];
     const bend = (x1 - x0) * 0.35;
-    path += `C${(x0 + bend).toFixed(1)} ${y0.toFixed(1)} ${(x1 - bend).toFixed(1)} ${y1.toFixed(1)} ${x1.toFixed(1)} ${y1.toFixed(1)}`;
+    path += `C${[x0 + bend, y0, x1 - bend, y1, x1, y1].map((one) => one.toFixed(1)).join(" ")}`;
   }
   return points.length === 1 ? `${path}h1` : path;
 }
@@ -80,18 +96,34 @@ function smooth(points) {
 function drawnAxis({ column, x, scale, none }, limit, does) {
   const name = title(column);
   const labels = lines(column);
-  const group = svg("g", { class: "axis" },
+  const group = svg(
+    "g",
+    { class: "axis" },
     svg("title", {}, name),
-    labels.map((text, place) => svg("text", { class: place ? "sub" : "axis-name", x, y: place ? 33 : 18, "text-anchor": "middle" }, text)),
+    labels.map((text, place) =>
+      svg("text", { class: place ? "sub" : "axis-name", x, y: place ? 33 : 18, "text-anchor": "middle" }, text),
+    ),
     svg("line", { x1: x, x2: x, y1: TOP, y2: BOTTOM }),
     scale.ticks.map((tick) => [
       svg("line", { x1: x - 4, x2: x, y1: BOTTOM - tick.at * (BOTTOM - TOP), y2: BOTTOM - tick.at * (BOTTOM - TOP) }),
-      svg("text", { class: "tick", x: x + 6, y: BOTTOM - tick.at * (BOTTOM - TOP), "dominant-baseline": "middle" }, cut(visible(tick.label), 12)),
+      svg(
+        "text",
+        { class: "tick", x: x + 6, y: BOTTOM - tick.at * (BOTTOM - TOP), "dominant-baseline": "middle" },
+        cut(visible(tick.label), 12),
+      ),
     ]),
-    none && svg("text", { class: "tick none", x: x + 6, y: NONE, "dominant-baseline": "middle" }, none));
+    none && svg("text", { class: "tick none", x: x + 6, y: NONE, "dominant-baseline": "middle" }, none),
+  );
   const band = svg("rect", { class: "band", x: x - 9, width: 18, rx: 3, visibility: "hidden" });
   if (limit) spread(band, down(scale, limit[1]), down(scale, limit[0]));
-  const area = svg("rect", { class: "grip", x: x - 14, y: TOP - 6, width: 28, height: BOTTOM - TOP + 12, "data-only-page": "" });
+  const area = svg("rect", {
+    class: "grip",
+    x: x - 14,
+    y: TOP - 6,
+    width: 28,
+    height: BOTTOM - TOP + 12,
+    "data-only-page": "",
+  });
   group.append(band, area);
   pull(area, band, scale, (values) => does.limit(column.key, values));
   return group;
@@ -111,8 +143,14 @@ function pull(area, band, scale, onLimit) {
     const box = area.getBoundingClientRect();
     return Math.min(BOTTOM + 4, Math.max(TOP - 4, TOP - 6 + ((event.clientY - box.top) / box.height) * (BOTTOM - TOP + 12)));
   };
-  area.addEventListener("pointerdown", (event) => { from = at(event); area.setPointerCapture(event.pointerId); event.preventDefault(); });
-  area.addEventListener("pointermove", (event) => { if (from !== null) spread(band, from, at(event)); });
+  area.addEventListener("pointerdown", (event) => {
+    from = at(event);
+    area.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  });
+  area.addEventListener("pointermove", (event) => {
+    if (from !== null) spread(band, from, at(event));
+  });
   area.addEventListener("pointerup", (event) => {
     const to = at(event);
     const share = (y) => (BOTTOM - y) / (BOTTOM - TOP);
@@ -121,7 +159,9 @@ function pull(area, band, scale, onLimit) {
     from = null;
     onLimit(isDrawn ? [scale.valueAt(low, "ceil"), scale.valueAt(high, "floor")] : null);
   });
-  area.addEventListener("pointercancel", () => { from = null; });
+  area.addEventListener("pointercancel", () => {
+    from = null;
+  });
 }
 
 function lines(column) {
@@ -141,7 +181,13 @@ export function legend(result, rows) {
   const ends = [`${found.isBelow ? "≤ " : ""}${trimmed(found.low)}`, `${found.isAbove ? "≥ " : ""}${trimmed(found.high)}`];
   if (result.mode === "min") ends.reverse();
   const steps = Array.from({ length: 24 }, (_, place) => h("span", { style: { background: tint(place / 23) } }));
-  return h("div", { class: "tint" }, h("span", { class: "cut" }, said(title(result))), h("span", { class: "number" }, ends[0]),
-    h("span", { class: "ramp", "aria-hidden": "true" }, steps), h("span", { class: "number" }, ends[1]),
-    result.mode ? h("span", { class: "dim" }, "(the best)") : null);
+  return h(
+    "div",
+    { class: "tint" },
+    h("span", { class: "cut" }, said(title(result))),
+    h("span", { class: "number" }, ends[0]),
+    h("span", { class: "ramp", "aria-hidden": "true" }, steps),
+    h("span", { class: "number" }, ends[1]),
+    result.mode ? h("span", { class: "dim" }, "(the best)") : null,
+  );
 }

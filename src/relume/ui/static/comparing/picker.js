@@ -8,11 +8,21 @@ export class Picker {
 
   constructor(label, onChange) {
     this.onChange = onChange;
-    this.search = h("input", { type: "search", placeholder: "Find", "aria-label": `Find in ${label}`, oninput: () => this.#sift() });
+    this.search = h("input", {
+      type: "search",
+      placeholder: "Find",
+      "aria-label": `Find in ${label}`,
+      oninput: () => this.#sift(),
+    });
     this.list = h("div", { class: "picker-list" });
     this.count = h("span", { class: "dim" });
     this.summary = h("summary", { class: "button" }, `${label} `, this.count);
-    this.element = h("details", { class: "picker" }, this.summary, h("div", { class: "picker-box card" }, this.search, this.list));
+    this.element = h(
+      "details",
+      { class: "picker" },
+      this.summary,
+      h("div", { class: "picker-box card" }, this.search, this.list),
+    );
     this.element.addEventListener("keydown", (event) => {
       if (event.key !== "Escape" || !this.element.open) return;
       this.element.open = false;
@@ -28,7 +38,11 @@ export class Picker {
     this.#keys = chosen;
     this.count.textContent = String(chosen.length);
     const shape = JSON.stringify(offered);
-    if (shape !== this.#shape) fill(this.list, offered.map(([key, label]) => this.#choice(key, label)));
+    if (shape !== this.#shape)
+      fill(
+        this.list,
+        offered.map(([key, label]) => this.#choice(key, label)),
+      );
     this.#shape = shape;
     for (const box of this.list.querySelectorAll("input")) box.checked = chosen.includes(box.dataset.key);
   }
@@ -38,7 +52,12 @@ export class Picker {
     box.addEventListener("change", () => {
       this.onChange(box.checked ? [...this.#keys, key] : this.#keys.filter((one) => one !== key));
     });
-    return h("label", { class: "choice", dataset: { find: label.toLowerCase() } }, box, h("span", { class: "cut", title: label }, said(label)));
+    return h(
+      "label",
+      { class: "choice", dataset: { find: label.toLowerCase() } },
+      box,
+      h("span", { class: "cut", title: label }, said(label)),
+    );
   }
 
   #sift() {

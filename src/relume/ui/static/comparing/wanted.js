@@ -30,8 +30,14 @@ export function offered(answer, rows) {
   const first = differing(answer, rows);
   const ordered = [...first, ...settings.filter((name) => !first.includes(name))];
   return [
-    ...ordered.map((name) => `config:${name}`), ...metrics.map((name) => `best:${name}`), ...metrics.map((name) => `last:${name}`),
-    "seconds", "epoch", "step", "seed", "created",
+    ...ordered.map((name) => `config:${name}`),
+    ...metrics.map((name) => `best:${name}`),
+    ...metrics.map((name) => `last:${name}`),
+    "seconds",
+    "epoch",
+    "step",
+    "seed",
+    "created",
   ];
 }
 
@@ -43,7 +49,8 @@ function within(answer, rows) {
 
 // Numbers read better side by side than lists of files and texts.
 function numbersFirst(names, rows) {
-  const isNumber = (name) => rows.every((row) => valueOf(row.config, name) === undefined || typeof row.config[name] === "number");
+  const isNumber = (name) =>
+    rows.every((row) => valueOf(row.config, name) === undefined || typeof row.config[name] === "number");
   const isShort = (name) => rows.every((row) => String(valueOf(row.config, name) ?? "").length < 40);
   return [...names.filter(isNumber), ...names.filter((name) => !isNumber(name) && isShort(name))];
 }
@@ -55,7 +62,9 @@ function brushes(texts) {
     try {
       const [key, low, high] = JSON.parse(text);
       if (typeof key === "string" && high !== undefined) found.set(key, [low, high]);
-    } catch { /* a link that somebody cut short: without this limit */ }
+    } catch {
+      /* a link that somebody cut short: without this limit */
+    }
   }
   return found;
 }

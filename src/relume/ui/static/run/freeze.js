@@ -38,7 +38,7 @@ export async function mount(place, page) {
       { drawing: () => drawing, rows: () => rowsOf(known(page.facts.freeze)) })), readout, shown,
     h("p", { class: "dim" },
       "The top row is the block next to the input, the last the one next to the output. "
-      + "A darker bar trained at a higher learning rate; where there is no bar, the block was frozen.")));
+      + "A stronger bar trained at a higher learning rate; where there is no bar, the block was frozen.")));
   return { refresh: draw, update: draw };
 }
 

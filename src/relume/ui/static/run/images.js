@@ -84,12 +84,18 @@ export class Images {
         (value) => { this.#class = value; redraw(); }) : null);
   }
 
+  // A report may hold only the worst of them.
+  #left() {
+    const left = (this.#answer.total ?? 0) - (this.#answer.shown ?? 0);
+    return left > 0 ? ` · ${plural(left, "other")} not in this report` : "";
+  }
+
   #draw() {
     const shown = this.shown;
     const isOne = this.images.length === 1;
     const wrong = this.images.filter(isWrong).length;
     this.count.textContent = this.#isGuessed
-      ? `${plural(shown.length, "image")} · ${number(wrong)} of ${number(this.images.length)} wrong` : "";
+      ? `${plural(shown.length, "image")} · ${number(wrong)} of ${number(this.images.length)} wrong${this.#left()}` : "";
     this.count.hidden = !this.#isGuessed;
     this.grid.classList.toggle("one", isOne);
     fill(this.grid, shown.length ? shown.map((one, at) => h("li", {}, this.#tile(one.image, at, isOne)))

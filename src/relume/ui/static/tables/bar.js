@@ -16,7 +16,14 @@ export class Bar {
     this.app = app;
     this.does = does;
     const error = uid("error");
-    this.find = h("input", { type: "search", class: "find", placeholder: "Search names, tags, notes", "aria-label": "Search names, tags, notes and settings", spellcheck: "false", oninput: () => does.find(this.find.value) });
+    this.find = h("input", {
+      type: "search",
+      class: "find",
+      placeholder: "Search names, tags, notes",
+      "aria-label": "Search names, tags, notes and settings",
+      spellcheck: "false",
+      oninput: () => does.find(this.find.value),
+    });
     this.where = this.#conditions(error);
     this.error = h("p", { class: "error where-error", id: error, role: "alert", hidden: true });
     this.group = h("select", { "aria-label": "Group by", onchange: () => does.group(this.group.value) });
@@ -25,11 +32,24 @@ export class Bar {
     this.count = h("span", { class: "dim count" });
     this.picked = h("div", { class: "picked" });
     this.trouble = h("p", { class: "error", role: "alert", hidden: true });
-    this.element = h("div", { class: "table-bar" },
-      h("div", { class: "bar" }, this.find, this.where, this.group, this.archivedLabel,
-        h("span", { class: "space" }), button("Columns", does.columns), button("CSV", does.csv, { title: "Download the table as shown, as CSV", "aria-label": "Download CSV" })),
-      this.error, this.trouble,
-      h("div", { class: "bar second" }, this.count, this.picked));
+    this.element = h(
+      "div",
+      { class: "table-bar" },
+      h(
+        "div",
+        { class: "bar" },
+        this.find,
+        this.where,
+        this.group,
+        this.archivedLabel,
+        h("span", { class: "space" }),
+        button("Columns", does.columns),
+        button("CSV", does.csv, { title: "Download the table as shown, as CSV", "aria-label": "Download CSV" }),
+      ),
+      this.error,
+      this.trouble,
+      h("div", { class: "bar second" }, this.count, this.picked),
+    );
   }
 
   show(wanted, answer, rows, total) {
@@ -38,8 +58,12 @@ export class Bar {
     this.#drawGroups(answer, wanted.group?.key ?? "");
     this.archived.checked = wanted.archived;
     this.archivedLabel.hidden = !wanted.archived && !answer.runs.some((row) => row.archived);
-    this.count.textContent = rows.length === total ? plural(total, "run") : `${rows.length.toLocaleString("en-US")} of ${plural(total, "run")}`;
-    this.#drawPicked(rows.map((row) => row.name).filter((name) => wanted.picked.has(name)), wanted.picked.size);
+    this.count.textContent =
+      rows.length === total ? plural(total, "run") : `${rows.length.toLocaleString("en-US")} of ${plural(total, "run")}`;
+    this.#drawPicked(
+      rows.map((row) => row.name).filter((name) => wanted.picked.has(name)),
+      wanted.picked.size,
+    );
   }
 
   // What was wrong with the conditions, in a sentence; the table stays as it was.
@@ -58,11 +82,24 @@ export class Bar {
   #conditions(error) {
     if (!this.app.source.isLive) return null;
     let timer = null;
-    const ask = () => { clearTimeout(timer); this.does.where(field.value.trim()); };
+    const ask = () => {
+      clearTimeout(timer);
+      this.does.where(field.value.trim());
+    };
     const field = h("input", {
-      type: "search", class: "where mono", "aria-label": "Conditions that runs have to meet", "aria-describedby": error, spellcheck: "false", autocomplete: "off",
-      oninput: () => { clearTimeout(timer); timer = setTimeout(ask, PAUSE); },
-      onkeydown: (event) => { if (event.key === "Enter") ask(); },
+      type: "search",
+      class: "where mono",
+      "aria-label": "Conditions that runs have to meet",
+      "aria-describedby": error,
+      spellcheck: "false",
+      autocomplete: "off",
+      oninput: () => {
+        clearTimeout(timer);
+        timer = setTimeout(ask, PAUSE);
+      },
+      onkeydown: (event) => {
+        if (event.key === "Enter") ask();
+      },
     });
     return field;
   }
@@ -78,9 +115,13 @@ export class Bar {
     if (key === this.#groups) return;
     this.#groups = key;
     const option = (one) => h("option", { value: one, selected: one === current }, title(column(one, answer)));
-    fill(this.group, h("option", { value: "", selected: current === "" }, "No groups"), own.map(option),
+    fill(
+      this.group,
+      h("option", { value: "", selected: current === "" }, "No groups"),
+      own.map(option),
       differing.length ? h("optgroup", { label: "Settings that differ" }, differing.map(option)) : null,
-      others.length ? h("optgroup", { label: "Other settings" }, others.map(option)) : null);
+      others.length ? h("optgroup", { label: "Other settings" }, others.map(option)) : null,
+    );
     this.group.value = current;
     this.#drawExample(answer);
   }
@@ -90,7 +131,8 @@ export class Bar {
     if (!this.where || text === this.#example) return;
     this.#example = text;
     this.where.placeholder = visible(text);
-    this.where.title = "Conditions on settings, metrics (their best values), status, tags, …: with <, <=, ==, !=, ~, in, and, or, not";
+    this.where.title =
+      "Conditions on settings, metrics (their best values), status, tags, …: with <, <=, ==, !=, ~, in, and, or, not";
   }
 
   #drawPicked(names, count) {
@@ -104,18 +146,32 @@ export class Bar {
       return;
     }
     const hidden = count - names.length;
-    fill(this.picked, h("strong", {}, `${count} picked`), hidden ? h("span", { class: "dim" }, ` (${hidden} not shown)`) : null,
-      names.length ? link("charts", "Charts") : null, names.length > 1 ? link("compare", "Compare") : null,
-      button("Pick none", () => state.set({ runs: [] }), { class: "quiet" }));
+    fill(
+      this.picked,
+      h("strong", {}, `${count} picked`),
+      hidden ? h("span", { class: "dim" }, ` (${hidden} not shown)`) : null,
+      names.length ? link("charts", "Charts") : null,
+      names.length > 1 ? link("compare", "Compare") : null,
+      button("Pick none", () => state.set({ runs: [] }), { class: "quiet" }),
+    );
   }
 }
 
 // What stands where there are no runs yet: how to make the first.
 export function firstRun(root) {
-  const lines = ["with relume.Run(\"first\", root=\"…\", config={\"lr\": 0.1}) as run:", "    run.log({\"train/loss\": 0.5})"];
+  const lines = ['with relume.Run("first", root="…", config={"lr": 0.1}) as run:', '    run.log({"train/loss": 0.5})'];
   lines[0] = lines[0].replace("…", () => root);
-  return h("div", { class: "card first-run" },
+  return h(
+    "div",
+    { class: "card first-run" },
     h("h2", {}, "No runs here yet"),
-    h("p", {}, "Nothing was recorded below ", h("code", {}, said(root)), " so far. These two lines make a first run, and it appears here while it trains:"),
-    h("pre", { tabindex: "0" }, h("code", {}, visible(lines[0]), "\n", visible(lines[1]))));
+    h(
+      "p",
+      {},
+      "Nothing was recorded below ",
+      h("code", {}, said(root)),
+      " so far. These two lines make a first run, and it appears here while it trains:",
+    ),
+    h("pre", { tabindex: "0" }, h("code", {}, visible(lines[0]), "\n", visible(lines[1]))),
+  );
 }

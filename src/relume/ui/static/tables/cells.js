@@ -15,7 +15,15 @@ export function content(column, row, around) {
 
 export function signature(column, row, around) {
   if (column.kind === "curve") return String(Boolean(valueOf(row.metrics, column.name)));
-  if (column.kind === "status") return JSON.stringify([row.status, row.reason, row.epoch, row.epochs, row.epoch ? 0 : row.step, duration(row.left_seconds)]);
+  if (column.kind === "status")
+    return JSON.stringify([
+      row.status,
+      row.reason,
+      row.epoch,
+      row.epochs,
+      row.epoch ? 0 : row.step,
+      duration(row.left_seconds),
+    ]);
   if (column.kind === "tags") return JSON.stringify(row.tags);
   const value = column.value(row);
   if (column.sub) return `${value} ${isBest(column, value, around)} ${valueOf(row.metrics, column.name)?.last}`;
@@ -46,7 +54,9 @@ function progress(row) {
   const share = row.epochs && row.epoch ? Math.min(1, row.epoch / row.epochs) : null;
   return [
     h("div", { class: "reason" }, parts.join(" · ")),
-    share === null ? null : h("div", { class: "progress", "aria-hidden": "true" }, h("span", { style: { width: `${share * 100}%` } })),
+    share === null
+      ? null
+      : h("div", { class: "progress", "aria-hidden": "true" }, h("span", { style: { width: `${share * 100}%` } })),
   ];
 }
 
@@ -59,12 +69,22 @@ function metric(column, row, around) {
   if (!entry) return null;
   const value = column.value(row);
   const about = [
-    `best ${number(entry.best)}${isMissing(entry.best_epoch) ? "" : `, epoch ${entry.best_epoch}`}${isMissing(entry.best_step) ? "" : `, step ${number(entry.best_step)}`}`,
-    `last ${number(entry.last)}`, plural(entry.count ?? 0, "value"),
-  ].join(" · ");
+    `best ${number(entry.best)}`,
+    isMissing(entry.best_epoch) ? null : `epoch ${entry.best_epoch}`,
+    isMissing(entry.best_step) ? null : `step ${number(entry.best_step)}`,
+    `last ${number(entry.last)}`,
+    plural(entry.count ?? 0, "value"),
+  ]
+    .filter(Boolean)
+    .join(" · ");
   if (!isBest(column, value, around)) return h("span", { title: about }, trimmed(value));
-  return h("strong", { class: "best", title: `The best of the runs shown. ${about}` },
-    h("span", { "aria-hidden": "true" }, "★ "), trimmed(value), h("span", { class: "announcement" }, " the best"));
+  return h(
+    "strong",
+    { class: "best", title: `The best of the runs shown. ${about}` },
+    h("span", { "aria-hidden": "true" }, "★ "),
+    trimmed(value),
+    h("span", { class: "announcement" }, " the best"),
+  );
 }
 
 function curve(column, row, around) {
@@ -72,7 +92,13 @@ function curve(column, row, around) {
 }
 
 function created(column, row) {
-  return isMissing(row.created) ? null : h("time", { class: "dim", datetime: iso(row.created), title: `${moment(row.created)} (${iso(row.created)})` }, column.text(row));
+  return isMissing(row.created)
+    ? null
+    : h(
+        "time",
+        { class: "dim", datetime: iso(row.created), title: `${moment(row.created)} (${iso(row.created)})` },
+        column.text(row),
+      );
 }
 
 function iso(seconds) {
@@ -81,22 +107,37 @@ function iso(seconds) {
 }
 
 function tags(column, row, around) {
-  return edited("tags", row, around, (row.tags ?? []).map((tag) => h("span", { class: "chip", title: visible(tag) }, said(tag))));
+  return edited(
+    "tags",
+    row,
+    around,
+    (row.tags ?? []).map((tag) => h("span", { class: "chip", title: visible(tag) }, said(tag))),
+  );
 }
 
 function notes(column, row, around) {
-  return edited("notes", row, around, row.notes ? h("span", { class: "cut", title: visible(row.notes) }, said(row.notes)) : null);
+  return edited(
+    "notes",
+    row,
+    around,
+    row.notes ? h("span", { class: "cut", title: visible(row.notes) }, said(row.notes)) : null,
+  );
 }
 
 function edited(what, row, around, shown) {
   if (!around.canEdit || row.status === "damaged") return shown;
-  const open = button(h("span", { "aria-hidden": "true" }, "✎"), (event) => around.onEdit(row.name, what, event.target.closest("td")),
-    { class: "quiet pencil", "aria-label": `Edit the ${what} of ${visible(row.name)}`, title: `Edit the ${what}` });
+  const open = button(
+    h("span", { "aria-hidden": "true" }, "✎"),
+    (event) => around.onEdit(row.name, what, event.target.closest("td")),
+    { class: "quiet pencil", "aria-label": `Edit the ${what} of ${visible(row.name)}`, title: `Edit the ${what}` },
+  );
   return h("div", { class: "edited" }, h("div", { class: "values" }, shown), open);
 }
 
 function other(column, row) {
   const text = column.text(row);
   if (text === "" || text === null || text === undefined) return null;
-  return typeof column.value(row) === "number" ? text : h("span", { class: "cut", title: visible(text).slice(0, 2000) }, said(text));
+  return typeof column.value(row) === "number"
+    ? text
+    : h("span", { class: "cut", title: visible(text).slice(0, 2000) }, said(text));
 }

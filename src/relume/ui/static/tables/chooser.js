@@ -11,14 +11,31 @@ export class Chooser {
   constructor(onChange) {
     this.#onChange = onChange;
     const id = uid("columns");
-    this.search = h("input", { type: "search", placeholder: "Find a column", "aria-label": "Find a column", oninput: () => this.#sift() });
+    this.search = h("input", {
+      type: "search",
+      placeholder: "Find a column",
+      "aria-label": "Find a column",
+      oninput: () => this.#sift(),
+    });
     this.offered = h("div", { class: "offered" });
     this.order = h("ol", { class: "order", "aria-label": "Columns shown, in their order" });
-    this.element = h("dialog", { class: "chooser card", "aria-labelledby": id },
-      h("div", { class: "bar" }, h("h2", { id }, "Columns"), this.search,
-        h("span", { class: "space" }), button("As at first", () => this.#change(null)), button("Done", () => this.element.close(), { class: "primary" })),
-      h("div", { class: "halves" }, this.offered, h("div", {}, h("h3", {}, "Shown, in this order"), this.order)));
-    this.element.addEventListener("click", (event) => { if (event.target === this.element) this.element.close(); });
+    this.element = h(
+      "dialog",
+      { class: "chooser card", "aria-labelledby": id },
+      h(
+        "div",
+        { class: "bar" },
+        h("h2", { id }, "Columns"),
+        this.search,
+        h("span", { class: "space" }),
+        button("As at first", () => this.#change(null)),
+        button("Done", () => this.element.close(), { class: "primary" }),
+      ),
+      h("div", { class: "halves" }, this.offered, h("div", {}, h("h3", {}, "Shown, in this order"), this.order)),
+    );
+    this.element.addEventListener("click", (event) => {
+      if (event.target === this.element) this.element.close();
+    });
   }
 
   open(answer, keys) {
@@ -49,13 +66,26 @@ export class Chooser {
   #drawOffered() {
     const groups = prefixes(this.#answer.metrics).map(([prefix, names]) => this.#metrics(prefix, names));
     const settings = this.#answer.settings.map((name) => this.#box(`config:${name}`, name));
-    fill(this.offered, this.#group("Runs", own.map((key) => this.#box(key, column(key).label))), groups, this.#group("Settings", settings));
+    fill(
+      this.offered,
+      this.#group(
+        "Runs",
+        own.map((key) => this.#box(key, column(key).label)),
+      ),
+      groups,
+      this.#group("Settings", settings),
+    );
   }
 
   #metrics(prefix, names) {
-    const rows = names.map((name) => h("div", { class: "metric-choice", dataset: { find: name.toLowerCase() } },
-      h("span", { class: "cut", title: visible(name) }, said(name)),
-      ["best", "last", "curve"].map((kind) => this.#box(`${kind}:${name}`, kind, `${kind} of ${visible(name)}`))));
+    const rows = names.map((name) =>
+      h(
+        "div",
+        { class: "metric-choice", dataset: { find: name.toLowerCase() } },
+        h("span", { class: "cut", title: visible(name) }, said(name)),
+        ["best", "last", "curve"].map((kind) => this.#box(`${kind}:${name}`, kind, `${kind} of ${visible(name)}`)),
+      ),
+    );
     return this.#group(prefix ? `Metrics: ${visible(prefix)}/` : "Metrics", rows);
   }
 
@@ -68,16 +98,29 @@ export class Chooser {
     box.addEventListener("change", () => {
       this.#change(box.checked ? [...this.#keys, key] : this.#keys.filter((one) => one !== key));
     });
-    return h("label", { class: "choice", dataset: { find: label.toLowerCase() } }, box, h("span", { class: "cut" }, said(label)));
+    return h(
+      "label",
+      { class: "choice", dataset: { find: label.toLowerCase() } },
+      box,
+      h("span", { class: "cut" }, said(label)),
+    );
   }
 
   #drawOrder() {
-    fill(this.order, this.#keys.map((key, place) => {
-      const name = title(column(key, this.#answer) ?? { label: key });
-      return h("li", {}, h("span", { class: "cut", title: name }, said(name)),
-        this.#mover("↑", `Move ${name} to the front`, place, -1), this.#mover("↓", `Move ${name} to the back`, place, 1),
-        button("×", () => this.#remove(key, place), { class: "quiet small", "aria-label": `Hide ${name}` }));
-    }));
+    fill(
+      this.order,
+      this.#keys.map((key, place) => {
+        const name = title(column(key, this.#answer) ?? { label: key });
+        return h(
+          "li",
+          {},
+          h("span", { class: "cut", title: name }, said(name)),
+          this.#mover("↑", `Move ${name} to the front`, place, -1),
+          this.#mover("↓", `Move ${name} to the back`, place, 1),
+          button("×", () => this.#remove(key, place), { class: "quiet small", "aria-label": `Hide ${name}` }),
+        );
+      }),
+    );
   }
 
   #mover(sign, label, place, by) {
@@ -87,17 +130,24 @@ export class Chooser {
       this.#change(keys);
       this.order.children[place + by].querySelectorAll("button")[by < 0 ? 0 : 1].focus();
     };
-    return button(sign, move, { class: "quiet small", "aria-label": label, disabled: place + by < 0 || place + by >= this.#keys.length });
+    return button(sign, move, {
+      class: "quiet small",
+      "aria-label": label,
+      disabled: place + by < 0 || place + by >= this.#keys.length,
+    });
   }
 
   #remove(key, place) {
     this.#change(this.#keys.filter((one) => one !== key));
-    (this.order.children[Math.min(place, this.order.children.length - 1)]?.querySelector("button:last-child") ?? this.search).focus();
+    (
+      this.order.children[Math.min(place, this.order.children.length - 1)]?.querySelector("button:last-child") ?? this.search
+    ).focus();
   }
 
   #sift() {
     const text = this.search.value.trim().toLowerCase();
-    for (const element of this.offered.querySelectorAll("fieldset > [data-find]")) element.hidden = !element.dataset.find.includes(text);
+    for (const element of this.offered.querySelectorAll("fieldset > [data-find]"))
+      element.hidden = !element.dataset.find.includes(text);
     for (const group of this.offered.querySelectorAll("fieldset")) {
       group.hidden = ![...group.querySelectorAll(":scope > [data-find]")].some((one) => !one.hidden);
     }

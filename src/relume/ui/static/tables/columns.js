@@ -47,13 +47,28 @@ export function column(key, answer) {
 }
 
 // The name of a run is always there; it is a column only where one is sorted by it, or written into a file.
-export const nameColumn = { key: "name", kind: "name", name: "name", label: "name", sub: "", value: (row) => row.name, text: (row) => row.name };
+export const nameColumn = {
+  key: "name",
+  kind: "name",
+  name: "name",
+  label: "name",
+  sub: "",
+  value: (row) => row.name,
+  text: (row) => row.name,
+};
 
 function metricColumn(key, kind, name, answer) {
   const which = kind === "best" ? "best" : "last";
   const value = (row) => (valueOf(row.metrics, name) ? toNumber(row.metrics[name][which]) : null);
   return {
-    key, kind, name, value, label: name || NAMELESS, isNumeric: kind !== "curve", sub: kind, mode: modeOf(name, answer),
+    key,
+    kind,
+    name,
+    value,
+    label: name || NAMELESS,
+    isNumeric: kind !== "curve",
+    sub: kind,
+    mode: modeOf(name, answer),
     text: (row) => trimmed(value(row)),
   };
 }
@@ -62,7 +77,13 @@ function settingColumn(key, name, answer) {
   const value = (row) => plainSetting(valueOf(row.config, name));
   const [label, ...outer] = name.split(".").reverse();
   return {
-    key, kind: "config", name, value, sub: "", label: label || name || NAMELESS, hint: label ? outer.reverse().join(".") : "",
+    key,
+    kind: "config",
+    name,
+    value,
+    sub: "",
+    label: label || name || NAMELESS,
+    hint: label ? outer.reverse().join(".") : "",
     isNumeric: isMostlyNumbers(name, answer),
     text: (row) => (valueOf(row.config, name) === undefined ? "" : setting(row.config[name])),
   };
@@ -70,7 +91,9 @@ function settingColumn(key, name, answer) {
 
 // One text among numbers, as another experiment may have it, does not turn the column.
 function isMostlyNumbers(name, answer) {
-  const values = (answer?.runs ?? []).map((row) => valueOf(row.config, name)).filter((value) => value !== undefined && value !== null);
+  const values = (answer?.runs ?? [])
+    .map((row) => valueOf(row.config, name))
+    .filter((value) => value !== undefined && value !== null);
   return values.length > 0 && values.filter((value) => typeof value === "number").length > values.length / 2;
 }
 
@@ -95,7 +118,9 @@ export function modeOf(name, answer) {
 
 // 0.04 and not 0.04000: in a column of numbers zeros that say nothing are in the way.
 export function trimmed(value) {
-  return number(value).replace(/(\.\d*?)0+(?=e|$)/, "$1").replace(/\.(?=e|$)/, "");
+  return number(value)
+    .replace(/(\.\d*?)0+(?=e|$)/, "$1")
+    .replace(/\.(?=e|$)/, "");
 }
 
 // What is shown when the link does not say: how runs stand, the metrics that matter, and the settings that differ most.
@@ -105,20 +130,31 @@ export function usual(answer) {
   const isVariant = (name) => [main, ...metrics].some((other) => other !== name && name.startsWith(`${other}_`));
   const first = [main, ...metrics.filter((name) => !isVariant(name))].filter(Boolean).slice(0, METRICS);
   return [
-    "status", ...(main ? [`curve:${main}`] : []), ...first.map((name) => `best:${name}`),
-    ...telling(answer, SETTINGS[Number(window.innerWidth > 1650)]).map((name) => `config:${name}`), "created", "seconds", "tags", "notes",
+    "status",
+    ...(main ? [`curve:${main}`] : []),
+    ...first.map((name) => `best:${name}`),
+    ...telling(answer, SETTINGS[Number(window.innerWidth > 1650)]).map((name) => `config:${name}`),
+    "created",
+    "seconds",
+    "tags",
+    "notes",
   ];
 }
 
 // Settings that many runs have and that differ among them, in the order of the settings; long texts are read elsewhere.
 function telling(answer, most) {
   const about = answer.settings.map((name, place) => {
-    const values = answer.runs.map((row) => valueOf(row.config, name)).filter((value) => value !== undefined && value !== null).map(setting);
+    const values = answer.runs
+      .map((row) => valueOf(row.config, name))
+      .filter((value) => value !== undefined && value !== null)
+      .map(setting);
     const isLong = values.filter((value) => value.length > 24).length * 4 > values.length;
     return { name, place, count: values.length, kinds: new Set(values).size, isLong };
   });
   const some = about.filter((one) => one.kinds > 1 && !one.isLong);
-  const best = some.sort((a, b) => Math.log2(b.kinds) * b.count - Math.log2(a.kinds) * a.count || a.place - b.place).slice(0, most);
+  const best = some
+    .sort((a, b) => Math.log2(b.kinds) * b.count - Math.log2(a.kinds) * a.count || a.place - b.place)
+    .slice(0, most);
   return best.sort((a, b) => a.place - b.place).map((one) => one.name);
 }
 

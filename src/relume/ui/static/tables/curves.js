@@ -17,12 +17,15 @@ export class Curves {
 
   constructor(source) {
     this.#source = source;
-    this.#seen = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        entry.target.isSeen = entry.isIntersecting;
-        if (entry.isIntersecting) this.#draw(entry.target);
-      }
-    }, { rootMargin: "200px" });
+    this.#seen = new IntersectionObserver(
+      (entries) => {
+        for (const entry of entries) {
+          entry.target.isSeen = entry.isIntersecting;
+          if (entry.isIntersecting) this.#draw(entry.target);
+        }
+      },
+      { rootMargin: "200px" },
+    );
   }
 
   // The place where a run's curve comes.
@@ -60,7 +63,10 @@ export class Curves {
     const fresh = new Set(series.map((one) => one.run));
     for (const one of series) if (one.branch === 0) found.set(one.run, one);
     for (const element of this.#shown) {
-      if (!element.isConnected && element.wasConnected) { this.#forget(element); continue; }
+      if (!element.isConnected && element.wasConnected) {
+        this.#forget(element);
+        continue;
+      }
       element.wasConnected ||= element.isConnected;
       if (element.asked.metric === metric && fresh.has(element.asked.name)) this.#draw(element);
     }
@@ -78,7 +84,8 @@ export class Curves {
     const [low, high] = limits(one);
     element.replaceChildren(drawn(one, low, high));
     const [first, last] = ends(one);
-    element.title = `${number(first)} → ${number(last)}; drawn from ${number(low)} to ${number(high)}, each run on its own scale`;
+    const scale = `drawn from ${number(low)} to ${number(high)}, each run on its own scale`;
+    element.title = `${number(first)} → ${number(last)}; ${scale}`;
   }
 }
 
@@ -87,7 +94,10 @@ function parts(names) {
   let length = Infinity;
   for (const name of names) {
     length += encodeURIComponent(name).length + 5;
-    if (length > LONGEST) { found.push([]); length = 0; }
+    if (length > LONGEST) {
+      found.push([]);
+      length = 0;
+    }
     found.at(-1).push(name);
   }
   return found;
@@ -118,18 +128,24 @@ function drawn(one, low, high) {
   const across = (value) => (2 + ((value - x[0]) / span) * (WIDTH - 4)).toFixed(1);
   const down = (value) => (2 + (1 - Math.min(1, Math.max(0, (value - low) / (high - low)))) * (HEIGHT - 4)).toFixed(1);
   const found = values(one);
-  return svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, "aria-hidden": "true" },
+  return svg(
+    "svg",
+    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, "aria-hidden": "true" },
     one.bucketed ? svg("path", { class: "band", d: band(one, x, across, down) }) : null,
     found.length === 1
       ? svg("circle", { class: "dot", cx: WIDTH / 2, cy: down(found[0]), r: 2 })
-      : svg("path", { class: "line", d: line(x, found, across, down) }));
+      : svg("path", { class: "line", d: line(x, found, across, down) }),
+  );
 }
 
 function line(x, y, across, down) {
   let path = "";
   let pen = "M";
   for (let place = 0; place < x.length; place += 1) {
-    if (!Number.isFinite(y[place])) { pen = "M"; continue; }
+    if (!Number.isFinite(y[place])) {
+      pen = "M";
+      continue;
+    }
     path += `${pen}${across(x[place])} ${down(y[place])}`;
     pen = "L";
   }

@@ -18,10 +18,18 @@ export class Grid {
   constructor(does, around) {
     this.does = does;
     this.around = around;
-    this.all = h("input", { type: "checkbox", "aria-label": "Pick all runs shown", onchange: () => does.pickAll(this.all.checked) });
+    this.all = h("input", {
+      type: "checkbox",
+      "aria-label": "Pick all runs shown",
+      onchange: () => does.pickAll(this.all.checked),
+    });
     this.head = h("thead", {});
     this.table = h("table", { class: "grid runs-table" }, h("caption", { class: "announcement" }, "Runs"), this.head);
-    this.element = h("div", { class: "scroll runs-scroll", role: "region", "aria-label": "Table of runs", tabindex: "0" }, this.table);
+    this.element = h(
+      "div",
+      { class: "scroll runs-scroll", role: "region", "aria-label": "Table of runs", tabindex: "0" },
+      this.table,
+    );
   }
 
   // shown: {columns, groups: [{key, text, rows, summary}], isGrouped, sort, descending, picked, closed}
@@ -60,25 +68,45 @@ export class Grid {
     if (this.head.dataset.shown === key) return;
     const focused = this.head.contains(document.activeElement) ? document.activeElement.dataset.key : null;
     this.head.dataset.shown = key;
-    fill(this.head, h("tr", {},
-      this.#headCell({ key: "name", label: "run", sub: "" }, shown, this.all),
-      shown.columns.map((one) => this.#headCell(one, shown)),
-      this.around.canEdit ? h("th", { scope: "col" }, h("span", { class: "announcement" }, "Archive")) : null));
-    if (focused) [...this.head.querySelectorAll("button")].find((one) => one.dataset.key === focused)?.focus({ preventScroll: true });
+    fill(
+      this.head,
+      h(
+        "tr",
+        {},
+        this.#headCell({ key: "name", label: "run", sub: "" }, shown, this.all),
+        shown.columns.map((one) => this.#headCell(one, shown)),
+        this.around.canEdit ? h("th", { scope: "col" }, h("span", { class: "announcement" }, "Archive")) : null,
+      ),
+    );
+    if (focused)
+      [...this.head.querySelectorAll("button")].find((one) => one.dataset.key === focused)?.focus({ preventScroll: true });
   }
 
   #headCell(column, shown, before) {
     const isSorted = shown.sort.key === column.key;
     const order = isSorted ? (shown.descending ? "descending" : "ascending") : null;
-    const sort = button([
-      h("span", { class: "head-name" }, said(column.label)),
-      column.sub || column.hint ? h("span", { class: "sub" }, said(column.sub || column.hint)) : null,
-      h("span", { class: "arrow", "aria-hidden": "true" }, isSorted ? (shown.descending ? "↓" : "↑") : ""),
-    ], (event) => this.does.sort(column, event.shiftKey), {
-      class: "quiet sort", title: `${title(column)}. Sort by it; with shift the other way round.`, dataset: { key: column.key },
-    });
-    return h("th", { scope: "col", "aria-sort": order, class: `${column.isNumeric ? "number " : ""}${column.key === "name" ? "name" : ""}` },
-      h("div", { class: "head" }, before, sort));
+    const sort = button(
+      [
+        h("span", { class: "head-name" }, said(column.label)),
+        column.sub || column.hint ? h("span", { class: "sub" }, said(column.sub || column.hint)) : null,
+        h("span", { class: "arrow", "aria-hidden": "true" }, isSorted ? (shown.descending ? "↓" : "↑") : ""),
+      ],
+      (event) => this.does.sort(column, event.shiftKey),
+      {
+        class: "quiet sort",
+        title: `${title(column)}. Sort by it; with shift the other way round.`,
+        dataset: { key: column.key },
+      },
+    );
+    return h(
+      "th",
+      {
+        scope: "col",
+        "aria-sort": order,
+        class: `${column.isNumeric ? "number " : ""}${column.key === "name" ? "name" : ""}`,
+      },
+      h("div", { class: "head" }, before, sort),
+    );
   }
 
   // The bodies of the groups in their order, and with them each row that is to be there.
@@ -101,18 +129,24 @@ export class Grid {
   }
 
   #drawGroup(body, group, shown, isClosed) {
-    const key = shown.isGrouped ? JSON.stringify([group.text, group.rows.length, group.summary, isClosed, shown.columns.length]) : "";
+    const key = shown.isGrouped
+      ? JSON.stringify([group.text, group.rows.length, group.summary, isClosed, shown.columns.length])
+      : "";
     if (body.dataset.group === key) return;
     const hadFocus = body.firstChild?.className === "group" && body.firstChild.contains(document.activeElement);
     if (body.firstChild?.className === "group") body.firstChild.remove();
     body.dataset.group = key;
     if (!shown.isGrouped) return;
-    const toggle = button([
-      h("span", { class: "fold", "aria-hidden": "true" }, isClosed ? "▸" : "▾"),
-      h("span", { class: "group-name" }, said(group.label), " = ", said(group.text)),
-      h("span", { class: "dim" }, ` ${group.rows.length === 1 ? "1 run" : `${group.rows.length} runs`}`),
-      group.summary ? h("span", { class: "dim" }, " · ", said(group.summary)) : null,
-    ], () => this.does.toggle(group.key), { class: "quiet", "aria-expanded": String(!isClosed), title: visible(`${group.label} = ${group.text}`) });
+    const toggle = button(
+      [
+        h("span", { class: "fold", "aria-hidden": "true" }, isClosed ? "▸" : "▾"),
+        h("span", { class: "group-name" }, said(group.label), " = ", said(group.text)),
+        h("span", { class: "dim" }, ` ${group.rows.length === 1 ? "1 run" : `${group.rows.length} runs`}`),
+        group.summary ? h("span", { class: "dim" }, " · ", said(group.summary)) : null,
+      ],
+      () => this.does.toggle(group.key),
+      { class: "quiet", "aria-expanded": String(!isClosed), title: visible(`${group.label} = ${group.text}`) },
+    );
     const span = shown.columns.length + 1 + (this.around.canEdit ? 1 : 0);
     body.prepend(h("tr", { class: "group" }, h("th", { scope: "rowgroup", colspan: span }, toggle)));
     if (hadFocus) toggle.focus({ preventScroll: true });
@@ -134,7 +168,11 @@ export class Grid {
       const [body, row] = wanted[place];
       const line = this.#line(row, shown);
       const before = place > 0 && wanted[place - 1][0] === body ? this.#rows.get(wanted[place - 1][1].name).line : null;
-      at = before ? before.nextSibling : body.firstChild?.className === "group" ? body.firstChild.nextSibling : body.firstChild;
+      at = before
+        ? before.nextSibling
+        : body.firstChild?.className === "group"
+          ? body.firstChild.nextSibling
+          : body.firstChild;
       if (line !== at) body.insertBefore(line, at);
     }
     if (active !== document.activeElement && active?.isConnected) active.focus({ preventScroll: true });
@@ -155,10 +193,16 @@ export class Grid {
   #made(row) {
     const name = visible(row.name);
     const box = h("input", {
-      type: "checkbox", "aria-label": `Pick ${name}`,
+      type: "checkbox",
+      "aria-label": `Pick ${name}`,
       onclick: (event) => this.does.pick(row.name, box.checked, event.shiftKey),
     });
-    const mark = h("span", { class: "swatch", "aria-hidden": "true", dataset: { place: row.place ?? 0 }, style: { "--run": colour(row.place ?? 0) } });
+    const mark = h("span", {
+      class: "swatch",
+      "aria-hidden": "true",
+      dataset: { place: row.place ?? 0 },
+      style: { "--run": colour(row.place ?? 0) },
+    });
     const link = h("a", { href: this.does.link(row.name), title: name }, said(row.name));
     const line = h("tr", {}, h("th", { scope: "row", class: "name" }, h("div", { class: "head" }, box, mark, link)));
     const made = { line, cells: new Map(), box };

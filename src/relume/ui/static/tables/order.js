@@ -37,8 +37,9 @@ export function grouped(rows, column) {
     if (!groups.has(key)) groups.set(key, { key, value, text: key === "" ? "none" : column.text(row), rows: [] });
     groups.get(key).rows.push(row);
   }
-  return [...groups.values()].sort((a, b) => (isMissing(a.value) || isMissing(b.value)
-    ? isMissing(a.value) - isMissing(b.value) : compared(a.value, b.value)));
+  return [...groups.values()].sort((a, b) =>
+    isMissing(a.value) || isMissing(b.value) ? isMissing(a.value) - isMissing(b.value) : compared(a.value, b.value),
+  );
 }
 
 // Rows in which each word stands somewhere: in the name, a tag, the notes, the status or a setting that is a text.
@@ -46,9 +47,16 @@ export function searched(rows, text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return rows;
   return rows.filter((row) => {
-    const hay = [row.name, row.notes, row.status, row.reason, ...(row.tags ?? []),
+    const hay = [
+      row.name,
+      row.notes,
+      row.status,
+      row.reason,
+      ...(row.tags ?? []),
       ...Object.values(row.config ?? {}).filter((value) => typeof value === "string"),
-    ].join("\n").toLowerCase();
+    ]
+      .join("\n")
+      .toLowerCase();
     return words.every((word) => hay.includes(word));
   });
 }

@@ -19,25 +19,31 @@ export function wanted(state, answer) {
 }
 
 function sortColumn(key, answer) {
-  return key === "name" ? nameColumn : column(key, answer) ?? column("created", answer);
+  return key === "name" ? nameColumn : (column(key, answer) ?? column("created", answer));
 }
 
 // What groups are made by: how runs stand, and the settings that differ, the others after them.
 export function groupings(answer) {
   const first = differing(answer);
   const rest = answer.settings.filter((name) => !first.includes(name));
-  return { own: ["status", "tags", "seed"], differing: first.map((name) => `config:${name}`), others: rest.map((name) => `config:${name}`) };
+  return {
+    own: ["status", "tags", "seed"],
+    differing: first.map((name) => `config:${name}`),
+    others: rest.map((name) => `config:${name}`),
+  };
 }
 
 // A conditions' example with names that these runs have.
 export function example(answer) {
-  const settings = differing(answer).filter((name) => answer.runs.some((row) => typeof valueOf(row.config, name) === "number"));
+  const settings = differing(answer).filter((name) =>
+    answer.runs.some((row) => typeof valueOf(row.config, name) === "number"),
+  );
   const metric = answer.metrics.find((name) => /acc|f1|auc/i.test(name)) ?? answer.metrics[0];
   const row = answer.runs.find((one) => typeof valueOf(one.config, settings[0]) === "number");
   const parts = [];
   if (settings.length) parts.push(`${spelled(settings[0])} <= ${row.config[settings[0]]}`);
   if (metric) parts.push(`${spelled(metric)} ${/acc|f1|auc/i.test(metric) ? "> 0.9" : "< 0.5"}`);
-  return parts.join(" and ") || "status == \"finished\"";
+  return parts.join(" and ") || 'status == "finished"';
 }
 
 function spelled(name) {

@@ -2,17 +2,19 @@
 
 import { button, fill, h, said, svg, visible } from "relume/dom.js";
 import { colour } from "relume/colors.js";
-import { saveCsv, svgToFile, svgToPng } from "relume/exports.js";
 import { plural } from "relume/format.js";
-import { asTable as tableOf, differences } from "relume/comparing/differences.js";
+import { parallelCard, scatterCard, tableCard } from "relume/comparing/cards.js";
+import { differences } from "relume/comparing/differences.js";
+import { ask, head } from "relume/comparing/heading.js";
 import { Limits } from "relume/comparing/limits.js";
 import { legend, parallel } from "relume/comparing/parallel.js";
+import { Picker } from "relume/comparing/picker.js";
 import { scatter } from "relume/comparing/scatter.js";
+import { onlyOf } from "relume/comparing/subset.js";
 import { shares } from "relume/comparing/tint.js";
 import { limits, MOST, offered, wanted } from "relume/comparing/wanted.js";
 import { column, nameColumn, title } from "relume/tables/columns.js";
 import { asTable } from "relume/tables/order.js";
-import { Picker } from "relume/comparing/picker.js";
 
 const PACE = 2000; // ms between two looks at the server
 
@@ -23,8 +25,8 @@ export async function mount(place, app) {
 }
 
 class Compare {
-  #names = [];
-  #found = null;
+  names = [];
+  found = null;
   #timer = null;
   #drawn = "";
 
@@ -33,7 +35,8 @@ class Compare {
     this.place = place;
     this.answer = answer;
     this.does = {
-      hover: (name) => this.#hover(name), link: (name) => app.state.link("run", name),
+      hover: (name) => this.#hover(name),
+      link: (name) => app.state.link("run", name),
       limit: (key, values) => this.#limit(key, values),
     };
     this.limits = new Limits(this.does);
@@ -43,7 +46,11 @@ class Compare {
   async start() {
     this.resized = new ResizeObserver(() => this.#drawPlots());
     this.resized.observe(this.place);
-    this.themed = () => { this.#drawn = ""; this.#drawPlots(); this.#paint(); };
+    this.themed = () => {
+      this.#drawn = "";
+      this.#drawPlots();
+      this.#paint();
+    };
     window.addEventListener("themechange", this.themed);
     this.stop = this.app.source.onChange((change) => this.#onChange(change));
     await this.update();
@@ -51,12 +58,15 @@ class Compare {
 
   async update() {
     const names = this.#chosen();
-    if (String(names) !== String(this.#names) || !this.#found) {
-      this.#names = names;
+    if (String(names) !== String(this.names) || !this.found) {
+      this.names = names;
       this.#build();
       if (names.length > 1) await this.#compare();
     }
-    if (this.#names.length > 1) { this.#drawPlots(); this.#drawTable(); }
+    if (this.names.length > 1) {
+      this.#drawPlots();
+      this.#drawTable();
+    }
   }
 
   close() {
@@ -77,156 +87,92 @@ class Compare {
 
   get rows() {
     const rows = new Map(this.answer.runs.map((row) => [row.name, row]));
-    return this.#names.map((name) => rows.get(name)).filter(Boolean);
+    return this.names.map((name) => rows.get(name)).filter(Boolean);
   }
 
   #onChange(change) {
-    if (change.lost || !(change.list || change.runs.some((name) => this.#names.includes(name)))) return;
+    if (change.lost || !(change.list || change.runs.some((name) => this.names.includes(name)))) return;
     this.#timer ??= setTimeout(() => this.#refresh(), PACE);
   }
 
   async #refresh() {
     try {
       this.answer = await this.app.source.runs();
-      if (this.#names.length > 1) this.#found = await this.app.source.compare(this.#names);
-    } catch { /* the frame says that the server is gone; the next change asks again */ }
+      if (this.names.length > 1) this.found = await this.app.source.compare(this.names);
+    } catch {
+      /* the frame says that the server is gone; the next change asks again */
+    }
     this.#timer = null;
-    if (!this.isClosed && this.#names.length > 1) { this.#drawPlots(); this.#drawTable(); }
-  }
-
-  async #compare() {
-    const names = this.#names;
-    try {
-      const found = await this.app.source.compare(names);
-      if (names === this.#names) this.#found = this.#only(found, names);
-    } catch (error) {
-      this.#found = { names, error: error.message };
+    if (!this.isClosed && this.names.length > 1) {
+      this.#drawPlots();
+      this.#drawTable();
     }
   }
 
-  // A report's comparison is one of all its runs: here of those that are asked for.
-  #only(found, names) {
-    if (String(found.names) === String(names)) return found;
-    const places = names.map((name) => found.names.indexOf(name)).filter((place) => place >= 0);
-    const some = (values) => places.map((place) => values[place]);
-    const entry = (one) => ({ ...one, values: some(one.values), differs: new Set(some(one.values).map((value) => JSON.stringify(value))).size > 1 });
-    const metric = (one) => {
-      const winner = places.indexOf(one.winner);
-      return { ...one, best: some(one.best), last: some(one.last), best_step: some(one.best_step ?? []), winner: winner < 0 ? null : winner };
-    };
-    return { names: some(found.names), config: found.config.map(entry), code: found.code.map(entry), environment: found.environment.map(entry), metrics: found.metrics.map(metric) };
+  async #compare() {
+    const names = this.names;
+    try {
+      const found = await this.app.source.compare(names);
+      if (names === this.names) this.found = onlyOf(found, names);
+    } catch (error) {
+      this.found = { names, error: error.message };
+    }
   }
 
   #build() {
     this.#drawn = "";
-    if (this.#names.length < 2) { fill(this.place, this.#ask()); return; }
-    this.parallelPlace = h("div", { class: "scroll plot-place", role: "region", "aria-label": "Parallel coordinates", tabindex: "0" });
+    if (this.names.length < 2) {
+      fill(this.place, ask(this));
+      return;
+    }
+    this.parallelPlace = h("div", {
+      class: "scroll plot-place",
+      role: "region",
+      "aria-label": "Parallel coordinates",
+      tabindex: "0",
+    });
     this.scatterPlace = h("div", { class: "plot-place" });
     this.tablePlace = h("div", {});
     this.legend = h("div", {});
     this.inside = h("span", { class: "dim", role: "status" });
-    this.keep = button("Keep only these", () => this.app.state.set({ runs: this.insideNames, limit: [] }, { replace: false }));
+    this.keep = button("Keep only these", () =>
+      this.app.state.set({ runs: this.insideNames, limit: [] }, { replace: false }),
+    );
     this.clear = button("No limits", () => this.app.state.set({ limit: [] }), { class: "quiet" });
     this.nothing = h("p", { class: "card dim", hidden: true }, "These runs share no settings and results to draw.");
-    this.cards = [this.#parallelCard(), this.#scatterCard()];
-    fill(this.place, this.#head(), this.nothing, this.cards, this.#tableCard());
+    this.cards = [parallelCard(this), scatterCard(this)];
+    fill(this.place, head(this), this.nothing, this.cards, tableCard(this));
     this.#paint();
   }
 
-  #ask() {
-    const newest = [...this.answer.runs].filter((row) => !row.archived && row.status !== "damaged").sort((a, b) => b.created - a.created).slice(0, 10).map((row) => row.name);
-    const some = this.#names.length ? { runs: this.#names } : {};
-    return h("div", { class: "card empty" }, h("h1", {}, "Compare runs"),
-      h("p", {}, this.#names.length ? ["Only ", said(this.#names[0]), " is picked: a comparison needs two runs at least."] : "Pick two runs or more in the table, then press Compare."),
-      h("p", {}, h("a", { class: "button", href: this.app.state.link("runs", null, some) }, "Pick runs"), " ",
-        newest.length > 1 ? h("a", { class: "button", href: this.app.state.link("compare", null, { runs: newest }) }, `Compare the newest ${newest.length}`) : null));
-  }
-
-  #head() {
-    const { state } = this.app;
-    const asked = new Set(state.all("runs")).size;
-    const chips = this.rows.map((row) => h("li", { class: "chip run-chip", "data-run": row.name, onpointerenter: () => this.#hover(row.name), onpointerleave: () => this.#hover(null) },
-      h("span", { class: "swatch", "aria-hidden": "true", dataset: { place: row.place ?? 0 } }),
-      h("a", { href: state.link("run", row.name), class: "cut", title: visible(row.name), onfocus: () => this.#hover(row.name), onblur: () => this.#hover(null) }, said(row.name)),
-      button("×", () => this.#remove(row.name), { class: "quiet small", "aria-label": `Leave ${visible(row.name)} out` })));
-    return h("div", { class: "compare-head" },
-      h("div", { class: "bar" }, h("h1", {}, `${plural(this.#names.length, "run")} compared`), h("span", { class: "space" }),
-        h("a", { class: "button", href: state.link("charts", null, { runs: this.#names }) }, "Curves of these runs"),
-        h("a", { class: "button", href: state.link("runs", null, { runs: this.#names }) }, "Pick others")),
-      asked > MOST ? h("p", { class: "dim" }, `The first ${MOST} of ${asked} runs: more cannot be told apart.`) : null,
-      h("ul", { class: "chips", "aria-label": "Runs compared" }, chips));
-  }
-
-  #remove(name) {
-    this.app.state.set({ runs: this.#names.filter((one) => one !== name) });
+  remove(name) {
+    this.app.state.set({ runs: this.names.filter((one) => one !== name) });
     this.app.announce(`${visible(name)} is left out`);
     (this.place.querySelector(".run-chip button") ?? this.app.main).focus();
   }
 
-  #select(label, name) {
-    return h("select", { "aria-label": label, onchange: (event) => this.app.state.set({ [name]: event.target.value }) });
-  }
-
-  #parallelCard() {
-    this.result = this.#select("Colour by", "result");
-    return h("section", { class: "card plot", "aria-labelledby": "parallel-title" },
-      h("div", { class: "bar" }, h("h2", { id: "parallel-title" }, "Settings and results"),
-        h("label", { class: "field" }, "colour", this.result), this.axes.element, h("span", { class: "space" }), this.#files("parallel", () => this.parallelPlace, () => this.#values(this.want.axes))),
-      this.legend, this.parallelPlace,
-      h("div", { class: "bar under" }, this.inside, this.keep, this.clear, h("span", { class: "dim hint" }, "Draw along an axis to set limits, press it to take them away.")),
-      this.limits.element);
-  }
-
-  #scatterCard() {
-    this.x = this.#select("Across", "x");
-    this.y = this.#select("Upwards", "y");
-    this.xScale = this.#scaleSelect("Scale across", "xscale");
-    this.yScale = this.#scaleSelect("Scale upwards", "yscale");
-    this.missing = h("p", { class: "dim" });
-    return h("section", { class: "card plot", "aria-labelledby": "scatter-title" },
-      h("div", { class: "bar" }, h("h2", { id: "scatter-title" }, "Two against each other"),
-        h("label", { class: "field" }, "across", this.x), this.xScale, h("label", { class: "field" }, "up", this.y), this.yScale,
-        h("span", { class: "space" }), this.#files("scatter", () => this.scatterPlace, () => this.#values([this.want.x, this.want.y]))),
-      this.scatterPlace, this.missing);
-  }
-
-  #scaleSelect(label, name) {
-    const select = this.#select(label, name);
-    fill(select, [["", "scale: by itself"], ["linear", "linear"], ["log", "log"]].map(([value, text]) => h("option", { value }, text)));
-    return select;
-  }
-
-  #tableCard() {
-    this.everything = h("input", { type: "checkbox", onchange: () => this.app.state.set({ all: this.everything.checked ? 1 : null }) });
-    return h("section", { class: "card plot", "aria-labelledby": "differences-title" },
-      h("div", { class: "bar" }, h("h2", { id: "differences-title" }, "Differences"), h("label", { class: "check" }, this.everything, h("span", {}, "Show all")),
-        h("span", { class: "space" }), button("CSV", () => this.#found?.config && saveCsv(tableOf(this.#found), `${this.answer.root}-differences`), { "aria-label": "Differences as CSV" })),
-      this.tablePlace);
-  }
-
-  #files(what, place, rows) {
-    const name = () => `${this.answer.root}-${what}`;
-    const drawing = () => place().querySelector("svg");
-    return h("span", { class: "files" },
-      button("PNG", () => svgToPng(drawing(), name()), { "aria-label": `${what} as PNG` }),
-      button("SVG", () => svgToFile(drawing(), name()), { "aria-label": `${what} as SVG` }),
-      button("CSV", () => saveCsv(rows(), name()), { "aria-label": `${what} as CSV` }));
-  }
-
-  #values(columns) {
+  values(columns) {
     return asTable(this.rows, [nameColumn, ...columns]);
   }
 
   // Drawn again when something that is shown differs: moving over the page must not take away what one points at.
   #drawPlots() {
-    if (this.#names.length < 2 || !this.parallelPlace?.isConnected) return;
+    if (this.names.length < 2 || !this.parallelPlace?.isConnected) return;
     const { rows } = this;
     const want = (this.want = wanted(this.app.state, this.answer, rows));
     const isNothing = !want.axes.length && !this.app.state.has("axis");
     this.nothing.hidden = !isNothing;
-    this.cards.forEach((card) => { card.hidden = isNothing; });
+    this.cards.forEach((card) => {
+      card.hidden = isNothing;
+    });
     const width = this.parallelPlace.clientWidth;
-    const key = JSON.stringify([width, this.#values([...want.axes, want.x, want.y, ...(want.result ? [want.result] : [])]), [...want.brushes], want.xScale, want.yScale]);
+    const key = JSON.stringify([
+      width,
+      this.values([...want.axes, want.x, want.y, ...(want.result ? [want.result] : [])]),
+      [...want.brushes],
+      want.xScale,
+      want.yScale,
+    ]);
     if (key === this.#drawn || width < 50) return;
     this.#drawn = key;
     this.#drawChoices(want, rows);
@@ -238,13 +184,15 @@ class Compare {
     this.#sayInside(inside, want.brushes.size);
     const spots = scatter(rows, want, share, inside, this.scatterPlace.clientWidth, this.does);
     fill(this.scatterPlace, spots.drawing);
-    this.missing.textContent = spots.missing ? `${plural(spots.missing, "run")} without a place here: no such value, or none that this scale has.` : "";
+    this.missing.textContent = spots.missing
+      ? `${plural(spots.missing, "run")} without a place here: no such value, or none that this scale has.`
+      : "";
   }
 
   #sayInside(inside, count) {
-    this.insideNames = this.#names.filter((name) => inside.has(name));
-    this.inside.textContent = count ? `${inside.size} of ${plural(this.#names.length, "run")} within the limits` : "";
-    this.keep.hidden = !count || inside.size < 2 || inside.size === this.#names.length;
+    this.insideNames = this.names.filter((name) => inside.has(name));
+    this.inside.textContent = count ? `${inside.size} of ${plural(this.names.length, "run")} within the limits` : "";
+    this.keep.hidden = !count || inside.size < 2 || inside.size === this.names.length;
     this.clear.hidden = !count;
   }
 
@@ -253,35 +201,50 @@ class Compare {
     const options = (select, current, some = keys) => {
       const all = current && !some.includes(current.key) ? [current.key, ...some] : some;
       const shape = JSON.stringify(all);
-      if (select.dataset.shown !== shape) fill(select, all.map((key) => h("option", { value: key }, title(column(key, this.answer)))));
+      if (select.dataset.shown !== shape)
+        fill(
+          select,
+          all.map((key) => h("option", { value: key }, title(column(key, this.answer)))),
+        );
       select.dataset.shown = shape;
       select.value = current?.key ?? "";
     };
-    options(this.result, want.result, keys.filter((key) => /^(best|last):/.test(key)));
+    options(
+      this.result,
+      want.result,
+      keys.filter((key) => /^(best|last):/.test(key)),
+    );
     options(this.x, want.x);
     options(this.y, want.y);
     this.xScale.value = want.xScale;
     this.yScale.value = want.yScale;
-    this.axes.show(keys.map((key) => [key, title(column(key, this.answer))]), want.axes.map((one) => one.key));
+    this.axes.show(
+      keys.map((key) => [key, title(column(key, this.answer))]),
+      want.axes.map((one) => one.key),
+    );
   }
 
   #drawTable() {
     const all = this.app.state.get("all") === "1";
     this.everything.checked = all;
-    const key = JSON.stringify([this.#found, all]);
-    if (!this.#found || this.tablePlace.shown === key) return;
+    const key = JSON.stringify([this.found, all]);
+    if (!this.found || this.tablePlace.shown === key) return;
     this.tablePlace.shown = key;
-    if (this.#found.error) { fill(this.tablePlace, h("p", { class: "error", role: "alert" }, said(this.#found.error))); return; }
+    if (this.found.error) {
+      fill(this.tablePlace, h("p", { class: "error", role: "alert" }, said(this.found.error)));
+      return;
+    }
     const box = this.tablePlace.querySelector(".scroll");
     const at = box ? [box.scrollLeft, box.scrollTop] : [0, 0];
-    const table = differences(this.#found, all, this.rows, this.app.state);
+    const table = differences(this.found, all, this.rows, this.app.state);
     fill(this.tablePlace, table);
     table.scrollTo(...at);
     this.#paint();
   }
 
   #paint() {
-    for (const one of this.place.querySelectorAll(".swatch[data-place]")) one.style.setProperty("--run", colour(Number(one.dataset.place)));
+    for (const one of this.place.querySelectorAll(".swatch[data-place]"))
+      one.style.setProperty("--run", colour(Number(one.dataset.place)));
   }
 
   #limit(key, values) {
@@ -300,8 +263,12 @@ class Compare {
 
   // Over the other lines, under the axes.
   #raise(line) {
-    const copy = this.place.querySelector(".raised") ?? svg("g", { class: "raised", "aria-hidden": "true", "data-only-page": "" });
-    fill(copy, [...line.querySelectorAll(".line")].map((one) => one.cloneNode()));
+    const copy =
+      this.place.querySelector(".raised") ?? svg("g", { class: "raised", "aria-hidden": "true", "data-only-page": "" });
+    fill(
+      copy,
+      [...line.querySelectorAll(".line")].map((one) => one.cloneNode()),
+    );
     line.parentNode.insertBefore(copy, line.parentNode.querySelector(".axis"));
   }
 }

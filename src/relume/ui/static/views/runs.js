@@ -41,17 +41,35 @@ class Runs {
     this.place = place;
     this.answer = answer;
     this.curves = new Curves(app.source);
-    this.around = { best: new Map(), curves: this.curves, canEdit: app.source.isLive, onEdit: (...about) => this.#edit(...about) };
-    this.grid = new Grid({
-      sort: (one, isReversed) => this.#sort(one, isReversed), toggle: (key) => this.#toggle(key),
-      pick: (name, isPicked, isRange) => this.#pick(name, isPicked, isRange), pickAll: (isPicked) => this.#pickAll(isPicked),
-      archive: (name) => this.#archive(name), link: (name) => app.state.link("run", name),
-    }, this.around);
+    this.around = {
+      best: new Map(),
+      curves: this.curves,
+      canEdit: app.source.isLive,
+      onEdit: (...about) => this.#edit(...about),
+    };
+    this.grid = new Grid(
+      {
+        sort: (one, isReversed) => this.#sort(one, isReversed),
+        toggle: (key) => this.#toggle(key),
+        pick: (name, isPicked, isRange) => this.#pick(name, isPicked, isRange),
+        pickAll: (isPicked) => this.#pickAll(isPicked),
+        archive: (name) => this.#archive(name),
+        link: (name) => app.state.link("run", name),
+      },
+      this.around,
+    );
     this.chooser = new Chooser((keys) => app.state.set({ columns: keys }));
     this.bar = new Bar(app, {
-      find: (text) => app.state.set({ find: text }), where: (text) => app.state.set({ where: text }),
-      group: (key) => app.state.set({ group: key, closed: null }), archived: (isShown) => app.state.set({ archived: isShown ? 1 : null }),
-      columns: () => this.chooser.open(this.answer, wanted(app.state, this.answer).columns.map((one) => one.key)), csv: () => this.#csv(),
+      find: (text) => app.state.set({ find: text }),
+      where: (text) => app.state.set({ where: text }),
+      group: (key) => app.state.set({ group: key, closed: null }),
+      archived: (isShown) => app.state.set({ archived: isShown ? 1 : null }),
+      columns: () =>
+        this.chooser.open(
+          this.answer,
+          wanted(app.state, this.answer).columns.map((one) => one.key),
+        ),
+      csv: () => this.#csv(),
     });
   }
 
@@ -95,7 +113,9 @@ class Runs {
     try {
       this.answer = await this.app.source.runs();
       await this.#choose(true);
-    } catch { /* the frame says that the server is gone; the next change asks again */ }
+    } catch {
+      /* the frame says that the server is gone; the next change asks again */
+    }
     this.#timer = null;
     if (this.isClosed) return;
     this.#draw(changed);
@@ -107,7 +127,11 @@ class Runs {
     const where = this.app.source.isLive ? this.app.state.get("where") : "";
     if (where === this.#chosen.where && !isAgain) return;
     this.#chosen.where = where;
-    if (!where) { this.#chosen.names = null; this.bar.fail(null); return; }
+    if (!where) {
+      this.#chosen.names = null;
+      this.bar.fail(null);
+      return;
+    }
     try {
       const { names } = await this.app.source.choose(where);
       if (where !== this.#chosen.where) return;
@@ -120,14 +144,18 @@ class Runs {
 
   #draw(changed = []) {
     if (this.isClosed) return;
-    kept = Object.fromEntries(OWN.filter((name) => this.app.state.has(name)).map((name) => [name, this.app.state.all(name)]));
+    kept = Object.fromEntries(
+      OWN.filter((name) => this.app.state.has(name)).map((name) => [name, this.app.state.all(name)]),
+    );
     const want = wanted(this.app.state, this.answer);
     const isEmpty = this.answer.runs.length === 0;
     this.full.hidden = isEmpty;
     fill(this.empty, isEmpty ? firstRun(this.answer.root) : null);
     if (isEmpty) return;
     this.rows = this.#rowsOf(want);
-    this.around.best = new Map(want.columns.map((one) => [one.key, one.sub && this.rows.length > 1 ? bestOf(this.rows, one) : null]));
+    this.around.best = new Map(
+      want.columns.map((one) => [one.key, one.sub && this.rows.length > 1 ? bestOf(this.rows, one) : null]),
+    );
     this.shown = { ...want, isGrouped: Boolean(want.group), groups: this.#groupsOf(want) };
     this.grid.show(this.shown);
     this.nothing.hidden = this.rows.length > 0;
@@ -187,19 +215,24 @@ class Runs {
     const picked = new Set(this.shown.picked);
     const [from, to] = [names.indexOf(isRange && this.#last !== null ? this.#last : name), names.indexOf(name)];
     const range = from < 0 ? [name] : names.slice(Math.min(from, to), Math.max(from, to) + 1);
-    for (const one of range) if (isPicked) picked.add(one); else picked.delete(one);
+    for (const one of range)
+      if (isPicked) picked.add(one);
+      else picked.delete(one);
     this.#last = name;
     this.app.state.set({ runs: this.#inOrder(picked) });
   }
 
   #pickAll(isPicked) {
     const picked = new Set(this.shown.picked);
-    for (const name of this.#names()) if (isPicked) picked.add(name); else picked.delete(name);
+    for (const name of this.#names())
+      if (isPicked) picked.add(name);
+      else picked.delete(name);
     this.app.state.set({ runs: this.#inOrder(picked) });
   }
 
   #names() {
-    return this.shown.groups.filter((group) => !this.shown.isGrouped || !this.shown.closed.has(group.key))
+    return this.shown.groups
+      .filter((group) => !this.shown.isGrouped || !this.shown.closed.has(group.key))
       .flatMap((group) => group.rows.map((row) => row.name));
   }
 
@@ -247,7 +280,13 @@ class Runs {
   }
 
   #csv() {
-    saveCsv(asTable(this.shown.groups.flatMap((group) => group.rows), [nameColumn, ...this.shown.columns]), `${this.answer.root}-runs`);
+    saveCsv(
+      asTable(
+        this.shown.groups.flatMap((group) => group.rows),
+        [nameColumn, ...this.shown.columns],
+      ),
+      `${this.answer.root}-runs`,
+    );
   }
 }
 
