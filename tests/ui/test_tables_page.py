@@ -314,7 +314,7 @@ def test_axes_colour_and_both_sides_of_the_scatter_are_in_the_link(visit: Callab
         page.get_by_label("Across", exact=True).select_option("config:optimizer.lr")
         page.get_by_label("Upwards", exact=True).select_option("last:val/loss")
         page.get_by_label("Scale across").select_option("linear")
-        page.get_by_text("Axes").click()
+        page.locator(".picker summary").click()
         page.locator(".picker").get_by_label("seconds").or_(page.locator(".picker").get_by_label("took")).check()
         page.reload()
         assert page.get_by_label("Upwards", exact=True).input_value() == "last:val/loss"
