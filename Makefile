@@ -70,6 +70,7 @@ bench: $(VENV)/.bench
 	@$(BIN)/python bench/broken.py
 	@$(BIN)/python bench/deterministic.py
 	@$(BIN)/python bench/share.py
+	@$(BIN)/python bench/ui.py
 	@$(BIN)/python bench/restart.py
 	@$(BIN)/python bench/reliability.py
 
