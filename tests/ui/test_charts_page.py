@@ -294,9 +294,14 @@ def test_a_training_of_another_process_goes_on_in_its_charts(tmp_path: Path, vis
         for count in (4, 5, 6):
             going.step()
             expect(chart).to_have_attribute("data-points", str(count))
+        page.evaluate("window.kept = document.querySelector('figure.chart')")
+        page.locator("figure.chart").get_by_role("button").first.focus()
         with relume.Run("second", root=tmp_path, quiet=True, watch=False) as run:
-            run.log({"train/loss": 1.0}, step=0)
+            run.log({"train/loss": 1.0, "val/new": 1.0}, step=0)
         drawn(page, "train/loss", 2)
+        drawn(page, "val/new", 1)
+        # The charts that were there are still the same, and so is the focus.
+        assert page.evaluate("window.kept.isConnected && window.kept.contains(document.activeElement)")
 
 
 def test_hostile_names_are_text_in_charts_and_in_what_is_saved(tab: Visit) -> None:

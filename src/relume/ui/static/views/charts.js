@@ -19,6 +19,7 @@ export async function mount(place, app) {
 
 class Charts {
   #charts = new Map();
+  #isLarge = false;
   #shape = "";
   #timer = null;
   #looked = performance.now();
@@ -108,18 +109,30 @@ class Charts {
     this.#charts.clear();
   }
 
+  // Charts that stay are moved and not made again: a new metric must not take a zoom, a menu or the focus from the others.
   #build(metrics, wishes) {
-    this.#clear();
+    const focus = document.activeElement;
+    const isLarge = wishes.metric !== null;
+    if (isLarge || this.#isLarge) this.#clear();
+    this.#isLarge = isLarge;
+    const before = this.#charts;
+    this.#charts = new Map();
     fill(this.content);
+    this.#fill(metrics, wishes, before);
+    for (const [metric, chart] of before) if (this.#charts.get(metric) !== chart) chart.destroy();
+    if (focus !== document.activeElement && this.content.contains(focus)) focus.focus({ preventScroll: true });
+  }
+
+  #fill(metrics, wishes, before) {
     if (!this.runs.length) return append(this.content, h("p", { class: "empty" }, "No run is here to draw."));
     if (wishes.metric !== null) return this.#buildOne(metrics, wishes);
     const groups = grouped(metrics, wishes.search);
     const empty = wishes.search ? "No metric has this in its name." : "These runs have logged no numbers yet.";
     if (!groups.size) append(this.content, h("p", { class: "empty" }, empty));
-    for (const [prefix, own] of groups) this.#group(prefix, own, wishes);
+    for (const [prefix, own] of groups) this.#group(prefix, own, wishes, before);
   }
 
-  #group(prefix, metrics, wishes) {
+  #group(prefix, metrics, wishes, before) {
     const open = isOpen(prefix, metrics.length, wishes);
     const title = prefix || "without a prefix";
     const charts = h("div", { class: "chart-grid" });
@@ -128,7 +141,15 @@ class Charts {
         h("span", { class: "dim count" }, plural(metrics.length, "chart"))],
       () => this.#fold(prefix, open), { class: "quiet", "aria-expanded": String(open) })),
       open ? charts : null));
-    if (open) for (const metric of metrics) this.#chart(charts, metric, wishes);
+    if (!open) return;
+    for (const metric of metrics) {
+      const chart = before.get(metric);
+      if (!chart) this.#chart(charts, metric, wishes);
+      else {
+        charts.append(chart.element);
+        this.#charts.set(metric, chart);
+      }
+    }
   }
 
   #fold(prefix, open) {
