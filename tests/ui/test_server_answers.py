@@ -35,6 +35,11 @@ def test_numbers_of_several_runs_come_in_one_frame(server: Address) -> None:
     assert [(one.about["run"], len(one)) for one in decode(answer.body)] == [("a", 10), ("b", 10)]
 
 
+def test_what_was_added_to_several_metrics_comes_in_one_frame(server: Address) -> None:
+    query = "run=a&metric=train%2Floss&since=7&metric=none&since=-1&metric=train%2Floss&since=8"
+    assert [one.columns["step"].tolist() for one in decode(ask(server, f"/api/series?{query}").body)] == [[8, 9], [9]]
+
+
 def test_a_run_that_has_gone_since_does_not_take_the_others_along(server: Address) -> None:
     assert [one.about["run"] for one in decode(ask(server, "/api/series?run=gone&run=b&metric=train%2Floss").body)] == [
         "b"
@@ -54,6 +59,7 @@ def test_a_run_that_has_gone_since_does_not_take_the_others_along(server: Addres
         ("run=a&metric=train%2Floss&low=nan", "low=nan is no finite number"),
         ("run=a&metric=train%2Floss&high=1e999", "is no finite number"),
         ("run=a&metric=train%2Floss&since=1e30", "no whole number"),
+        ("run=a&metric=train%2Floss&metric=val&since=1", "does not stand beside each"),
         ("metric=a&" + "&".join(f"run={number}" for number in range(1001)), "more than can be asked for at once"),
     ],
 )

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relume.errors import RelumeError, UnknownNameError
+from relume.errors import ConfigurationError, RelumeError, UnknownNameError
 from relume.monitor.edits import edit
 from relume.monitor.record import jsonable
 from relume.ui import assets
@@ -39,7 +39,6 @@ from relume.ui.server.page import assembled, digest, files, page, policy
 
 _THREADS = 8
 _MOST_BUCKETS = 20_000
-_MOST_STEP = 2**62
 _PICTURE_SECONDS = 600
 """What was logged stays as it is; but a run may be deleted, and another have its name."""
 _UNREADABLE = (RelumeError, OSError, sqlite3.Error)
@@ -108,18 +107,25 @@ def _compare(asked: Asked) -> Response:
 
 
 def _series(asked: Asked) -> Response:
-    metric = asked.needed("metric")
+    metrics = asked.all("metric")
+    since: list[int | None] = [*asked.steps("since")] or [None] * len(metrics)
+    if not metrics or len(since) != len(metrics):
+        raise ConfigurationError("metric= is missing in the address, or since= does not stand beside each.")
     options: dict[str, Any] = {
         "axis": asked.one_of("axis", ("step", "epoch", "time")),
         "buckets": asked.whole("buckets", 1, _MOST_BUCKETS) or BUCKETS,
         "low": asked.number("low"),
         "high": asked.number("high"),
-        "since": asked.whole("since", -1, _MOST_STEP),
         "branches": asked.flag("branches"),
         "relative": asked.flag("relative"),
     }
     with _one_chart:
-        shown = [one for folder in asked.runs() for one in _series_of(folder, metric, options)]
+        shown = [
+            one
+            for folder in asked.runs()
+            for metric, step in zip(metrics, since, strict=True)
+            for one in _series_of(folder, metric, {**options, "since": step})
+        ]
     return Response(frames.encode(shown), media_type="application/octet-stream")
 
 

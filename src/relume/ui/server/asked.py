@@ -16,6 +16,7 @@ from relume.text import printable
 
 BODY_LIMIT_BYTES = 64 * 1024
 _RUNS_LIMIT = 1000
+_MOST_STEP = 2**62
 
 
 class Asked:
@@ -66,28 +67,31 @@ class Asked:
             raise ConfigurationError(f"{name}= is missing in the address.")
         return value
 
+    def all(self, name: str) -> list[str]:
+        """All texts of this name in the query; at most as many as runs can be asked for."""
+        values = self._request.query_params.getlist(name)
+        if len(values) > _RUNS_LIMIT:
+            raise ConfigurationError(
+                f"{len(values)} times {name}= is more than can be asked for at once ({_RUNS_LIMIT})."
+            )
+        return values
+
+    def steps(self, name: str) -> list[int]:
+        """All steps of this name in the query; -1 is the one before the first."""
+        return [_whole(name, text, -1, _MOST_STEP) for text in self.all(name)]
+
     def flag(self, name: str) -> bool:
         return self.text(name) not in (None, "0", "false")
 
     def number(self, name: str) -> float | None:
         """A finite number of the query."""
         text = self.text(name)
-        try:
-            value = None if text is None else float(text)
-        except ValueError:
-            value = math.nan
-        if value is not None and not math.isfinite(value):
-            raise ConfigurationError(f"{name}={printable(str(text), 40)} is no finite number.")
-        return value
+        return None if text is None else _number(name, text)
 
     def whole(self, name: str, least: int, most: int) -> int | None:
         """A whole number of the query between two bounds, both included."""
-        value = self.number(name)
-        if value is not None and not (value.is_integer() and least <= value <= most):
-            raise ConfigurationError(
-                f"{name}={printable(str(self.text(name)), 40)} is no whole number from {least} to {most}."
-            )
-        return None if value is None else int(value)
+        text = self.text(name)
+        return None if text is None else _whole(name, text, least, most)
 
     def one_of(self, name: str, words: Sequence[str]) -> str:
         """One of some words of the query; by default the first."""
@@ -105,6 +109,23 @@ class Asked:
         if not isinstance(value, dict):
             raise ConfigurationError("what was sent is no JSON object.")
         return value
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ConfigurationError(f"{name}={printable(text, 40)} is no finite number.")
+    return value
+
+
+def _whole(name: str, text: str, least: int, most: int) -> int:
+    value = _number(name, text)
+    if not (value.is_integer() and least <= value <= most):
+        raise ConfigurationError(f"{name}={printable(text, 40)} is no whole number from {least} to {most}.")
+    return int(value)
 
 
 def _run_below(root: Path, name: str) -> Path | None:

@@ -10,6 +10,7 @@ class Live {
   #events = null;
   #timer = null;
   #lost = false;
+  #asking = new Map();
 
   constructor() {
     document.addEventListener("visibilitychange", () => this.#listen());
@@ -17,7 +18,8 @@ class Live {
 
   runs() { return this.#json("api/runs"); }
   choose(where, sort, descending) { return this.#json("api/choose", { where, sort, descending: descending ? 1 : "" }); }
-  async series(asked) { return decode(await (await this.#fetch("api/series", asked)).arrayBuffer()).series; }
+  // What was added since a step is asked for by all charts of a page at once, and so in one question.
+  series(asked) { return asked.since === undefined ? this.#series(asked) : this.#added(asked); }
   marks(runs) { return this.#json("api/marks", { run: runs }); }
   run(name) { return this.#json(`api/run/${encodeURIComponent(name)}`); }
   console(name) { return this.#json(`api/run/${encodeURIComponent(name)}/console`); }
@@ -41,6 +43,21 @@ class Live {
     this.#listeners.add(listener);
     this.#listen();
     return () => { this.#listeners.delete(listener); this.#listen(); };
+  }
+
+  async #series(asked) { return decode(await (await this.#fetch("api/series", asked)).arrayBuffer()).series; }
+
+  #added({ metric, since, ...asked }) {
+    const key = JSON.stringify(asked);
+    if (!this.#asking.has(key)) this.#asking.set(key, { asked: { ...asked, metric: [], since: [] }, answer: null });
+    const together = this.#asking.get(key);
+    together.asked.metric.push(metric);
+    together.asked.since.push(since);
+    together.answer ??= Promise.resolve().then(() => {
+      this.#asking.delete(key);
+      return this.#series(together.asked);
+    });
+    return together.answer.then((found) => found.filter((one) => one.metric === metric));
   }
 
   #listen() {

@@ -3,7 +3,7 @@
 
 // The least milliseconds between two questions, for what was added and for all anew; and how many times as long as the last
 // answer took, so that a page which looks on does not slow the training that it looks at.
-const GROW = 500;
+const GROW = 700;
 const RENEW = 2000;
 const IDLE = 10;
 

@@ -14,7 +14,7 @@ import { problem } from "relume/run/problem.js";
 import { Tabs } from "relume/run/tabs.js";
 
 const PARTS = [overview, config, checkpoints, freeze, order, system, console_, ...media.PARTS];
-const PAUSE = 1000; // between two looks at what changed, in milliseconds
+const PAUSE = 2500; // between two looks at what changed, in milliseconds
 
 class RunPage {
   #open = null; // the part that is shown, its mounted panel, and its name

@@ -12,7 +12,7 @@ import { Grid } from "relume/tables/grid.js";
 import { asTable, bestOf, grouped, searched, sorted } from "relume/tables/order.js";
 import { wanted } from "relume/tables/wanted.js";
 
-const PACE = 1000; // ms between two looks at the server
+const PACE = 2000; // ms between two looks at the server
 
 const OWN = ["columns", "sort", "down", "where", "find", "group", "closed", "archived"];
 let kept = {}; // of the link, as it was when the table was left: the way back from a chart leads to the same table
@@ -100,7 +100,7 @@ class Runs {
     this.chooser.element.close();
   }
 
-  // At most one look each second, however often runs change.
+  // At most one look in two seconds, however often runs change.
   #onChange(change) {
     if (change.lost || (!change.list && !change.runs.length)) return;
     change.runs.forEach((name) => this.#changed.add(name));
