@@ -317,6 +317,7 @@ def test_hostile_names_are_text_in_charts_and_in_what_is_saved(tab: Visit) -> No
     assert tab.overflow() == [] and tab.foreign_elements() == []
 
 
+@pytest.mark.long  # test_page_views.py looks at charts too
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1600])
 def test_charts_fit_and_are_accessible(visit: Callable[..., Visit], served: str, scheme: str, width: int) -> None:

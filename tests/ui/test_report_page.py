@@ -72,6 +72,7 @@ def test_a_report_can_be_used_by_all(opened: Callable[..., Visit], view: str, sc
     assert not opened(VIEWS[view], color_scheme=scheme, bypass_csp=True).accessibility()
 
 
+@pytest.mark.long  # the views are those of the server
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_report_is_no_wider_than_a_phone(opened: Callable[..., Visit], view: str) -> None:
     assert not opened(VIEWS[view], viewport={"width": 360, "height": 740}, has_touch=True).overflow()

@@ -46,6 +46,7 @@ def download(page: Page, control: Locator) -> Path:
 # --------------------------------------------------------------------------------------------------- for all, everywhere
 
 
+@pytest.mark.long  # test_page_views.py looks at each part too
 @pytest.mark.parametrize("name", PARTS)
 def test_each_part_is_shown_without_complaint_and_for_everybody(tab: Visit, name: str) -> None:
     page = part(tab, name)
@@ -55,6 +56,7 @@ def test_each_part_is_shown_without_complaint_and_for_everybody(tab: Visit, name
     assert not tab.accessibility()
 
 
+@pytest.mark.long  # test_page_views.py looks at each part too
 @pytest.mark.parametrize("name", PARTS)
 def test_each_part_fits_a_phone_in_the_dark(visit: Callable[..., Visit], served: str, name: str) -> None:
     tab = visit(served, viewport={"width": 360, "height": 740}, has_touch=True, color_scheme="dark")
