@@ -12,6 +12,9 @@ from blake3 import blake3
 from relume.ui.assets import STATIC, modules, read, styles
 from relume.ui.reporting.script import one_script
 
+_EARLY = 'if (!location.hash.startsWith("#/run/")) window.relumeRuns = fetch("api/runs")'
+"""What most views show first, asked for before the script is there that shows it."""
+
 
 def policy(nonce: str) -> str:
     """The content security policy: the page's own modules and styles, its own server, and nothing else."""
@@ -55,6 +58,7 @@ def page(nonce: str, *, with_token: bool = False) -> str:
     head = (
         [f'<script nonce="{nonce}">history.replaceState(null, "", "./" + location.hash)</script>'] if with_token else []
     )
+    head.append(f'<script nonce="{nonce}">{_EARLY}</script>')
     together = {name: f"static/{name}?{digest(content)}" for name, content in assembled().items()}
     if together:
         head.append(f'<link rel="stylesheet" href="{together["page.css"]}">')

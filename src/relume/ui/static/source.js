@@ -16,7 +16,12 @@ class Live {
     document.addEventListener("visibilitychange", () => this.#listen());
   }
 
-  runs() { return this.#json("api/runs"); }
+  async runs() {
+    const early = window.relumeRuns; // the page asks for them while this script is still on its way
+    delete window.relumeRuns;
+    return (await this.#fetch("api/runs", {}, early)).json();
+  }
+
   choose(where, sort, descending) { return this.#json("api/choose", { where, sort, descending: descending ? 1 : "" }); }
   // What was added since a step is asked for by all charts of a page at once, and so in one question.
   series(asked) { return asked.since === undefined ? this.#series(asked) : this.#added(asked); }
@@ -87,7 +92,7 @@ class Live {
 
   async #json(path, query) { return (await this.#fetch(path, query)).json(); }
 
-  async #fetch(path, query = {}) {
+  async #fetch(path, query = {}, early = undefined) {
     const wanted = new URLSearchParams();
     for (const [name, value] of Object.entries(query)) {
       if (value === null || value === undefined || (value === "" && name !== "metric")) continue;
@@ -95,7 +100,7 @@ class Live {
     }
     let response;
     try {
-      response = await fetch(wanted.size ? `${path}?${wanted}` : path);
+      response = await (early ?? fetch(wanted.size ? `${path}?${wanted}` : path));
     } catch {
       throw new SourceError("The server does not answer. Is `relume ui` still running?");
     }
