@@ -85,3 +85,20 @@ def test_each_question_mends_the_index_itself(tmp_path: Path, ask: Callable[[Pat
     right = repr(ask(tmp_path))
     run_sql(f"DROP TABLE {table}")(tmp_path / "metrics.db")
     assert repr(ask(tmp_path)) == right
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_index_that_leads_elsewhere_is_not_followed(tmp_path: Path, is_there: bool) -> None:
+    folder, elsewhere = tmp_path / "run", tmp_path / "photos.db"
+    folder.mkdir()
+    write(folder, 50)
+    right = answers(folder)
+    (folder / "metrics.db").unlink()
+    (folder / "metrics.db").symlink_to(elsewhere)
+    if is_there:
+        with closing(sqlite3.connect(elsewhere)) as connection, connection:
+            connection.execute("CREATE TABLE event AS SELECT 'precious' AS said")
+    before = elsewhere.read_bytes() if is_there else b""
+    assert answers(folder) == right
+    assert elsewhere.exists() == is_there
+    assert not is_there or elsewhere.read_bytes() == before

@@ -19,7 +19,7 @@ VECTOR = '<svg onload="window.alerted = 3"><a href="javascript:window.alerted=4"
 TURNED = "\u202egnp.\u202cevil \u05e9\u05dc\u05d5\u05dd \u0627\u0644\u0633\u0644\u0627\u0645"
 ENDING = "</script></style></textarea></title>"
 LONG = "long " + "M" * 5000
-EMOJI = "\U0001f525\U0001f468\u200d\U0001f469\u200d\U0001f467 caf\u00e9 'single' \"double\" `tick` & &amp; &lt; \\ ${x} {{y}}"
+EMOJI = "\uffff\U0001f525\U0001f468\u200d\U0001f469\u200d\U0001f467 caf\u00e9 'single' \"double\" `tick` & &amp; &lt; \\ ${x} {{y}}"
 HOSTILE = (SCRIPT, PICTURE, VECTOR, TURNED, ENDING, LONG, EMOJI)
 
 HOSTILE_NAME = "x@=.+- " + "\u05e9\u05dc\u05d5\u05dd" + "W" * 80

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from browsing import Visit
 from live_run import training
-from odd_runs import HOSTILE_NAME
+from odd_runs import EMOJI, HOSTILE_NAME
 from playwright.sync_api import Locator, Page, expect
 
 import relume
@@ -315,6 +315,9 @@ def test_hostile_names_are_text_in_charts_and_in_what_is_saved(tab: Visit) -> No
         assert "/" not in name and {row["run"] for row in rows(content)} == {HOSTILE_NAME}
     page.set_viewport_size({"width": 360, "height": 740})
     assert tab.overflow() == [] and tab.foreign_elements() == []
+    page = tab.open("charts", runs=HOSTILE_NAME, metric=EMOJI)  # with a sign that no XML can hold
+    charts.first.wait_for()
+    ElementTree.fromstring(saved(page, charts.first, "SVG")[1])
 
 
 @pytest.mark.long  # test_page_views.py looks at charts too

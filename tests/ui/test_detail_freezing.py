@@ -130,3 +130,11 @@ def test_what_is_said_is_text_whatever_it_is(tmp_path: Path) -> None:
         run.note(evil)
     (line,) = [line for line in as_json(console(run.folder))["lines"] if line["kind"] == "note"]
     assert line["text"].startswith("<img src=x onerror=alert(1)>")
+
+
+def test_an_end_that_took_for_ever_is_a_line_like_others(tmp_path: Path) -> None:
+    with relume.Run("a", root=tmp_path, quiet=True) as run:
+        run.log({"loss": 1.0})
+    with (run.folder / "journal" / "0001.jsonl").open("ab") as journal:
+        journal.write(b'{"event":"end","status":"failed","reason":"","seconds":1e400,"time":9e9}\n')
+    assert console(run.folder)["lines"][-1]["text"] == "failed"

@@ -130,6 +130,21 @@ def empty_journal(folder: Path) -> None:
     (folder / "journal" / "0001.jsonl").write_bytes(b"")
 
 
+def pipe(place: str) -> Any:
+    """What is read of it is waited for, for ever."""
+
+    def harm(folder: Path) -> None:
+        (folder / place).unlink(missing_ok=True)
+        os.mkfifo(folder / place)
+
+    return harm
+
+
+def deep_journal(folder: Path) -> None:
+    with (folder / "journal" / "0001.jsonl").open("ab") as journal:
+        journal.write(b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n")
+
+
 DAMAGES = {  # what wrote no ending goes on as long as its process, which is that of this test
     "a torn journal": (damage_journal, "running"),
     "an empty journal": (empty_journal, "running"),
@@ -138,6 +153,10 @@ DAMAGES = {  # what wrote no ending goes on as long as its process, which is tha
     "noise for an index": (lambda folder: (folder / "metrics.db").write_bytes(b"noise" * 999), "finished"),
     "no record": (lambda folder: (folder / "run.json").unlink(), "damaged"),
     "noise for a record": (lambda folder: (folder / "run.json").write_bytes(b"\xff{"), "damaged"),
+    "a journal of parentheses": (deep_journal, "finished"),
+    "a pipe in the journal": (pipe("journal/0002.jsonl"), "finished"),
+    "a pipe for notes": (pipe("edits.json"), "finished"),
+    "a pipe for a record": (pipe("run.json"), "damaged"),
     "an odd record": (lambda folder: (folder / "run.json").write_text('{"name": 3, "config": []}'), "damaged"),
 }
 

@@ -84,4 +84,6 @@ def test_a_run_that_is_not_there_is_said(tab: Visit) -> None:
     tab.allow("404")
     page = tab.open("run/<b onclick=alert(1)>")
     assert "there is no run" in page.inner_text("[role=alert]:visible")
+    page.goto(f"{tab.origin}/#/constructor")  # no view, though an object has something of this name
+    page.wait_for_selector("main .view-runs[data-mounted]")
     assert not tab.foreign_elements()

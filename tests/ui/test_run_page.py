@@ -167,7 +167,7 @@ def test_checkpoints_say_which_is_best_what_they_take_and_where_they_come_from(t
 
 
 def test_the_freeze_timeline_says_which_block_trained_when(tab: Visit) -> None:
-    page = part(tab, "freeze")
+    page = part(tab, "freeze", axis="time")  # as charts have it; here there are steps and epochs
     bar = page.locator(".freeze .block").first
     bar.focus()
     expect(page.locator(".readout")).to_contain_text("trained from step")

@@ -156,6 +156,11 @@ def test_damage_does_not_stop_the_watcher(root: Path) -> None:
     with relume.Run("live", root=root, quiet=True) as run:
         (root / "no-run").mkdir()
         (root / "done" / "run.json").write_text("{")
+        with (
+            relume.Run("deep", root=root, quiet=True) as deep,
+            (deep.folder / "journal" / "0001.jsonl").open("ab") as file,
+        ):
+            file.write(b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}\n")
         watcher = Watcher(root)
         (root / "done" / "journal").rename(root / "done" / "gone")
         run.log({"loss": 1.0}, step=1)

@@ -54,6 +54,8 @@ class Edits(BaseModel):
 
 def edits_of(folder: Path) -> Edits:
     """What was changed of a run; nothing where the file is damaged."""
+    if not (folder / FILE).is_file():  # or a pipe, which would be waited for
+        return Edits()
     try:
         text = (folder / FILE).read_text("utf-8")
         known = {name: value for name, value in json.loads(text).items() if name in Edits.model_fields}

@@ -45,6 +45,8 @@ def index(run_folder: Path) -> Iterator[sqlite3.Connection]:
 def opened(run_folder: Path) -> sqlite3.Connection:
     """As `index`; the caller closes it, in any thread."""
     path = run_folder / "metrics.db"
+    if path.is_symlink():  # a folder of other people's: where it leads to may be a database of another program
+        return _afresh(path, run_folder)
     try:
         connection = _open(path)
         _fold(connection, run_folder)

@@ -191,8 +191,9 @@ class _Arrived:
 
 
 def segments(run_folder: Path) -> list[Path]:
-    """The journal's files, oldest first."""
-    return sorted(path for path in (run_folder / "journal").glob("*.jsonl") if path.stem.isdecimal())
+    """The journal's files, oldest first; what is no file (a pipe, a device) would be read for ever."""
+    found = (path for path in (run_folder / "journal").glob("*.jsonl") if path.stem.isdecimal())
+    return sorted(path for path in found if path.is_file())
 
 
 def next_segment(run_folder: Path) -> int:
@@ -273,7 +274,7 @@ def last_line(path: Path) -> dict[str, Any] | None:
     for data in reversed(parts[:-1]):
         try:
             line = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(line, dict):
             return line

@@ -87,6 +87,8 @@ class RunRecord(BaseModel):
             RunError: there is none, or it is damaged.
         """
         path = folder / "run.json"
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path} is no file.")
         try:
             record = cls.model_validate_json(path.read_text("utf-8"))
         except FileNotFoundError:

@@ -46,6 +46,8 @@ def kept(folder: Path, name: object) -> bytes:
             f"{printable(name)!r} in the journal of {folder} is no file of a run's media. It was not opened."
         )
     path = folder / match[0]
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path} is no file.")
     try:
         data = path.read_bytes()
     except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def _said(events: Sequence[_Line], values: Mapping[str, points.Points], epochs: 
 
 def _ending(event: Mapping[str, Any]) -> str:
     seconds = number(event.get("seconds"))
-    after = f" after {duration(seconds)}" if seconds is not None and seconds >= 0 else ""
+    after = f" after {duration(seconds)}" if seconds is not None and 0 <= seconds < math.inf else ""
     reason = str(event.get("reason", ""))[:_LONGEST]
     return f"{event.get('status', 'ended')}{after}" + (f" ({reason})" if reason else "")
 

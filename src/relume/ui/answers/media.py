@@ -167,7 +167,7 @@ def _line_at(folder: Path, place: Place) -> tuple[str, str, dict[str, Any], Mapp
     """
     path = folder / "journal" / f"{place.segment:04d}.jsonl"
     try:
-        if path.is_symlink() or not _begins_a_line(path, place.offset):
+        if path.is_symlink() or not path.is_file() or not _begins_a_line(path, place.offset):
             raise ValueError
         line = next((line for _, line in read_lines(path, place.offset)), None) or {}
         media = line.get("media")

@@ -16,7 +16,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from relume.errors import RelumeError
 from relume.monitor.edits import FILE as EDITS
 from relume.monitor.journal import segments
 from relume.monitor.record import status_of
@@ -255,5 +254,5 @@ def _stamp(path: Path | None) -> Stamp:
 def _status(folder: Path) -> str:
     try:
         return status_of(folder)[0]
-    except (RelumeError, OSError, ValueError):
+    except Exception:  # whatever a damaged folder leads to: one run must not stop the news of the others
         return "damaged"

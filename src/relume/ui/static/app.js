@@ -43,7 +43,7 @@ class App {
   }
 
   async #show() {
-    const view = VIEWS[this.state.view] ? this.state.view : "runs";
+    const view = Object.hasOwn(VIEWS, this.state.view) ? this.state.view : "runs";
     this.#drawTabs(view);
     const place = `${view}/${this.state.subject ?? ""}`;
     if (this.#mounted && place === this.#shown) {

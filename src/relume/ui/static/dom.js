@@ -43,9 +43,10 @@ export function said(text, properties) {
   return h("bdi", properties, visible(text));
 }
 
-// Control and direction-changing characters as signs that are seen.
+// Control and direction-changing characters as signs that are seen, and what no XML can hold: halves of pairs, U+FFFE, U+FFFF.
 export function visible(text) {
-  return String(text).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g,
+  return String(text).replace(
+    /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffe\uffff\p{Surrogate}]/gu,
     (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 

@@ -86,7 +86,7 @@ export function svgToFile(element, name) {
 export async function svgToPng(element, name, scale = 2) {
   const { width, height } = size(element);
   const image = new Image();
-  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(standalone(element))}`;
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(standalone(element).toWellFormed())}`;
   await image.decode();
   const canvas = document.createElement("canvas");
   canvas.width = Math.round(width * scale);

@@ -170,14 +170,15 @@ class Inlined {
   #created(name) { return this.#answers.runs.runs.find((row) => row.name === name)?.created ?? 0; }
 
   #of(kind, key) {
-    const found = this.#answers[kind]?.[key];
+    const answers = this.#answers[kind] ?? {};
+    const found = Object.hasOwn(answers, key) ? answers[key] : undefined;
     if (found === undefined) throw new SourceError("This is not in the report.");
     return found;
   }
 }
 
 function chosen(values, names) {
-  return Object.fromEntries(names.filter((name) => name in values).map((name) => [name, values[name]]));
+  return Object.fromEntries(names.filter((name) => Object.hasOwn(values, name)).map((name) => [name, values[name]]));
 }
 
 // A comparison of all runs, as one of some of them.

@@ -4,6 +4,7 @@ import { fill, h, said, svg, visible } from "relume/dom.js";
 import { number, toNumber } from "relume/format.js";
 import { section, switches } from "relume/run/parts.js";
 import { saving } from "relume/run/saving.js";
+import { valueOf } from "relume/tables/columns.js";
 
 export const id = "freeze";
 export const label = "Freezing";
@@ -18,14 +19,15 @@ export async function mount(place, page) {
   const { state } = page.app;
   const shown = h("div");
   const readout = h("p", { class: "readout", role: "status" }, "Point at a bar, or move through them with the Tab key.");
-  const axis = switches("Axis", [["step", "Steps"], ["epoch", "Epochs"]], state.get("axis", "step"),
+  const wanted = () => (state.get("axis") === "epoch" ? "epoch" : "step");
+  const axis = switches("Axis", [["step", "Steps"], ["epoch", "Epochs"]], wanted(),
     (value) => state.set({ axis: value === "step" ? null : value }));
   let drawing = null;
   let drawn = "";
   const draw = () => {
     const { step, epoch } = page.facts;
     const freeze = known(page.facts.freeze);
-    const by = state.get("axis", "step");
+    const by = wanted();
     const text = JSON.stringify([freeze, by, by === "step" ? step : epoch]);
     if (text === drawn) return;
     drawn = text;
@@ -51,7 +53,7 @@ function known(freeze) {
 }
 
 function rateOf(phase, block) {
-  const rate = phase.lr !== null && typeof phase.lr === "object" ? phase.lr[block] : phase.lr;
+  const rate = phase.lr !== null && typeof phase.lr === "object" ? valueOf(phase.lr, block) : phase.lr;
   return rate ?? null;
 }
 

@@ -23,7 +23,10 @@ export class Histograms {
         this.readout, this.drawing);
   }
 
-  get #mode() { return this.panel.page.app.state.get("shape", "ridges"); }
+  get #mode() {
+    const wanted = this.panel.page.app.state.get("shape");
+    return wanted === "overlay" || wanted === "map" ? wanted : "ridges";
+  }
 
   show({ items = [] }) {
     this.#items = items.filter((item) => item.counts?.length && item.edges?.length === item.counts.length + 1)
@@ -44,7 +47,7 @@ export class Histograms {
     const drawn = svg("svg", { class: `histogram ${this.#mode}`, viewBox: `0 0 ${WIDTH} ${HEIGHT}`, tabindex: "0", role: "img",
       "aria-label": `${visible(this.panel.one.name)}: ${items.length} histograms, `
         + `values from ${number(low)} to ${number(high)}` },
-    { ridges, overlay, map }[this.#mode]?.(scene) ?? ridges(scene), axis(scene));
+    { ridges, overlay, map }[this.#mode](scene), axis(scene));
     drawn.addEventListener("pointermove", (event) => this.#point(event, drawn, scene));
     drawn.addEventListener("keydown", (event) => this.#key(event));
     return fill(this.drawing, drawn);

@@ -28,7 +28,7 @@ export async function mount(place, page) {
 }
 
 function setup({ facts: { config = {} }, app, name }) {
-  const shown = SETTINGS.filter((key) => key in config).map((key) => [key, setting(config[key])]);
+  const shown = SETTINGS.filter((key) => Object.hasOwn(config, key)).map((key) => [key, setting(config[key])]);
   if (!shown.length) return null;
   return section("Set up as", facts(shown), h("p", {},
     h("a", { href: app.state.link("run", name, { part: "config" }) }, "All settings, code and environment")));
