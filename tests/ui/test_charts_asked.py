@@ -1,4 +1,4 @@
-"""A chart that looks on has the points that there are, in whatever order they are logged."""
+"""What a chart asks for: all points, in whatever order they are logged, and the range that was chosen."""
 
 from __future__ import annotations
 
@@ -54,3 +54,16 @@ def test_a_point_of_an_earlier_step_comes_live(tmp_path: Path) -> None:
     script.write_text(LOOKS_ON, "utf-8")
     said = subprocess.run([NODE or "node", str(script)], capture_output=True, text=True, check=True, timeout=30)
     assert said.stdout == "2 3 4 6 6 8 | all 6 all\n"
+
+
+@pytest.mark.skipif(NODE is None, reason="node runs it")
+def test_a_zoom_is_exact_where_steps_are_large(tmp_path: Path) -> None:
+    shutil.copyfile(STATIC / "charts" / "zoom.js", tmp_path / "zoom.mjs")
+    script = tmp_path / "zooms.mjs"
+    script.write_text(
+        'import { rounded, scaled } from "./zoom.mjs";\n'
+        "console.log(JSON.stringify([scaled([1e12, 1e12 + 1000], [1e12, 1e12 + 1000], 0.5), rounded([0, 1 / 3])]));\n",
+        "utf-8",
+    )
+    said = subprocess.run([NODE or "node", str(script)], capture_output=True, text=True, check=True, timeout=30)
+    assert said.stdout == "[[1000000000250,1000000000750],[0,0.3333333333]]\n"
