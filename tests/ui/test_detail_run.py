@@ -129,6 +129,13 @@ def test_commands_do_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "a 1.safetensors").is_file()
 
 
+def test_a_run_that_was_packed_can_be_checked_again_and_again(tmp_path: Path) -> None:
+    commands = {one["label"]: one["command"] for one in run(trained(tmp_path, "a", 1), tmp_path)["commands"]}
+    packing, checking = (shlex.split(part) for part in commands["reproduce"].split(" && "))
+    assert "--force" in packing and packing[packing.index("-o") + 1] == checking[-1] == "a-check.relume"
+    assert "--force" not in commands["pack"] and "a-check.relume" not in commands["pack"]
+
+
 def test_a_run_that_cannot_be_resumed_says_why(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(

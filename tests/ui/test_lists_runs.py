@@ -232,6 +232,21 @@ def test_the_time_left_is_that_of_the_pace_of_this_process(progress: Progress, l
         assert progress.left_seconds(10, 110.0, 113.0) == left - 3.0
 
 
+@pytest.mark.parametrize(
+    ("progress", "share"),
+    [
+        (Progress(1, (0, 100.0), (0, 0), 20), 0.5),  # in its only epoch, which is not done yet
+        (Progress(4, (0, 100.0), (10, 1), 10), 0.25),
+        (Progress(1, (0, 100.0), (0, 0), None), 0.0),  # how long an epoch is, is not known yet
+        (Progress(1, (0, 100.0), (10, 1), 5), 1.0),
+        (Progress(4), None),
+        (Progress(), None),
+    ],
+)
+def test_an_epoch_that_goes_on_is_not_counted_as_done(progress: Progress, share: float | None) -> None:
+    assert progress.share(10) == share
+
+
 LIVE = """
 import sys, torch, relume
 from torch.utils.data import DataLoader, TensorDataset

@@ -38,7 +38,10 @@ def commands(
         found.append({"label": "pack", "command": packing, "note": "one file that others can open and check"})
         found.append(_command("export the weights", "relume", "export", chosen, f"{name}.safetensors", *at))
         found.append(_command("export as ONNX", "relume", "export", chosen, f"{name}.onnx", *at))
-        checking = f"{packing} && {_typed('relume', 'reproduce', bundle)}"
+        # A bundle of its own: the one that was packed to be given away may be there, and stays.
+        checked = f"{name}-check.relume"
+        packing = _typed("relume", "pack", chosen, "-o", checked, "--force", *at)
+        checking = f"{packing} && {_typed('relume', 'reproduce', checked)}"
         found.append({"label": "reproduce", "command": checking, "note": "checks what the bundle claims"})
         found.append(_command("list the checkpoints", "relume", "checkpoints", name, *at))
     if (folder / "provenance.json").is_file():

@@ -43,9 +43,24 @@ class Progress:
         first_step, first_time = self.begun
         if step <= first_step or time <= first_time:
             return None
-        all_steps = self.known[0] + (self.epochs - self.known[1]) * self.updates
-        seconds = (all_steps - step) * (time - first_time) / (step - first_step) - max(0.0, now - time)
+        seconds = (self._all_steps(self.epochs, self.updates) - step) * (time - first_time) / (step - first_step) - max(
+            0.0, now - time
+        )
         return max(0.0, seconds) if math.isfinite(seconds) else None
+
+    def share(self, step: int) -> float | None:
+        """How much of the way lies behind ``step``, from 0 to 1; None where that is not known.
+
+        An epoch that goes on counts for the updates that it has made, and not before their number is known.
+        """
+        if self.epochs is None or self.begun is None:
+            return None
+        if not self.updates:
+            return min(1.0, self.known[1] / self.epochs)
+        return min(1.0, step / self._all_steps(self.epochs, self.updates))
+
+    def _all_steps(self, epochs: int, updates: float) -> float:
+        return self.known[0] + (epochs - self.known[1]) * updates
 
 
 def progress_of(connection: sqlite3.Connection, config: Mapping[str, Any]) -> Progress:

@@ -182,6 +182,7 @@ def _row(facts: Facts, summary: Mapping[str, Mapping[str, Any]], config: Mapping
         "epoch": _whole(facts["epoch"]),
         "step": _whole(facts["step"]) or _logged(summary),
         "epochs": progress.epochs,
+        "share": progress.share(_whole(facts["step"])),
         "left_seconds": None,
         "seed": _exact(facts["seed"]),
         "tags": jsonable(facts["tags"]),
@@ -204,7 +205,15 @@ def _damaged(folder: Path, reason: str) -> Row:
     except OSError:
         created = 0.0
     row: Row = {"name": jsonable(folder.name), "id": "", "status": "damaged", "reason": jsonable(reason)}
-    row |= {"created": created, "seconds": 0.0, "epoch": 0, "step": 0, "epochs": None, "left_seconds": None}
+    row |= {
+        "created": created,
+        "seconds": 0.0,
+        "epoch": 0,
+        "step": 0,
+        "epochs": None,
+        "share": None,
+        "left_seconds": None,
+    }
     row |= {"seed": None, "tags": [], "notes": "", "archived": False, "place": 0, "config": {}, "metrics": {}}
     return row
 

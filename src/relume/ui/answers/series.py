@@ -38,7 +38,8 @@ def series(
         low, high: only points whose ``axis`` lies between, both included, and one neighbour on each side, so that lines
             go on to the edge. The time axis is in Unix seconds.
         relative: on the time axis ``low`` and ``high`` are seconds since the run began: one question for many runs.
-        since: only points of later steps; they are what is new in a chart that is up to date.
+        since: only points of later steps; they are what is new in a chart that is up to date. Whether it is, ``before``
+            tells: how many other points there are. Steps are logged in any order, and a resume takes some back.
 
     Returns:
         Columns ``step``, ``epoch``, ``time`` (Unix seconds) and ``value`` for every point, where there are at most twice
@@ -48,13 +49,18 @@ def series(
     """
     if relative and axis == "time":
         low, high = _since_begin(folder, low, high)
-    found = ask_again(folder, lambda connection: _read(connection, metric, axis, low, high, since))
+    # One question: between two of them a run that goes on has logged more.
+    found, count = ask_again(
+        folder, lambda one: (_read(one, metric, axis, low, high, since), None if since is None else _count(one, metric))
+    )
     live = [] if found is None else [(0, found)]
+    about: dict[str, Any] = {"run": folder.name, "metric": metric}
+    if found is not None and count is not None:
+        about["before"] = count - len(found)
     if branches:
         for number, branch in enumerate(dead_branches(folder), 1):
             if metric in branch:
                 live.append((number, _within(branch[metric], axis, low, high)))
-    about = {"run": folder.name, "metric": metric}
     return [shown(rows, axis, buckets, {**about, "branch": number}) for number, rows in live]
 
 
@@ -82,6 +88,11 @@ def _read(
         first, last = _outwards(connection, row[0], low, high)
         return _within(points.read(connection, row[0], first, last), axis, low, high)
     return _within(points.read(connection, row[0], None if since is None else since + 1), axis, low, high)
+
+
+def _count(connection: sqlite3.Connection, metric: str) -> int:
+    query = "SELECT total(count) FROM piece JOIN metric ON metric=id WHERE name=?"
+    return int(connection.execute(query, (metric,)).fetchone()[0])
 
 
 def _outwards(

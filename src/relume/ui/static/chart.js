@@ -22,7 +22,7 @@ import { Plot } from "relume/charts/plot.js";
 import { summary, table } from "relume/charts/table.js";
 import { marksOf } from "relume/charts/told.js";
 import { where } from "relume/charts/tooltip.js";
-import { scaled, wholeOf } from "relume/charts/zoom.js";
+import { rounded, scaled, wholeOf } from "relume/charts/zoom.js";
 
 const DEFAULTS = {
   axis: "step", log: false, smooth: 0, zoom: null, off: [], band: true, sync: null, title: null, compact: false,
@@ -270,7 +270,7 @@ export class Chart {
   }
 
   #zoom(range, said = false) {
-    const zoom = range && [Math.min(...range), Math.max(...range)].map((one) => Number(one.toPrecision(10)));
+    const zoom = range && rounded([Math.min(...range), Math.max(...range)]);
     if (zoom && !(zoom[1] > zoom[0])) return;
     const { app, axis } = this.options;
     if (said) app.announce(zoom ? zoom.map((one) => where(axis, one)).join(" to ") : "the whole");

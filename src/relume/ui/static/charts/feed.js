@@ -97,11 +97,14 @@ export class Feed {
 
   #append(added, axis) {
     const place = this.#series.findIndex((one) => one.run === added.run && !one.branch);
-    if (place < 0 || !added.length) return;
+    if (place < 0) return;
     const old = this.#series[place];
     if (added.bucketed && !old.bucketed) return this.ask(this.#question);
     const last = lastStep(old, axis);
     const first = added.columns.step.findIndex((step) => step > last);
+    // Steps may come in any order, twice, or again after a resume: then there are other points than those that are here.
+    const known = added.before + (first < 0 ? added.length : first);
+    if (isWhole(this.#question) && !added.bucketed && known !== old.total) return this.ask(this.#question);
     if (first >= 0) this.#series[place] = joined(old, added, first, axis);
   }
 
@@ -132,6 +135,8 @@ function wording({ rows, metric, axis, low, high, buckets, branches }) {
     relative: bounded && axis === "time" ? 1 : undefined,
   };
 }
+
+function isWhole({ low }) { return low === null || low === undefined; }
 
 function lastStep({ columns, length, bucketed }, axis) {
   if (!length) return -1;

@@ -21,10 +21,12 @@ export function bounded([low, high], [first, last]) {
   const least = (last - first) * 1e-9;
   const found = [Math.max(low, first), Math.min(high, last)];
   if (found[1] - found[0] < least || !(found[1] > found[0])) return null;
-  return found[1] - found[0] >= (last - first) * 0.999 ? null : found.map(rounded);
+  return found[1] - found[0] >= (last - first) * 0.999 ? null : rounded(found);
 }
 
-// Short enough for a link, exact enough for a million of points.
-export function rounded(x) {
-  return Number(x.toPrecision(10));
+// Short enough for a link, exact enough for a million of points, also where the first step is a large number.
+export function rounded([low, high]) {
+  const large = Math.log10(Math.max(Math.abs(low), Math.abs(high)) / (high - low));
+  const digits = large > 4 ? Math.min(17, 6 + Math.ceil(large)) : 10;
+  return [low, high].map((one) => Number(one.toPrecision(digits)));
 }

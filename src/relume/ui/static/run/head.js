@@ -47,14 +47,12 @@ export class Head {
     this.#drawCommands(facts.commands ?? []);
   }
 
-  #drawProgress({ status: state, epoch, epochs, left_seconds: left }) {
-    const isShown = state === "running" && epochs > 0;
-    this.bar.hidden = !isShown;
-    if (!isShown) return;
-    const share = Math.min(1, Math.max(0, (epoch ?? 0) / epochs));
+  #drawProgress({ status: state, share = null, left_seconds: left }) {
+    this.bar.hidden = state !== "running" || share === null;
+    if (this.bar.hidden) return;
     this.progress.value = share;
     const rest = left === null || left === undefined ? "" : ` · ${duration(left)} left`;
-    this.progressText.textContent = `${Math.round(100 * share)} %${rest}`;
+    this.progressText.textContent = `${Math.floor(100 * share)} %${rest}`;
   }
 
   // Tiles that stay are kept: a link in one does not lose the focus, and curves do not flicker.

@@ -22,6 +22,7 @@ export function signature(column, row, around) {
       row.epoch,
       row.epochs,
       row.epoch ? 0 : row.step,
+      Math.floor((row.share ?? 0) * 100),
       duration(row.left_seconds),
     ]);
   if (column.kind === "tags") return JSON.stringify(row.tags);
@@ -51,7 +52,7 @@ function progress(row) {
   else if (row.epoch) parts.push(`epoch ${number(row.epoch)}`);
   else parts.push(`step ${number(row.step)}`);
   if (!isMissing(row.left_seconds)) parts.push(`${duration(row.left_seconds)} left`);
-  const share = row.epochs && row.epoch ? Math.min(1, row.epoch / row.epochs) : null;
+  const share = row.share ?? null; // the epoch that is shown goes on: it does not count as done
   return [
     h("div", { class: "reason" }, parts.join(" · ")),
     share === null
