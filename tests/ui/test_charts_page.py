@@ -304,6 +304,26 @@ def test_a_training_of_another_process_goes_on_in_its_charts(tmp_path: Path, vis
         assert page.evaluate("window.kept.isConnected && window.kept.contains(document.activeElement)")
 
 
+LOOK = """visibility => {
+  Object.defineProperty(document, "visibilityState", { configurable: true, value: visibility });
+  document.dispatchEvent(new Event("visibilitychange"));
+}"""
+
+
+def test_what_was_logged_while_nobody_looked_is_there_when_somebody_does(
+    tmp_path: Path, visit: Callable[..., Visit]
+) -> None:
+    with running(tmp_path) as server:
+        with relume.Run("a", root=tmp_path, quiet=True, watch=False) as run:
+            run.log({"loss": 1.0}, step=0)
+            with (tab := visit(server.origin)).page.expect_response("**/api/events"):
+                chart = drawn(tab.open("charts"), "loss", 1)
+            tab.page.evaluate(LOOK, "hidden")
+            run.log({"loss": 0.5}, step=1)
+        tab.page.evaluate(LOOK, "visible")
+        expect(chart).to_have_attribute("data-points", "2")
+
+
 def test_hostile_names_are_text_in_charts_and_in_what_is_saved(tab: Visit) -> None:
     page = tab.open("charts", runs=HOSTILE_NAME)
     charts = page.locator("figure[data-drawn]")

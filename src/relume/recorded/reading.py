@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import sqlite3
+import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 Columns = dict[str, np.ndarray[Any, Any]]
 Series = dict[str, points.Points]
+
+_POINT = struct.Struct("<qqdd")
 
 
 @overload
@@ -147,12 +150,13 @@ def resumes(folder: Path) -> list[tuple[int, int, float]]:
 
 
 def _read_journal(path: Path, begin: int) -> Series:
-    rows: dict[str, list[tuple[int, int, float, float]]] = {}
+    rows: dict[str, bytearray] = {}
     for _, line in read_lines(path, begin):
         if line is not None and isinstance(line.get("values"), dict):
+            place = when(line)
             for name, value in numbers(line).items():
-                rows.setdefault(name, []).append((*when(line), value))
-    series = {name: np.array(found, points.POINT) for name, found in rows.items()}
+                rows.setdefault(name, bytearray()).extend(_POINT.pack(*place, value))
+    series = {name: np.frombuffer(found, points.POINT) for name, found in rows.items()}
     return {name: found[np.argsort(found["step"], kind="stable")] for name, found in series.items()}
 
 

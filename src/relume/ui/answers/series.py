@@ -12,7 +12,7 @@ from relume.errors import RelumeError
 from relume.monitor import points
 from relume.monitor.buckets import Axis, reduced, starts_of
 from relume.monitor.record import RunRecord
-from relume.recorded.reading import dead_branches
+from relume.ui.answers.branches import branches_of
 from relume.ui.answers.frames import Series
 from relume.ui.answers.opened import ask_again
 
@@ -58,7 +58,7 @@ def series(
     if found is not None and count is not None:
         about["before"] = count - len(found)
     if branches:
-        for number, branch in enumerate(dead_branches(folder), 1):
+        for number, branch in enumerate(branches_of(folder), 1):
             if metric in branch:
                 live.append((number, _within(branch[metric], axis, low, high)))
     return [shown(rows, axis, buckets, {**about, "branch": number}) for number, rows in live]

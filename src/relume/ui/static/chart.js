@@ -141,13 +141,11 @@ export class Chart {
       drawn: (shown) => this.#drawn(shown),
     }, sync);
     this.#feed = new Feed(app.source, (answer) => this.#answered(answer));
-    let lost = false;
     const recolour = () => this.#plot.recolour();
     window.addEventListener("themechange", recolour);
     this.#undo = [
       app.source.onChange((change) => {
-        if (change.lost) lost = true;
-        else if (lost) { lost = false; this.#ask(); }
+        if (change.anew) this.#ask();
         if (change.runs?.length) this.#feed.grow(change.runs);
       }),
       this.marks.on(() => this.#marked()),

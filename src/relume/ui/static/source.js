@@ -11,6 +11,7 @@ class Live {
   #timer = null;
   #lost = false;
   #asking = new Map();
+  #wasOpen = false;
 
   constructor() {
     document.addEventListener("visibilitychange", () => this.#listen());
@@ -42,7 +43,8 @@ class Live {
     return response.json();
   }
 
-  // Calls listener({runs: [names whose files grew], list: whether the table changed, lost: whether the server is gone}).
+  // Calls listener({runs: [names whose files grew], list: whether the table changed, lost: whether the server is gone,
+  // anew: whether some time passed of which nothing was told}).
   // The server is asked only while somebody looks.
   onChange(listener) {
     this.#listeners.add(listener);
@@ -73,7 +75,11 @@ class Live {
       clearTimeout(this.#timer);
     } else if (!this.#events) {
       this.#events = new EventSource("api/events");
-      this.#events.onopen = () => this.#tell({ runs: [], list: true, lost: false });
+      this.#events.onopen = () => {
+        const anew = this.#wasOpen || this.#lost;
+        this.#wasOpen = true;
+        this.#tell({ runs: [], list: true, lost: false, anew });
+      };
       this.#events.addEventListener("change", (event) => this.#tell({ lost: false, ...JSON.parse(event.data) }));
       this.#events.onerror = () => {
         if (!this.#lost) this.#tell({ runs: [], list: false, lost: true });

@@ -10,8 +10,8 @@ class Marks {
 
   constructor(source) {
     this.source = source;
-    source.onChange(({ runs }) => {
-      for (const name of runs ?? []) if (this.#told[name]) this.#stale.add(name);
+    source.onChange(({ runs, anew }) => {
+      for (const name of anew ? Object.keys(this.#told) : runs ?? []) if (this.#told[name]) this.#stale.add(name);
       // A checkpoint is there a little later than its numbers; nobody waits for its triangle.
       if (this.#stale.size && this.#timer === null && this.#listeners.size) this.#timer = setTimeout(() => this.#renew(), 3000);
     });

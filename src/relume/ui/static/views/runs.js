@@ -33,6 +33,7 @@ class Runs {
   #chosen = { where: "", names: null };
   #timer = null;
   #changed = new Set();
+  #isAnew = false;
   #last = null; // the run picked last, where a range begins
   #said = "";
 
@@ -104,6 +105,7 @@ class Runs {
   #onChange(change) {
     if (change.lost || (!change.list && !change.runs.length)) return;
     change.runs.forEach((name) => this.#changed.add(name));
+    this.#isAnew ||= Boolean(change.anew);
     this.#timer ??= setTimeout(() => this.#refresh(), PACE);
   }
 
@@ -111,7 +113,10 @@ class Runs {
     const changed = [...this.#changed];
     this.#changed.clear();
     try {
+      const before = new Map(this.answer.runs.map((row) => [row.name, row]));
       this.answer = await this.app.source.runs();
+      if (this.#isAnew) changed.push(...grown(before, this.answer.runs));
+      this.#isAnew = false;
       await this.#choose(true);
     } catch {
       /* the frame says that the server is gone; the next change asks again */
@@ -288,6 +293,12 @@ class Runs {
       `${this.answer.root}-runs`,
     );
   }
+}
+
+// Of which runs more is known than before, where nobody has told it.
+function grown(before, rows) {
+  const isOther = (row, known) => row.step !== known?.step || row.seconds !== known.seconds;
+  return rows.filter((row) => isOther(row, before.get(row.name))).map((row) => row.name);
 }
 
 function pick(values, names) {
