@@ -75,7 +75,10 @@ def serve(
     with suppress(OSError, AttributeError):
         os.nice(_LATER)
     is_here = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
-    address = Address(host, listening.getsockname()[1], token or (None if is_here else new_token()))
+    place, number, *_ = listening.getsockname()
+    if is_here and host != "localhost":
+        host = place  # any other name for this machine is one that others could own, and is refused
+    address = Address(host, number, token or (None if is_here else new_token()))
     app = application(Path(root).absolute(), hosts=() if is_here else hosts_of(host), token=address.token)
     with listening, suppress(KeyboardInterrupt):  # raised again when all is done
         ready(address)
