@@ -11,6 +11,7 @@ import pytest
 from recorded_runs import make_resumed_run, make_run
 
 from relume.errors import ConfigurationError, StorageError, UnknownNameError
+from relume.provenance.record import Code, Provenance, Segment, SourceTree
 from relume.recorded import compare, plot
 from relume.recorded.chart import Curve, draw, legend
 from relume.recorded.comparing import charts
@@ -19,13 +20,14 @@ from relume.recorded.plotting import smoothed
 
 def test_only_what_differs_is_shown(tmp_path: Path) -> None:
     a, b = make_run(tmp_path, "a", 0.1), make_run(tmp_path, "b", 0.01, model="large")
-    for folder, commit in ((a, "aaa"), (b, "bbb")):
-        known = {"git": {"commit": commit, "branch": "main"}, "packages": {"torch": "2.14"}, "created": folder.name}
-        (folder / "provenance.json").write_text(json.dumps(known))
+    for folder, commit in ((a, "aaa"), (b, "bbb")):  # what the capture finds here differs from machine to machine
+        tree = SourceTree(path="/anywhere", is_git=True, commit=commit, branch="main")
+        start = Segment(segment=1, started=0.0, packages={"torch": "2.14"}, code=Code(trees=[tree]))
+        Provenance(run=folder.name, id=folder.name, segments=[start]).save(folder)
     found = compare("a", "b", root=tmp_path)
     assert {d.name: d.values for d in found.config if d.differs}["optimizer.lr"] == (0.1, 0.01)
     assert {d.name for d in found.config} == {"seed", "optimizer.lr", "model", "epochs"}
-    assert [d.name for d in found.code if d.differs] == ["git.commit"]
+    assert [d.name for d in found.code if d.differs] == ["code.commit"]
     assert not any(d.differs for d in found.environment) and "packages.torch" in {d.name for d in found.environment}
     metric = next(m for m in found.metrics if m.name == "val/accuracy")
     assert metric.winner == 0 and metric.best == metric.last and metric.best_step == (59, 59)
@@ -33,7 +35,7 @@ def test_only_what_differs_is_shown(tmp_path: Path) -> None:
     assert "optimizer.lr" in text and "epochs" not in text and "bbb" in text and "main" not in text and "*" in text
     assert "epochs" in found._repr_html_() or "optimizer.lr" in found._repr_html_()
     assert json.loads(json.dumps(found.as_json(everything=False)))["code"] == [
-        {"name": "git.commit", "values": ["aaa", "bbb"], "differs": True}
+        {"name": "code.commit", "values": ["aaa", "bbb"], "differs": True}
     ]
 
 
@@ -43,6 +45,16 @@ def test_a_damaged_provenance_and_missing_metrics_hide_nothing(tmp_path: Path) -
     (b / "provenance.json").write_text('"text"')
     found = compare(a, b)
     assert found.metrics[0].best[1] is None and found.metrics[0].winner is None and "—" in str(found)
+
+
+def test_code_and_environment_are_those_that_runs_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RELUME_PROVENANCE", raising=False)
+    folders = [make_run(tmp_path, name, 0.1) for name in ("a", "b")]
+    found = compare(*folders)
+    names = {difference.name for difference in (*found.code, *found.environment)}
+    assert {"argv", "machine.python", "packages.torch", "numerics.deterministic"} <= names
+    assert not {"run", "id", "segments"} & names
+    assert not any(d.differs for d in (*found.code, *found.environment))
 
 
 def test_a_comparison_of_one_or_of_the_same_is_refused(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -16,25 +17,10 @@ from relume.monitor import RunRecord, find_run, metric_summary
 from relume.monitor.buckets import buckets_of
 from relume.monitor.pace import number
 from relume.page import WIDTH, Cell, Grid, Page, Styled, html_of, line, text_of
+from relume.provenance.record import Code, Provenance, Segment
 from relume.recorded.facts import Facts, facts_of, flat
 from relume.recorded.reading import Series, matching, series_of
 
-_CODE = ("git", "code", "patch", "script", "notebook", "source", "sources", "dirty", "argv", "command")
-"""What in provenance.json tells of code; all else is environment."""
-
-_FLEETING = (
-    "created",
-    "written",
-    "finished",
-    "seconds",
-    "duration",
-    "exit",
-    "reason",
-    "format",
-    "pid",
-    "config",
-    "seed",
-)
 _CURVES = 4
 _MISSING = "—"
 
@@ -264,26 +250,42 @@ def _winner(name: str, values: Sequence[float | None]) -> int | None:
 
 
 def _provenance(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is known of a run's code and of its environment."""
-    code: dict[str, Any] = {}
-    environment: dict[str, Any] = {}
+    """What is known of a run's code and of its environment, as of its last start."""
     try:
         record = RunRecord.load(folder)
     except (RelumeError, OSError):
-        return code, environment
-    code["argv"] = " ".join(record.argv)
-    environment.update({f"versions.{name}": version for name, version in record.versions.items()})
-    environment["machine"] = record.process.host
-    try:
-        stored = json.loads((folder / "provenance.json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        stored = {}
-    for key, value in stored.items() if isinstance(stored, dict) else ():
-        if key in _FLEETING:
-            continue
-        part = code if key in _CODE else environment
-        part.update(flat(value, f"{key}.") if isinstance(value, Mapping) else {key: value})
+        return {}, {}
+    code: dict[str, Any] = {"argv": " ".join(record.argv)}
+    environment: dict[str, Any] = {f"versions.{name}": version for name, version in record.versions.items()}
+    environment["machine.host"] = record.process.host
+    with suppress(RelumeError, OSError, RecursionError):  # it is damaged, or of an older relume: the rest is shown
+        start = Provenance.load(folder).find()
+        code |= _code(start.code)
+        environment |= _environment(start)
     return code, environment
+
+
+def _code(code: Code | None) -> dict[str, Any]:
+    """Each source tree's commit, and the files of which git has no such content, with the beginnings of their digests."""
+    found: dict[str, Any] = {}
+    for place, tree in enumerate(code.trees if code is not None else ()):
+        name = "code" if place == 0 else PurePath(tree.path).name
+        found |= {f"{name}.commit": tree.commit[:12], f"{name}.branch": tree.branch} if tree.is_git else {}
+        found |= {f"{name}.{file.path}": f"{file.kind} {file.hash[:8]}" for file in tree.files}
+        found |= {f"{name}.{path}": "deleted" for path in tree.deleted}
+    if code is not None and code.notebook is not None:
+        found["notebook"] = f"{code.notebook.cells} cells {code.notebook.hash[:8]}"
+    return found
+
+
+def _environment(start: Segment) -> dict[str, Any]:
+    found = flat(start.machine.model_dump(), "machine.") if start.machine is not None else {}
+    found |= {f"packages.{name}": version for name, version in start.packages.items()}
+    found |= flat(start.numerics, "numerics.")
+    found |= {f"variables.{name}": value for name, value in start.environment.items()}
+    for place, data in enumerate(start.datasets):
+        found[f"data.{place}"] = f"{data.type}, {data.length} samples, {data.fingerprint[:12]}"
+    return found
 
 
 def _shown(value: Any) -> str:
