@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.25
 _SLOW_SECONDS = 2.0
 """For what no file tells: a process that is gone. And for the files of runs that do not run."""
 _SHARE = 0.05
-"""The most that looking may take of one core, however many runs there are."""
+"""The most that looking may take of one core, however many runs there are; but it looks each `_SLOW_SECONDS`."""
 _STILL_HERE_SECONDS = 15.0
 
 _log = logging.getLogger(__name__)
@@ -156,16 +156,21 @@ class Live:
 
     async def _watch(self, watcher: Watcher) -> None:
         while True:
-            begun = time.monotonic()
-            change = Change()
+            change, cost = Change(), 0.0
             try:
-                change = await run_in_threadpool(watcher.look)
+                change, cost = await run_in_threadpool(_timed, watcher.look)
             except Exception as error:  # the next look may be better
                 _log.error("looking for changes: %s: %s", type(error).__name__, error)
             if change:
                 for listener in self._listeners:
                     listener.tell(change)
-            await asyncio.sleep(max(_LOOK_SECONDS, (time.monotonic() - begun) / _SHARE))
+            await asyncio.sleep(min(_SLOW_SECONDS, max(_LOOK_SECONDS, cost / _SHARE)))
+
+
+def _timed(look: Callable[[], Change]) -> tuple[Change, float]:
+    """What has changed, and the processor's seconds that it took: waiting for a processor is no work."""
+    begun = time.thread_time()
+    return look(), time.thread_time() - begun
 
 
 class _Listener:
