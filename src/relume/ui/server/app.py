@@ -175,7 +175,7 @@ def _edit(asked: Asked) -> Response:
 
 async def _page(request: Request) -> Response:
     nonce = secrets.token_urlsafe(16)
-    text = await run_in_threadpool(page, nonce, with_token="token" in request.query_params)
+    text = await run_in_threadpool(page, nonce, clears_address="token" in request.query_params)
     return Response(text, media_type="text/html", headers={"content-security-policy": policy(nonce)})
 
 

@@ -49,7 +49,7 @@ class Guard:
 
     Args:
         hosts: names besides those of this machine's loopback under which the server may be asked.
-        token: what every request must show: as ``?token=`` on the first page, which then gets a cookie, or as
+        token: what every request must show: in the address of the first page, which then gets a cookie, or as
             ``Authorization: Bearer``. None lets everybody in who reaches the server.
     """
 
@@ -98,7 +98,7 @@ class Guard:
         if self._token is None or self._is_right(_shown(headers, self._cookie)) or self._is_first(scope):
             return None
         return Refusal(
-            401, "The token is missing or wrong. Open the whole address that `relume ui` printed: it ends with ?token=…"
+            401, "The token is missing or wrong. Open the whole address that `relume ui` printed: the token is its end."
         )
 
     def _is_first(self, scope: Scope) -> bool:

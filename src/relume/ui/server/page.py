@@ -49,14 +49,16 @@ def digest(content: bytes) -> str:
     return blake3(content).hexdigest()[:12]
 
 
-def page(nonce: str, *, with_token: bool = False) -> str:
+def page(nonce: str, *, clears_address: bool = False) -> str:
     """The page's HTML; ``nonce`` is a new random text for each answer.
 
     Args:
-        with_token: the address holds the token, which must not stay in the browser's history.
+        clears_address: the address holds the token, which must not stay in the browser's history.
     """
     head = (
-        [f'<script nonce="{nonce}">history.replaceState(null, "", "./" + location.hash)</script>'] if with_token else []
+        [f'<script nonce="{nonce}">history.replaceState(null, "", "./" + location.hash)</script>']
+        if clears_address
+        else []
     )
     head.append(f'<script nonce="{nonce}">{_EARLY}</script>')
     together = {name: f"static/{name}?{digest(content)}" for name, content in assembled().items()}

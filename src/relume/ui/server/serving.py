@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import uvicorn
 
@@ -45,7 +46,7 @@ class Address:
     @property
     def url(self) -> str:
         """The address of the page, with the token that lets one in."""
-        return f"{self.origin}/" + (f"?token={self.token}" if self.token else "")
+        return f"{self.origin}/" + ("?" + urlencode({"token": self.token}) if self.token else "")
 
 
 def serve(
