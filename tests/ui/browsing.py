@@ -109,7 +109,7 @@ class Visit:
     def foreign_elements(self) -> list[str]:
         """What of the text of others has become more than text."""
         return self.page.evaluate("""() => [
-          ...[...document.querySelectorAll("script")].filter((one) => !one.src && one.type !== "importmap"),
+          ...[...document.querySelectorAll("script")].filter((one) => !one.src && !(one.nonce && one.closest("head"))),
           ...document.querySelectorAll("[onerror], [onload], [onclick], iframe, object, embed, img[src*='evil'], a[href^='javascript']"),
         ].map((one) => one.outerHTML.slice(0, 200)).concat(window.alerted === undefined ? [] : [`alerted ${window.alerted}`])""")
 
