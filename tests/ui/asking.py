@@ -10,6 +10,8 @@ from typing import Any
 
 from relume.ui.server import Address
 
+TOKEN = "a-token-that-nobody-guesses"
+
 
 @dataclass(frozen=True)
 class Answer:

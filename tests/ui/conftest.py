@@ -12,6 +12,7 @@ import pytest
 from browsing import Chromium, Visit
 from made_runs import make_all
 
+import relume
 from relume.ui.server.serving import running
 
 _chromium = Chromium()
@@ -91,3 +92,11 @@ def visit() -> Iterator[Callable[..., Visit]]:
 def tab(visit: Callable[..., Visit], served: str) -> Visit:
     """A tab on the runs of `made`."""
     return visit(served)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder of runs with one, ``fashion``; who needs other runs has a ``root`` of their own."""
+    with relume.Run("fashion", root=tmp_path / "runs", quiet=True) as run:
+        run.log({"train/loss": 0.5}, step=1)
+    return tmp_path / "runs"

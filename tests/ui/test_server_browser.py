@@ -8,21 +8,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import pytest
+from asking import TOKEN
 from browsing import Visit
 
-import relume
 from relume.monitor.edits import FILE
 from relume.ui.server import running
-
-TOKEN = "a-token-that-nobody-guesses"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    with relume.Run("fashion", root=tmp_path / "runs", quiet=True) as run:
-        run.log({"train/loss": 0.5}, step=1)
-    return tmp_path / "runs"
 
 
 @contextmanager

@@ -14,18 +14,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-import pytest
+from asking import TOKEN
 
 import relume
-
-TOKEN = "a-token-that-nobody-guesses"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    with relume.Run("fashion", root=tmp_path / "runs", quiet=True) as run:
-        run.log({"train/loss": 0.5}, step=1)
-    return tmp_path / "runs"
 
 
 @contextmanager

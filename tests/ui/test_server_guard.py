@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asking import Answer, ask, post, send
+from asking import TOKEN, Answer, ask, post, send
 
 import relume
 from relume.ui.server import Address, running
 from relume.ui.server.guard import hosts_of
 from relume.ui.server.page import files
-
-TOKEN = "a-token-that-nobody-guesses"
 
 
 @pytest.fixture(scope="module")

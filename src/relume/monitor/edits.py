@@ -60,8 +60,6 @@ def edits_of(folder: Path) -> Edits:
         text = (folder / FILE).read_text("utf-8")
         known = {name: value for name, value in json.loads(text).items() if name in Edits.model_fields}
         return Edits.model_validate(known)
-    except FileNotFoundError:
-        return Edits()
     except (OSError, ValueError, AttributeError, RecursionError):  # garbage must not hide the run
         return Edits()
 
